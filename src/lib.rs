@@ -1,0 +1,7 @@
+//! vmnet
+pub mod mark;
+pub mod names;
+pub mod paths;
+pub mod plan;
+pub mod rule;
+pub mod state;

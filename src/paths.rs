@@ -1,0 +1,65 @@
+//! [`Paths`]: where things of a lab stand on disk. Pure: names only, nothing is opened.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{LabName, NetName, VmName};
+
+/// The two roots, `VMNET_STATE_DIR` and `VMNET_RUN_DIR`, and everything below them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Survives a reboot: ledger, journal, guests' disks. `/var/lib/vmnet`.
+    pub state: PathBuf,
+    /// Does not: hooks, sockets, pids. `/run/vmnet`.
+    pub run: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { state: "/var/lib/vmnet".into(), run: "/run/vmnet".into() }
+    }
+}
+
+impl Paths {
+    /// A lab's folder that survives a reboot, 0711.
+    pub fn lab_state(&self, lab: &LabName) -> PathBuf {
+        self.state.join(lab.as_str())
+    }
+
+    /// A lab's folder that does not, 0711.
+    pub fn lab_run(&self, lab: &LabName) -> PathBuf {
+        self.run.join(lab.as_str())
+    }
+
+    /// Ledger and journal, 0700.
+    pub fn ledger(&self, lab: &LabName) -> PathBuf {
+        self.lab_state(lab).join("ledger")
+    }
+
+    /// A guest's disk, seed and keys, 0700 and its user's.
+    pub fn guest_state(&self, lab: &LabName, vm: &VmName) -> PathBuf {
+        self.lab_state(lab).join("guests").join(vm.as_str())
+    }
+
+    /// A guest's sockets and pid, 0700 and its user's.
+    pub fn guest_run(&self, lab: &LabName, vm: &VmName) -> PathBuf {
+        self.lab_run(lab).join("guests").join(vm.as_str())
+    }
+
+    /// A lab's hooks, 0755: QEMU's user runs them.
+    pub fn hooks(&self, lab: &LabName) -> PathBuf {
+        self.lab_run(lab).join("hooks")
+    }
+
+    /// The hook pair of one network.
+    pub fn hook_pair(&self, lab: &LabName, network: &NetName) -> (PathBuf, PathBuf) {
+        let folder = self.hooks(lab).join(network.as_str());
+        (folder.join("qemu-ifup"), folder.join("qemu-ifdown"))
+    }
+
+    /// Whether a path is below one of the two roots.
+    pub fn owns(&self, path: &Path) -> bool {
+        path.starts_with(&self.state) || path.starts_with(&self.run)
+    }
+}

@@ -1,0 +1,293 @@
+//! [`diff`]: two host states in, a plan out.
+//!
+//! Bridges and ports are changed in place wherever the kernel allows it, so that running guests keep their network;
+//! a link is made anew only when its kind, parent or VLAN differs. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{LinkChange, Op, Plan};
+use crate::state::{Address, Guest, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
+
+/// What stood in a setting before a lab changed it: what it goes back to.
+pub type Found = BTreeMap<SettingKey, String>;
+
+/// The operations that turn `current` into `desired`; settings that are no longer wanted go back to `found`.
+pub fn diff(current: &HostState, desired: &HostState, found: &Found) -> Plan {
+    let mut ops = Vec::new();
+    guests(current, desired, &mut ops);
+    let links = Links::of(current, desired);
+    links.ops(current, desired, &mut ops);
+    namespaces(current, desired, &mut ops);
+    addresses(current, desired, &links, &mut ops);
+    routes(current, desired, &links, &mut ops);
+    settings(current, desired, found, &links, &mut ops);
+    tables(current, desired, &mut ops);
+    files(current, desired, &mut ops);
+    Plan::from_ops(ops)
+}
+
+fn guests(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+    for (vm, guest) in &current.guests {
+        if desired.guests.get(vm) != Some(guest) {
+            ops.push(Op::StopGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
+        }
+    }
+    for (vm, guest) in &desired.guests {
+        if current.guests.get(vm) != Some(guest) {
+            ops.push(Op::StartGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
+        }
+    }
+}
+
+fn namespaces(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+    for (ns, namespace) in &current.namespaces {
+        if desired.namespaces.get(ns) != Some(namespace) {
+            ops.push(Op::RemoveNamespace { ns: ns.clone() });
+        }
+    }
+    for (ns, namespace) in &desired.namespaces {
+        if current.namespaces.get(ns) != Some(namespace) {
+            ops.push(Op::AddNamespace { ns: ns.clone(), mark: namespace.mark.clone() });
+        }
+    }
+}
+
+/// Which links go and which come; what depended on those that go is gone with them.
+struct Links<'a> {
+    gone: BTreeSet<&'a LinkId>,
+    made: BTreeSet<&'a LinkId>,
+}
+
+impl<'a> Links<'a> {
+    fn of(current: &'a HostState, desired: &'a HostState) -> Self {
+        let mut gone = BTreeSet::new();
+        for (id, link) in &current.links {
+            let keeps = desired.links.get(id).is_some_and(|wanted| same_thing(link, wanted));
+            // The kernel removes a veth pair, and what sits on a device, together.
+            if !keeps {
+                gone.insert(id);
+                if let LinkKind::Veth { peer: Some(peer) } = &link.kind
+                    && let Some((peer, _)) = current.links.get_key_value(peer)
+                {
+                    gone.insert(peer);
+                }
+            }
+        }
+        // Half a pair is no pair: an end whose other end is not there was never made, or lost it.
+        let made = desired.links.keys().filter(|id| !current.links.contains_key(id) || gone.contains(id)).collect();
+        Self { gone, made }
+    }
+
+    fn ops(&self, current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+        self.removals(current, ops);
+        for id in &self.made {
+            let link = &desired.links[*id];
+            match &link.kind {
+                // The guest's start opens the TAP; nothing else can.
+                LinkKind::Tap => continue,
+                LinkKind::Veth { peer: Some(peer) } => {
+                    // One message makes both: the end on a bridge is the near one (it takes its master at once).
+                    let Some(far) = desired.links.get(peer) else { continue };
+                    if is_near(id, link, peer, far) {
+                        ops.push(Op::AddVeth {
+                            near: (*id).clone(),
+                            near_link: Box::new(link.clone()),
+                            far: peer.clone(),
+                            far_link: Box::new(far.clone()),
+                        });
+                    }
+                }
+                LinkKind::Veth { peer: None } => continue,
+                LinkKind::Bridge(_) | LinkKind::Vlan { .. } | LinkKind::Macvlan { .. } => {
+                    ops.push(Op::AddLink { id: (*id).clone(), link: Box::new(link.clone()) });
+                }
+            }
+            settle(id, link, ops);
+        }
+        for (id, wanted) in &desired.links {
+            if let Some(link) = current.links.get(id).filter(|_| !self.made.contains(id)) {
+                change(id, link, wanted, ops);
+            }
+        }
+    }
+
+    fn removals(&self, current: &HostState, ops: &mut Vec<Op>) {
+        let mut by_ns = BTreeMap::<&Ns, Vec<&LinkId>>::new();
+        for id in &self.gone {
+            by_ns.entry(&id.ns).or_default().push(id);
+        }
+        for (ns, ids) in by_ns {
+            let all = current.links.iter().filter(|(id, _)| id.ns == *ns);
+            let groups: BTreeSet<u32> = all.clone().map(|(_, link)| link.group).collect();
+            let everything_goes = all.clone().count() == ids.len();
+            let has_tap = ids.iter().any(|id| current.links[*id].kind == LinkKind::Tap);
+            if let (true, false, Some(group), 1) =
+                (everything_goes && ids.len() > 1, has_tap, groups.first(), groups.len())
+            {
+                ops.push(Op::RemoveGroup { ns: ns.clone(), group: *group, count: ids.len() });
+                continue;
+            }
+            for id in ids {
+                let removed_with_peer = match &current.links[id].kind {
+                    LinkKind::Veth { peer: Some(peer) } => peer < id && self.gone.contains(peer),
+                    _ => false,
+                };
+                if !removed_with_peer {
+                    ops.push(Op::RemoveLink { id: id.clone() });
+                }
+            }
+        }
+    }
+}
+
+/// Whether the kernel can turn one into the other in place.
+fn same_thing(current: &Link, wanted: &Link) -> bool {
+    match (&current.kind, &wanted.kind) {
+        (LinkKind::Bridge(_), LinkKind::Bridge(_)) | (LinkKind::Tap, LinkKind::Tap) => true,
+        (a, b) => a == b,
+    }
+}
+
+fn is_near(id: &LinkId, link: &Link, peer: &LinkId, far: &Link) -> bool {
+    match (link.master.is_some(), far.master.is_some()) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => id < peer,
+    }
+}
+
+/// What the creating message can't carry.
+fn settle(id: &LinkId, link: &Link, ops: &mut Vec<Op>) {
+    // In a namespace of ours the default is off already, and it is set before any link appears there.
+    if id.ns == Ns::Host && !link.ipv6 {
+        ops.push(Op::SetIpv6 { id: id.clone(), on: false });
+    }
+    if let Some(on) = link.tx_checksum {
+        ops.push(Op::SetTxChecksum { id: id.clone(), on });
+    }
+    let change = LinkChange { alias: Some(link.alias.clone()), up: link.up.then_some(true), ..LinkChange::default() };
+    ops.push(Op::ChangeLink { id: id.clone(), change });
+}
+
+fn change(id: &LinkId, current: &Link, wanted: &Link, ops: &mut Vec<Op>) {
+    let Link { kind, mac, mtu, group, alias, master, up, ipv6, tx_checksum } = wanted;
+    if current.ipv6 != *ipv6 {
+        ops.push(Op::SetIpv6 { id: id.clone(), on: *ipv6 });
+    }
+    if let Some(on) = tx_checksum.filter(|on| current.tx_checksum != Some(*on)) {
+        ops.push(Op::SetTxChecksum { id: id.clone(), on });
+    }
+    let change = LinkChange {
+        alias: (current.alias != *alias).then(|| alias.clone()),
+        mac: (current.mac != *mac).then_some(*mac),
+        mtu: (current.mtu != *mtu).then_some(*mtu),
+        group: (current.group != *group).then_some(*group),
+        master: (current.master != *master).then(|| master.clone()),
+        up: (current.up != *up).then_some(*up),
+        bridge: match kind {
+            LinkKind::Bridge(settings) if current.kind != *kind => Some(*settings),
+            _ => None,
+        },
+    };
+    if !change.is_empty() {
+        ops.push(Op::ChangeLink { id: id.clone(), change });
+    }
+}
+
+fn addresses(current: &HostState, desired: &HostState, links: &Links<'_>, ops: &mut Vec<Op>) {
+    let stays = |address: &Address| !links.gone.contains(&address.link);
+    for address in current.addresses.difference(&desired.addresses).filter(|a| stays(a)) {
+        ops.push(Op::RemoveAddress(address.clone()));
+    }
+    for address in &desired.addresses {
+        if !current.addresses.contains(address) || !stays(address) {
+            ops.push(Op::AddAddress(address.clone()));
+        }
+    }
+}
+
+/// Routes go with their link, with its last address in the next hop's subnet, and when it is set down.
+fn routes(current: &HostState, desired: &HostState, links: &Links<'_>, ops: &mut Vec<Op>) {
+    let shaken: BTreeSet<&LinkId> = current.addresses.difference(&desired.addresses).map(|a| &a.link).collect();
+    let link_of = |route: &Route| LinkId { ns: route.ns.clone(), name: route.dev.clone() };
+    let lost = |route: &Route| links.gone.contains(&link_of(route));
+    for route in &current.routes {
+        let unwanted = !desired.routes.contains(route) || shaken.contains(&link_of(route));
+        if unwanted && !lost(route) {
+            ops.push(Op::RemoveRoute(route.clone()));
+        }
+    }
+    for route in &desired.routes {
+        if !current.routes.contains(route) || lost(route) || shaken.contains(&link_of(route)) {
+            ops.push(Op::AddRoute(route.clone()));
+        }
+    }
+}
+
+fn settings(current: &HostState, desired: &HostState, found: &Found, links: &Links<'_>, ops: &mut Vec<Op>) {
+    for (key, value) in &desired.settings {
+        let was = current.settings.get(key);
+        if was != Some(value) || links.made.iter().any(|id| concerns(key, id)) {
+            ops.push(Op::Set { key: key.clone(), value: value.clone(), was: was.cloned() });
+        }
+    }
+    for (key, value) in found {
+        let was = current.settings.get(key);
+        // Without a present value the thing itself is gone, and its setting with it.
+        if !desired.settings.contains_key(key) && was.is_some() && was != Some(value) {
+            ops.push(Op::Set { key: key.clone(), value: value.clone(), was: was.cloned() });
+        }
+    }
+}
+
+/// Whether a setting is one of a link, and so gone with it.
+fn concerns(key: &SettingKey, id: &LinkId) -> bool {
+    match key {
+        SettingKey::Sysctl { ns, key } => *ns == id.ns && key.split('/').nth(2) == Some(id.name.as_str()),
+        SettingKey::DeviceState { .. } => false,
+    }
+}
+
+fn tables(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+    for id in current.tables.keys().filter(|id| !desired.tables.contains_key(id)) {
+        // A table goes with its namespace.
+        if id.ns.name().is_none_or(|ns| desired.namespaces.contains_key(ns)) {
+            ops.push(Op::RemoveTable { id: id.clone() });
+        }
+    }
+    for (id, table) in &desired.tables {
+        let Table::Body(body) = table else { continue };
+        if current.tables.get(id) != Some(table) {
+            ops.push(Op::ReplaceTable { id: id.clone(), body: body.clone() });
+        }
+    }
+}
+
+fn files(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+    for path in current.files.keys().filter(|path| !desired.files.contains_key(*path)) {
+        ops.push(Op::RemoveFile { path: path.clone() });
+    }
+    for (path, file) in &desired.files {
+        if current.files.get(path) != Some(file) {
+            ops.push(Op::WriteFile { path: path.clone(), file: file.clone() });
+        }
+    }
+}
+
+/// Guests of a state that would lose traffic by a plan: those with a port on a bridge that goes.
+impl HostState {
+    /// The running guests whose TAP or veth is a port of `bridge`.
+    pub fn guests_on(&self, bridge: &str) -> Vec<&crate::names::VmName> {
+        self.guests
+            .iter()
+            .filter(|(_, guest)| match guest {
+                Guest::Qemu(qemu) => qemu.taps.iter().any(|(_, link)| link.master.as_deref() == Some(bridge)),
+                Guest::Netns { ns } => self.links.values().any(|link| {
+                    link.master.as_deref() == Some(bridge)
+                        && matches!(&link.kind, LinkKind::Veth { peer: Some(peer) } if peer.ns.name() == Some(ns))
+                }),
+            })
+            .map(|(vm, _)| vm)
+            .collect()
+    }
+}

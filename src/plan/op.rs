@@ -1,0 +1,277 @@
+//! [`Op`]: one effect on the host, as data.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{NsName, VmName};
+use crate::state::{Address, BridgeSettings, File, Guest, Link, LinkId, Ns, Route, SettingKey, TableId};
+
+/// One effect. The executor has one arm for each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    /// Make a namespace, bring its `lo` up and mark it by `lo`'s alias.
+    AddNamespace {
+        /// Its name.
+        ns: NsName,
+        /// The alias that marks it.
+        mark: String,
+    },
+    /// Remove a namespace. Its links are gone before.
+    RemoveNamespace {
+        /// Its name.
+        ns: NsName,
+    },
+    /// Make a link in one message: kind, MAC, MTU, group and master. It stays down and without alias.
+    AddLink {
+        /// Where and how it is called.
+        id: LinkId,
+        /// What it shall be in the end.
+        link: Box<Link>,
+    },
+    /// Make both ends of a veth pair in one message, each in its namespace, with MAC, MTU and group; the near end
+    /// with its master. Both stay down and without alias.
+    AddVeth {
+        /// The end that the message is about.
+        near: LinkId,
+        /// What it shall be in the end.
+        near_link: Box<Link>,
+        /// The other end.
+        far: LinkId,
+        /// What it shall be in the end.
+        far_link: Box<Link>,
+    },
+    /// Switch IPv6 on a link on or off (`/proc/sys/net/ipv6/conf/NAME/disable_ipv6`).
+    SetIpv6 {
+        /// The link.
+        id: LinkId,
+        /// On or off.
+        on: bool,
+    },
+    /// Switch TX checksum offload of a link on or off (`ETHTOOL_STXCSUM`).
+    SetTxChecksum {
+        /// The link.
+        id: LinkId,
+        /// On or off.
+        on: bool,
+    },
+    /// Change attributes of a link of ours in one message.
+    ChangeLink {
+        /// The link.
+        id: LinkId,
+        /// The attributes that change.
+        change: LinkChange,
+    },
+    /// Remove a link; for one end of a veth pair, both.
+    RemoveLink {
+        /// The link.
+        id: LinkId,
+    },
+    /// Remove every link of a group in a namespace by one message (`RTM_DELLINK` with `IFLA_GROUP`). Only planned
+    /// when everything in the group is ours and is to go.
+    RemoveGroup {
+        /// The namespace.
+        ns: Ns,
+        /// The link group.
+        group: u32,
+        /// How many links will go, for people.
+        count: usize,
+    },
+    /// Add an address; without duplicate detection for IPv6 (`IFA_F_NODAD`).
+    AddAddress(Address),
+    /// Remove an address.
+    RemoveAddress(Address),
+    /// Add a static route with our protocol number.
+    AddRoute(Route),
+    /// Remove a route with our protocol number.
+    RemoveRoute(Route),
+    /// Set a sysctl, or a foreign device's administrative state.
+    Set {
+        /// What is set.
+        key: SettingKey,
+        /// Its new value.
+        value: String,
+        /// What it was, where that is known; for people.
+        was: Option<String>,
+    },
+    /// Replace a table whole, in one transaction; makes it where it does not exist.
+    ReplaceTable {
+        /// The table.
+        id: TableId,
+        /// The body between its braces.
+        body: String,
+    },
+    /// Remove a table.
+    RemoveTable {
+        /// The table.
+        id: TableId,
+    },
+    /// Write a file by rename, with its folder where that is missing.
+    WriteFile {
+        /// Absolute.
+        path: PathBuf,
+        /// What it shall be.
+        file: File,
+    },
+    /// Remove a file, and its folder where that is empty then and ours.
+    RemoveFile {
+        /// Absolute.
+        path: PathBuf,
+    },
+    /// Start a guest.
+    StartGuest {
+        /// Its name.
+        vm: VmName,
+        /// Everything that its start needs.
+        guest: Box<Guest>,
+    },
+    /// Stop a guest: ACPI, a time limit, then the power cord.
+    StopGuest {
+        /// Its name.
+        vm: VmName,
+        /// What runs.
+        guest: Box<Guest>,
+    },
+}
+
+/// The attributes of a link that change; `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkChange {
+    /// Alias.
+    pub alias: Option<String>,
+    /// Hardware address.
+    pub mac: Option<crate::names::Mac>,
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Link group.
+    pub group: Option<u32>,
+    /// Port of this bridge; `Some(None)`: of none.
+    pub master: Option<Option<String>>,
+    /// Administratively up or down.
+    pub up: Option<bool>,
+    /// Bridge settings.
+    pub bridge: Option<BridgeSettings>,
+}
+
+impl LinkChange {
+    /// Nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for LinkChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { alias, mac, mtu, group, master, up, bridge } = self;
+        let mut parts = Vec::new();
+        if let Some(mac) = mac {
+            parts.push(format!("MAC {mac}"));
+        }
+        if let Some(mtu) = mtu {
+            parts.push(format!("MTU {mtu}"));
+        }
+        if let Some(group) = group {
+            parts.push(format!("group {group}"));
+        }
+        match master {
+            Some(Some(bridge)) => parts.push(format!("port of {}", bridge.escape_default())),
+            Some(None) => parts.push("port of no bridge".into()),
+            None => {}
+        }
+        if bridge.is_some() {
+            parts.push("STP, forward delay and multicast snooping off".into());
+        }
+        if let Some(up) = up {
+            parts.push(if *up { "up" } else { "down" }.into());
+        }
+        if alias.is_some() {
+            parts.push("mark".into());
+        }
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// One line for people: an action, the object, what matters of it.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::AddNamespace { ns, .. } => write!(f, "add namespace {ns}"),
+            Op::RemoveNamespace { ns } => write!(f, "remove namespace {ns}"),
+            Op::AddLink { id, link } => {
+                write!(f, "add {} {id}", link_word(link))?;
+                if let Some(bridge) = &link.master {
+                    write!(f, ", port of {}", bridge.escape_default())?;
+                }
+                write!(f, " ({}, MTU {})", link.mac, link.mtu)
+            }
+            Op::AddVeth { near, near_link, far, .. } => {
+                write!(f, "add veth {near}")?;
+                if let Some(bridge) = &near_link.master {
+                    write!(f, ", port of {},", bridge.escape_default())?;
+                }
+                write!(f, " to {far} (MTU {})", near_link.mtu)
+            }
+            Op::SetIpv6 { id, on } => write!(f, "set {id}: IPv6 {}", on_off(*on)),
+            Op::SetTxChecksum { id, on } => write!(f, "set {id}: TX checksum offload {}", on_off(*on)),
+            Op::ChangeLink { id, change } => write!(f, "set {id}: {change}"),
+            Op::RemoveLink { id } => write!(f, "remove link {id}"),
+            Op::RemoveGroup { ns: Ns::Host, group, count } => write!(f, "remove {count} links (group {group})"),
+            Op::RemoveGroup { ns, group, count } => write!(f, "remove {count} links in {ns} (group {group})"),
+            Op::AddAddress(address) => write!(f, "add address {} to {}", address.net, address.link),
+            Op::RemoveAddress(address) => write!(f, "remove address {} from {}", address.net, address.link),
+            Op::AddRoute(route) => write!(f, "add route {}", RouteText(route)),
+            Op::RemoveRoute(route) => write!(f, "remove route {}", RouteText(route)),
+            Op::Set { key, value, was: Some(was) } => write!(f, "set {key}: {value} (was {was})"),
+            Op::Set { key, value, was: None } => write!(f, "set {key}: {value}"),
+            Op::ReplaceTable { id, body } => write!(f, "write table {id} ({} lines)", body.lines().count()),
+            Op::RemoveTable { id } => write!(f, "remove table {id}"),
+            Op::WriteFile { path, file } => write!(f, "write {} ({:04o})", path.display(), file.mode),
+            Op::RemoveFile { path } => write!(f, "remove {}", path.display()),
+            Op::StartGuest { vm, guest } => write!(f, "start guest {vm} ({})", engine_word(guest)),
+            Op::StopGuest { vm, guest } => write!(f, "stop guest {vm} ({})", engine_word(guest)),
+        }
+    }
+}
+
+fn link_word(link: &Link) -> String {
+    use crate::state::LinkKind;
+    match &link.kind {
+        LinkKind::Vlan { parent, id } => format!("sub-interface of {parent} for VLAN {id},"),
+        LinkKind::Macvlan { parent } => format!("macvlan of {parent},"),
+        kind @ (LinkKind::Bridge(_) | LinkKind::Veth { .. } | LinkKind::Tap) => kind.word().to_owned(),
+    }
+}
+
+fn engine_word(guest: &Guest) -> &'static str {
+    match guest {
+        Guest::Qemu(_) => "qemu",
+        Guest::Netns { .. } => "netns",
+    }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+struct RouteText<'a>(&'a Route);
+
+impl fmt::Display for RouteText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Route { ns, to, via, dev } = self.0;
+        if to.prefix_len() == 0 {
+            write!(f, "default")?
+        } else {
+            write!(f, "{to}")?
+        };
+        if let Some(via) = via {
+            write!(f, " via {via}")?;
+        }
+        write!(f, " dev {dev}")?;
+        match ns {
+            Ns::Host => Ok(()),
+            Ns::Named(ns) => write!(f, " in {ns}"),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What is chosen by rule: hashes of names, and the group, MACs and device names made from them.
+//!
+//! The same names give the same result on every host, every time. Pure.
+
+use sha2::{Digest, Sha256};
+
+use crate::names::{IfName, LabName, Mac, NetName, NsName, VlanId, VmName};
+
+/// The routing protocol number of vmnet's routes (`RTPROT_*`, rtnetlink(7)): in the range that no daemon of
+/// iproute2's `rt_protos` claims.
+pub const ROUTE_PROTOCOL: u8 = 118;
+
+/// SHA-256 over length-prefixed parts, so that `("a", "bc")` and `("ab", "c")` differ.
+fn hash(parts: &[&str]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+fn hex(parts: &[&str], digits: usize) -> String {
+    let mut text: String = hash(parts).iter().map(|byte| format!("{byte:02x}")).collect();
+    text.truncate(digits);
+    text
+}
+
+/// The link group (`IFLA_GROUP`) of a lab: 30 bits of a hash with bit 30 set, far from the small numbers that
+/// people give by hand and positive in tools that print it signed.
+pub fn link_group(lab: &LabName) -> u32 {
+    let digest = hash(&["group", lab.as_str()]);
+    0x4000_0000 | (u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) & 0x3fff_ffff)
+}
+
+/// The namespace that holds a lab's router.
+pub fn router_namespace(lab: &LabName) -> NsName {
+    namespace(format!("vmnet-{lab}"))
+}
+
+/// The namespace that plays a guest of the `netns` engine. Names have no dots, so none can be another lab's router.
+pub fn guest_namespace(lab: &LabName, vm: &VmName) -> NsName {
+    namespace(format!("vmnet-{lab}.{vm}"))
+}
+
+fn namespace(text: String) -> NsName {
+    // A lab or guest name has at most 32 characters of [a-z0-9-], so this always is a namespace name.
+    text.parse().expect("lab and guest names make namespace names")
+}
+
+/// The MAC of a guest's nic: `52:54:00` (QEMU's) and 24 bits of a hash of lab, vm, network and the nic's number on
+/// that network. `attempt` is 0 unless a collision inside the definition is being settled.
+pub fn guest_mac(lab: &LabName, vm: &VmName, network: &NetName, number: usize, attempt: u32) -> Mac {
+    let digest = hash(&["mac", lab.as_str(), vm.as_str(), network.as_str(), &number.to_string(), &attempt.to_string()]);
+    unicast([0x52, 0x54, 0x00, digest[0], digest[1], digest[2]])
+}
+
+/// The MAC of a device of ours (bridge, veth end, macvlan): locally administered, 40 bits of a hash of the lab and
+/// the device's role and full name.
+pub fn device_mac(lab: &LabName, role: &str, name: &str) -> Mac {
+    let d = hash(&["device", lab.as_str(), role, name]);
+    unicast([0x02, d[0], d[1], d[2], d[3], d[4]])
+}
+
+fn unicast(octets: [u8; 6]) -> Mac {
+    // Both first bytes in use, 0x52 and 0x02, are even and not zero.
+    Mac::try_from(octets).expect("an even first byte is unicast")
+}
+
+/// The bridge of a network: `brvlan-<vid>` or `br-<network>`; `short` asks for the hashed form because the readable
+/// one is not unique in the file.
+pub fn bridge_name(lab: &LabName, network: &NetName, vlan: Option<VlanId>, short: bool) -> IfName {
+    let readable = match vlan {
+        Some(vid) => format!("brvlan-{vid}"),
+        None => format!("br-{network}"),
+    };
+    fit((!short).then_some(readable), "br", &["bridge", lab.as_str(), network.as_str()])
+}
+
+/// The 802.1Q sub-interface of a device: `<device>.<vid>`.
+pub fn sub_interface_name(device: &IfName, vlan: VlanId) -> IfName {
+    fit(Some(format!("{device}.{vlan}")), "vl", &["vlan", device.as_str(), &vlan.to_string()])
+}
+
+/// The TAP of a guest's nic: `<vm>-<nic>-<4 digits of the lab's hash>`, so that two labs with a guest of the same
+/// name meet on one host. libvirt renames TAPs that begin with `vnet`, so those get the hashed form.
+pub fn tap_name(lab: &LabName, vm: &VmName, nic: usize) -> IfName {
+    let readable = format!("{vm}-{nic}-{}", hex(&["lab", lab.as_str()], 4));
+    let readable = Some(readable).filter(|text| !text.starts_with("vnet"));
+    fit(readable, "tap", &["tap", lab.as_str(), vm.as_str(), &nic.to_string()])
+}
+
+/// The outer end of the router's veth pair for a network (or `host`): `rt-<network>-<4 digits of the lab's hash>`.
+pub fn router_port_name(lab: &LabName, network: &str) -> IfName {
+    let readable = format!("rt-{network}-{}", hex(&["lab", lab.as_str()], 4));
+    fit(Some(readable), "rt", &["router", lab.as_str(), network])
+}
+
+/// The router's inner veth end: the network's own name.
+pub fn router_inner_name(network: &NetName) -> IfName {
+    fit(Some(network.to_string()), "nw", &["inner", network.as_str()])
+}
+
+/// The readable name where there is one that fits; else prefix, `-` and eight digits of a hash.
+fn fit(readable: Option<String>, prefix: &str, parts: &[&str]) -> IfName {
+    readable
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| format!("{prefix}-{}", hex(parts, 8)).parse().expect("a prefix and a hash fit"))
+}
+
+/// A transit network of four addresses for the veth pair between router and host, from 100.64.0.0/10: shared
+/// address space (RFC 6598), which is neither a private network of the lab's nor a public one.
+pub fn transit(lab: &LabName) -> ipnet::Ipv4Net {
+    let digest = hash(&["transit", lab.as_str()]);
+    let slot = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> (32 - 20);
+    let base = u32::from_be_bytes([100, 64, 0, 0]) | (slot << 2);
+    ipnet::Ipv4Net::new(base.into(), 30).expect("30 is a prefix length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lab() -> LabName {
+        "campus".parse().unwrap()
+    }
+
+    #[test]
+    fn names_fit_the_kernel_however_long_their_parts_are() {
+        let long: NetName = "a-very-long-network-name".parse().unwrap();
+        let vm: VmName = "a-very-long-guest-name".parse().unwrap();
+        for name in [
+            bridge_name(&lab(), &long, None, false),
+            sub_interface_name(&"enp130s0f0np1".parse().unwrap(), VlanId::try_from(4094).unwrap()),
+            tap_name(&lab(), &vm, 12),
+            router_port_name(&lab(), long.as_str()),
+            router_inner_name(&long),
+        ] {
+            assert!(name.as_str().len() <= 15, "{name}");
+        }
+    }
+
+    #[test]
+    fn readable_names_stay_readable() {
+        let vm1: VmName = "vm1".parse().unwrap();
+        let web: NetName = "web".parse().unwrap();
+        let vid = VlanId::try_from(10).unwrap();
+        assert_eq!(bridge_name(&lab(), &web, Some(vid), false).as_str(), "brvlan-10");
+        assert_eq!(bridge_name(&lab(), &web, None, false).as_str(), "br-web");
+        assert_eq!(sub_interface_name(&"eno1".parse().unwrap(), vid).as_str(), "eno1.10");
+        assert!(tap_name(&lab(), &vm1, 0).as_str().starts_with("vm1-0-"));
+        assert!(router_port_name(&lab(), "web").as_str().starts_with("rt-web-"));
+    }
+
+    #[test]
+    fn libvirt_never_sees_a_tap_of_ours_as_its_own() {
+        assert!(!tap_name(&lab(), &"vnet0".parse().unwrap(), 0).as_str().starts_with("vnet"));
+    }
+
+    #[test]
+    fn guest_macs_have_qemus_prefix_and_differ() {
+        let net: NetName = "web".parse().unwrap();
+        let mac = |vm: &str, number, attempt| guest_mac(&lab(), &vm.parse().unwrap(), &net, number, attempt);
+        assert!(mac("vm1", 0, 0).to_string().starts_with("52:54:00:"));
+        let all = [mac("vm1", 0, 0), mac("vm2", 0, 0), mac("vm1", 1, 0), mac("vm1", 0, 1)];
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn transit_is_shared_address_space() {
+        let shared: ipnet::Ipv4Net = "100.64.0.0/10".parse().unwrap();
+        assert!(shared.contains(&transit(&lab())));
+        assert_eq!(transit(&lab()).prefix_len(), 30);
+    }
+}

@@ -1,0 +1,224 @@
+//! [`Facts`]: what is true of a host and not ours to decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Mac, VlanId};
+
+/// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Every link of the host's namespace that is not this lab's, by name. Names are untrusted: the kernel accepts
+    /// nearly any byte.
+    pub devices: BTreeMap<String, Device>,
+    /// Routes of the host's main table that are not this lab's.
+    pub routes: Vec<FoundRoute>,
+    /// What stands below `/run/netns` and is not this lab's, by file name.
+    pub namespaces: BTreeMap<String, ForeignNamespace>,
+    /// Kernel features that are there or can be loaded.
+    pub features: BTreeSet<Feature>,
+    /// Why a feature is missing, where more is known than that it is.
+    pub missing: BTreeMap<Feature, String>,
+    /// Programs that were found, absolute.
+    pub tools: BTreeMap<Tool, PathBuf>,
+    /// Capabilities that the process has: `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, …
+    pub capabilities: BTreeSet<String>,
+    /// NetworkManager runs here.
+    pub network_manager: bool,
+    /// systemd-networkd runs here.
+    pub networkd: bool,
+    /// Foreign forward chains (iptables, nftables) whose policy drops what nothing accepts.
+    pub forward_drops: Vec<ForwardDrop>,
+    /// `net.bridge.bridge-nf-call-iptables` is 1: bridged frames go through the forward chains too.
+    pub bridge_netfilter: bool,
+    /// nftables tables of the host's namespace that are not this lab's, as `family name`.
+    pub tables: BTreeSet<String>,
+    /// The present value of every sysctl of the host's namespace that a plan may change, by path below
+    /// `/proc/sys/net`.
+    pub sysctls: BTreeMap<String, String>,
+    /// The user that QEMU runs as, where it exists.
+    pub qemu_user: Option<ServiceUser>,
+    /// MACs that foreign libvirt domains of this host use, with the domain's name.
+    pub foreign_macs: BTreeMap<Mac, String>,
+}
+
+/// A link of the host that is not the lab's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The kernel's word for its kind; `None` for a physical NIC.
+    pub kind: Option<String>,
+    /// Alternative names.
+    pub altnames: Vec<String>,
+    /// Its present hardware address.
+    pub mac: Option<Mac>,
+    /// Its permanent hardware address (`IFLA_PERM_ADDRESS`).
+    pub permanent_mac: Option<Mac>,
+    /// Administratively up.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The device it is a port of.
+    pub master: Option<String>,
+    /// Its addresses, link-local ones included.
+    pub addresses: Vec<IpNet>,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// Its link group; 0 is the default one.
+    pub group: u32,
+    /// For a sub-interface: its parent's name and VLAN.
+    pub vlan: Option<(String, VlanId)>,
+    /// Has a carrier.
+    pub carrier: bool,
+}
+
+/// A route that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundRoute {
+    /// Destination.
+    pub to: IpNet,
+    /// Outgoing device, where it has one.
+    pub dev: Option<String>,
+}
+
+/// What a file below `/run/netns` is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForeignNamespace {
+    /// A namespace with this alias on its `lo`.
+    Namespace {
+        /// The alias; `None` when there is none.
+        mark: Option<String>,
+    },
+    /// Not a namespace: a plain file (left by a crash, or by a mount in another mount namespace) or a link.
+    NotOne,
+}
+
+/// A feature of the kernel that a plan may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feature {
+    /// Bridges (`bridge.ko`).
+    Bridge,
+    /// 802.1Q sub-interfaces (`8021q.ko`).
+    Vlan,
+    /// veth pairs (`veth.ko`).
+    Veth,
+    /// macvlan (`macvlan.ko`).
+    Macvlan,
+    /// TUN/TAP (`tun.ko`).
+    Tun,
+    /// nftables (`nf_tables.ko`) with NAT.
+    Nftables,
+    /// nftables for bridged frames (`nft_meta_bridge.ko`).
+    NftablesBridge,
+    /// KVM: `/dev/kvm` opens.
+    Kvm,
+    /// vhost-net: `/dev/vhost-net` opens.
+    VhostNet,
+}
+
+impl Feature {
+    /// The kernel module that brings it.
+    pub fn module(self) -> &'static str {
+        match self {
+            Feature::Bridge => "bridge",
+            Feature::Vlan => "8021q",
+            Feature::Veth => "veth",
+            Feature::Macvlan => "macvlan",
+            Feature::Tun => "tun",
+            Feature::Nftables => "nf_tables",
+            Feature::NftablesBridge => "nft_meta_bridge",
+            Feature::Kvm => "kvm",
+            Feature::VhostNet => "vhost_net",
+        }
+    }
+
+    /// Every feature.
+    pub const ALL: [Feature; 9] = [
+        Feature::Bridge,
+        Feature::Vlan,
+        Feature::Veth,
+        Feature::Macvlan,
+        Feature::Tun,
+        Feature::Nftables,
+        Feature::NftablesBridge,
+        Feature::Kvm,
+        Feature::VhostNet,
+    ];
+}
+
+/// A program that a plan may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tool {
+    /// `nft`
+    Nft,
+    /// `ip`
+    Ip,
+    /// `qemu-system-x86_64` (of the host's architecture)
+    Qemu,
+    /// `qemu-img`
+    QemuImg,
+    /// `qemu-bridge-helper`
+    BridgeHelper,
+    /// `ssh`
+    Ssh,
+    /// `ssh-keygen`
+    SshKeygen,
+}
+
+impl Tool {
+    /// The file name of the program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Tool::Nft => "nft",
+            Tool::Ip => "ip",
+            Tool::Qemu => "qemu-system-x86_64",
+            Tool::QemuImg => "qemu-img",
+            Tool::BridgeHelper => "qemu-bridge-helper",
+            Tool::Ssh => "ssh",
+            Tool::SshKeygen => "ssh-keygen",
+        }
+    }
+
+    /// The Debian package that brings it.
+    pub fn package(self) -> &'static str {
+        match self {
+            Tool::Nft => "nftables",
+            Tool::Ip => "iproute2",
+            Tool::Qemu => "qemu-system-x86",
+            Tool::QemuImg => "qemu-utils",
+            Tool::BridgeHelper => "qemu-system-common",
+            Tool::Ssh | Tool::SshKeygen => "openssh-client",
+        }
+    }
+
+    /// Every tool.
+    pub const ALL: [Tool; 7] =
+        [Tool::Nft, Tool::Ip, Tool::Qemu, Tool::QemuImg, Tool::BridgeHelper, Tool::Ssh, Tool::SshKeygen];
+}
+
+/// A foreign forward chain that would drop the lab's traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardDrop {
+    /// The chain as its owner would name it, for example `iptables FORWARD` or `inet filter forward`.
+    pub chain: String,
+    /// The line that lets a device's traffic through, with `{dev}` for the device.
+    pub remedy: String,
+}
+
+/// A system user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceUser {
+    /// Its name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// The group that `/dev/kvm` belongs to, when the user needs it.
+    pub kvm_gid: Option<u32>,
+}
