@@ -1,5 +1,6 @@
 //! vmnet
 pub mod mark;
+pub mod model;
 pub mod names;
 pub mod paths;
 pub mod plan;
