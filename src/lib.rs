@@ -1,4 +1,5 @@
 //! vmnet
+pub mod definition;
 pub mod mark;
 pub mod model;
 pub mod names;
