@@ -59,3 +59,6 @@ pub struct GuestFiles {
     /// The NoCloud seed, a FAT volume.
     pub seed: PathBuf,
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,7 +117,7 @@ impl NetworkConfig {
                 dhcp4: automatic,
                 dhcp6: false,
                 accept_ra: automatic,
-                optional: nic.addresses().is_empty(),
+                optional: nic.addresses().is_empty() && !automatic,
                 mtu: (mtu != ETHERNET_MTU).then_some(mtu),
                 addresses: nic.addresses().clone(),
                 routes: routes.collect(),
