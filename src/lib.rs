@@ -5,5 +5,6 @@ pub mod model;
 pub mod names;
 pub mod paths;
 pub mod plan;
+pub mod render;
 pub mod rule;
 pub mod state;
