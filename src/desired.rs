@@ -22,7 +22,7 @@ pub use firewall::table_name;
 pub use refusal::{Lack, Refusal};
 
 use crate::model::Model;
-use crate::names::VmName;
+use crate::names::{NetName, VmName};
 use crate::paths::Paths;
 use crate::plan::Found;
 use crate::state::{Facts, Guest, HostState};
@@ -47,6 +47,8 @@ pub struct Desired {
     pub state: HostState,
     /// Warnings and remarks.
     pub notes: Vec<Note>,
+    /// The MTU of each network's segment on this host, in bytes.
+    pub mtu: BTreeMap<NetName, u32>,
 }
 
 /// Something that is no error and that an administrator wants to know.

@@ -1,5 +1,6 @@
 //! vmnet
 pub mod definition;
+pub mod desired;
 pub mod mark;
 pub mod model;
 pub mod names;

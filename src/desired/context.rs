@@ -83,7 +83,7 @@ impl<'a> Context<'a> {
 
     pub(super) fn finish(self) -> Result<Desired, Vec<Refusal>> {
         if self.refusals.is_empty() {
-            Ok(Desired { state: self.state, notes: self.notes })
+            Ok(Desired { state: self.state, notes: self.notes, mtu: self.mtu })
         } else {
             Err(self.refusals)
         }

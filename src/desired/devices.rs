@@ -46,9 +46,9 @@ pub(super) fn devices(context: &mut Context<'_>) -> Devices {
 fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'a Device)> {
     let devices = &context.facts().devices;
     match wanted {
-        DeviceRef::Name(name) => devices
-            .get_key_value(name)
-            .or_else(|| devices.iter().find(|(_, device)| device.altnames.contains(name))),
+        DeviceRef::Name(name) => {
+            devices.get_key_value(name).or_else(|| devices.iter().find(|(_, device)| device.altnames.contains(name)))
+        }
         // A sub-interface and a bridge carry their parent's address too: only a device with a permanent one is meant,
         // and where no device has one (virtual machines' NICs of some kinds), a physical one with that address.
         DeviceRef::Mac(mac) => devices.iter().find(|(_, device)| device.permanent_mac == Some(*mac)).or_else(|| {
@@ -131,7 +131,8 @@ pub(super) fn names_are_free(context: &mut Context<'_>) {
     let mut refusals = Vec::new();
     for id in context.state.links.keys().filter(|id| id.ns == Ns::Host) {
         let name = id.name.as_str();
-        let by_altname = || facts.devices.iter().find(|(_, d)| d.altnames.iter().any(|alt| alt == name)).map(|(_, d)| d);
+        let by_altname =
+            || facts.devices.iter().find(|(_, d)| d.altnames.iter().any(|alt| alt == name)).map(|(_, d)| d);
         if let Some(device) = facts.devices.get(name).or_else(by_altname) {
             refusals.push(Refusal::NameTaken {
                 what: "link",
@@ -147,7 +148,8 @@ pub(super) fn names_are_free(context: &mut Context<'_>) {
             ForeignNamespace::Namespace { mark } => ("namespace", owner(mark.as_deref())),
             ForeignNamespace::NotOne => ("file /run/netns/", String::new()),
         };
-        let remedy = format!("remove it (ip netns delete {ns}; for a plain file rm /run/netns/{ns}), or rename the lab");
+        let remedy =
+            format!("remove it (ip netns delete {ns}; for a plain file rm /run/netns/{ns}), or rename the lab");
         refusals.push(Refusal::NameTaken { what, name: ns.to_string(), owner, remedy });
     }
     for id in context.state.tables.keys().filter(|id| id.ns == Ns::Host) {

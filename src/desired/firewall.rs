@@ -85,16 +85,10 @@ fn guards(context: &Context<'_>) -> String {
         body.set("wire", INTERFACES, &context.wires);
         body.set("exempt", INTERFACES, router_ports);
         body.set("taps", INTERFACES, taps(model, |_| true));
-        body.chain(
-            "port",
-            &["type filter hook prerouting priority -350; policy accept;", "iifname @taps goto guard"],
-        );
+        body.chain("port", &["type filter hook prerouting priority -350; policy accept;", "iifname @taps goto guard"]);
         body.chain(
             "out",
-            &[
-                "type filter hook forward priority -350; policy accept;",
-                "oifname @wire iifname != @exempt goto guard",
-            ],
+            &["type filter hook forward priority -350; policy accept;", "oifname @wire iifname != @exempt goto guard"],
         );
     }
     body.chain(
@@ -166,10 +160,13 @@ fn policy(model: &Model, router: &Router) -> String {
     forward_chains(&mut body, *router.external() != External::None, &translations);
     own_chains(&mut body);
     // Only on the way out: never between the lab's own networks.
-    let snat: Vec<String> = translations.iter().map(|address| match address {
-        IpAddr::V4(address) => format!("oifname \"{OUTSIDE}\" ip saddr @nat4 snat ip to {address}"),
-        IpAddr::V6(address) => format!("oifname \"{OUTSIDE}\" ip6 saddr @nat6 snat ip6 to {address}"),
-    }).collect();
+    let snat: Vec<String> = translations
+        .iter()
+        .map(|address| match address {
+            IpAddr::V4(address) => format!("oifname \"{OUTSIDE}\" ip saddr @nat4 snat ip to {address}"),
+            IpAddr::V6(address) => format!("oifname \"{OUTSIDE}\" ip6 saddr @nat6 snat ip6 to {address}"),
+        })
+        .collect();
     if !snat.is_empty() && behind.iter().any(|b| b.mode == Mode::Nat) {
         let mut statements = vec!["type nat hook postrouting priority srcnat; policy accept;".to_owned()];
         statements.extend(snat);

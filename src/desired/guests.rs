@@ -52,7 +52,7 @@ fn taps(context: &mut Context<'_>, vm: &Vm, qemu: &QemuGuest) {
         let nics: Vec<(usize, &Nic, &Network)> = context.model.nics(vm).collect();
         let wanted = nics.into_iter().find(|(_, nic, _)| nic.tap() == name);
         let link = match wanted {
-            Some((number, nic, network)) => port(context, vm, number, network, LinkKind::Tap),
+            Some((number, _, network)) => port(context, vm, number, network, LinkKind::Tap),
             None => made.clone(),
         };
         let bridge = link.master.clone().unwrap_or_default();

@@ -81,9 +81,10 @@ fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
     }
     let facts = context.facts();
     for (network, subnet) in wanted {
-        let clash = facts.routes.iter().find(|route| {
-            route.to.prefix_len() > 0 && (route.to.contains(&subnet) || subnet.contains(&route.to))
-        });
+        let clash = facts
+            .routes
+            .iter()
+            .find(|route| route.to.prefix_len() > 0 && (route.to.contains(&subnet) || subnet.contains(&route.to)));
         if let Some(route) = clash {
             let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
             context.refuse(Refusal::SubnetTaken { network, subnet, route: route.to, dev });
@@ -96,7 +97,8 @@ fn foreign_chains(context: &mut Context<'_>, host: &HostExternal) {
     for drop in &facts.forward_drops {
         let remedy = drop.remedy.replace("{dev}", host.outer.as_str());
         let chain = drop.chain.escape_default();
-        context.note(&host.outer, format!("{chain} drops what it does not know, this lab's traffic too; run: {remedy}"));
+        context
+            .note(&host.outer, format!("{chain} drops what it does not know, this lab's traffic too; run: {remedy}"));
     }
     if !facts.bridge_netfilter || facts.forward_drops.is_empty() {
         return;

@@ -25,7 +25,9 @@ pub enum Refusal {
         candidates: String,
     },
     /// The device has a name that can't stand in rules and files.
-    #[error("uplink {uplink}: device {device} has a name that vmnet can't write into rules; rename it (ip link set … name …)")]
+    #[error(
+        "uplink {uplink}: device {device} has a name that vmnet can't write into rules; rename it (ip link set … name …)"
+    )]
     OddDevice {
         /// The uplink.
         uplink: UplinkName,
@@ -58,7 +60,9 @@ pub enum Refusal {
         holder: String,
     },
     /// A segment wants a larger MTU than its device has.
-    #[error("network {network}: an MTU of {mtu} bytes does not fit through {device}, which has {limit}; lower mtu, or raise the device's")]
+    #[error(
+        "network {network}: an MTU of {mtu} bytes does not fit through {device}, which has {limit}; lower mtu, or raise the device's"
+    )]
     MtuTooLarge {
         /// The network.
         network: NetName,
@@ -80,7 +84,9 @@ pub enum Refusal {
         problem: String,
     },
     /// macvlan on a port of a bridge: the kernel refuses it (EBUSY).
-    #[error("router.external: {device} is a port of {master}, where the kernel allows no macvlan; name {master} as the uplink's device")]
+    #[error(
+        "router.external: {device} is a port of {master}, where the kernel allows no macvlan; name {master} as the uplink's device"
+    )]
     MacvlanOnPort {
         /// The device.
         device: String,
@@ -120,6 +126,14 @@ pub enum Refusal {
         mac: Mac,
         /// Who uses it, escaped.
         holder: String,
+    },
+    /// The hooks of a network can't be written.
+    #[error("network {network}: {problem}; install iproute2 from the distribution's package")]
+    NoHooks {
+        /// The network.
+        network: NetName,
+        /// Why.
+        problem: String,
     },
     /// A guest runs whose network would go.
     #[error("vm {vm} runs and {problem}; stop it first (vmnet stop {vm}), or put it back into the definition")]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Refusal;
 use super::context::Context;
 use crate::mark::Mark;
 use crate::render::hooks;
@@ -16,10 +17,13 @@ fn hook_pairs(context: &mut Context<'_>) {
     // Without `ip` there is a refusal already.
     let Some(ip) = context.facts().tools.get(&Tool::Ip) else { return };
     for network in context.model.networks().values() {
-        let (up, down) = context.host.paths.hook_pair(context.lab(), network.name());
-        let pair = hooks::pair(context.lab(), network, context.mtu_of(network), ip);
-        context.state.files.insert(up, File { mode: 0o755, content: pair.up });
-        context.state.files.insert(down, File { mode: 0o755, content: pair.down });
+        match hooks::pair(context.host.paths, context.lab(), network, context.mtu_of(network), ip) {
+            Ok(pair) => context.state.files.extend(pair),
+            Err(error) => {
+                let (network, problem) = (network.name().clone(), error.to_string());
+                context.refuse(Refusal::NoHooks { network, problem });
+            }
+        }
     }
 }
 
