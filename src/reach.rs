@@ -253,7 +253,7 @@ fn by_routes(world: &World<'_>, vm: &Vm, target: &Target) -> Option<Expectation>
         // A guest without an address of that family has nothing to send from.
         return None;
     }
-    let trip = world.from_guest(vm, target.address);
+    let trip = world.guest_sends(vm, target.address);
     let (expect, why) = judge(world, vm, target, &trip);
     // Without a route a packet leaves by no nic; it is tried from the first that has an address of that family.
     let nic = trip.nic.unwrap_or_else(|| {
@@ -328,7 +328,7 @@ fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation
             (Endpoint::Gateway(_), _) if source.is_some() => (How::L3, Expect::Reach, "the host has a route to it"),
             (Endpoint::Guest(name), Mode::Routed) => match source {
                 Some(source) => {
-                    let (expect, why) = world.from_host(&world.model.vms()[name], target.address, source);
+                    let (expect, why) = world.host_asks(&world.model.vms()[name], target.address, source);
                     (How::L3, expect, why)
                 }
                 None => (How::L3, Expect::Unknown, "needs a route outside"),

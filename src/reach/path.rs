@@ -58,7 +58,7 @@ impl<'a> World<'a> {
     }
 
     /// Follows a packet from a guest.
-    pub fn from_guest(&self, vm: &'a Vm, to: IpAddr) -> Trip<'a> {
+    pub fn guest_sends(&self, vm: &'a Vm, to: IpAddr) -> Trip<'a> {
         match self.choose(vm, to) {
             Choice::OnLink(nic) => {
                 let end = self.on_segment(self.network(&vm.nics()[nic]), to);
@@ -76,7 +76,7 @@ impl<'a> World<'a> {
     fn by_gateway(&self, vm: &'a Vm, nic: usize, gateway: IpAddr, to: IpAddr) -> Trip<'a> {
         let network = self.network(&vm.nics()[nic]);
         let through_router = network.mode().has_router();
-        let end = if through_router { self.from_router(to) } else { End::Foreign };
+        let end = if through_router { self.router_forwards(to) } else { End::Foreign };
         Trip { nic: Some(nic), source: source(vm, nic, gateway), through_router, end }
     }
 
@@ -131,7 +131,7 @@ impl<'a> World<'a> {
     }
 
     /// Follows a packet that the router forwards.
-    fn from_router(&self, to: IpAddr) -> End<'a> {
+    fn router_forwards(&self, to: IpAddr) -> End<'a> {
         let Some(router) = self.router() else { return End::Lost("there is no router") };
         let ports = || router.ports().iter();
         if ports().any(|(_, port)| port.addresses().iter().any(|own| own.addr() == to)) {
@@ -156,7 +156,7 @@ impl<'a> World<'a> {
     /// Whether the answer to a request that entered `vm` by `nic` finds its way back.
     pub fn reply(&self, asker: &Vm, request: &Trip<'_>, vm: &'a Vm, nic: usize) -> (Expect, &'static str) {
         let Some(source) = request.source else { return (Expect::Unknown, "the sender's address is not certain") };
-        let back = self.from_guest(vm, source);
+        let back = self.guest_sends(vm, source);
         if let End::Lost(_) = back.end {
             return (Expect::Deny, "it has no route back");
         }
@@ -171,10 +171,10 @@ impl<'a> World<'a> {
     }
 
     /// Whether the host reaches a guest of a routed network, and hears it.
-    pub fn from_host(&self, vm: &'a Vm, to: IpAddr, source: IpAddr) -> (Expect, &'static str) {
-        match self.from_router(to) {
+    pub fn host_asks(&self, vm: &'a Vm, to: IpAddr, source: IpAddr) -> (Expect, &'static str) {
+        match self.router_forwards(to) {
             End::Guest { vm: other, nic } if other.name() == vm.name() => {
-                let back = self.from_guest(vm, source);
+                let back = self.guest_sends(vm, source);
                 if back.nic == Some(nic) && matches!(back.end, End::Outside) {
                     (Expect::Reach, "the host has a route to it")
                 } else {
