@@ -1,8 +1,11 @@
 //! vmnet
+pub mod definition;
+pub mod desired;
 pub mod mark;
 pub mod model;
 pub mod names;
 pub mod paths;
 pub mod plan;
+pub mod render;
 pub mod rule;
 pub mod state;

@@ -4,6 +4,13 @@
 //! `Model` that exists is right. What depends on the host (which device an altname means, what is free there) is
 //! not in it: that is `desired/`, from [`crate::state::Facts`]. Pure.
 
+mod address;
+mod lock;
+mod resolve;
+mod router;
+mod segment;
+mod vm;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -12,6 +19,9 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
 use crate::names::{IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
+
+pub use lock::{Lock, LockError, NicKey};
+pub use resolve::{Resolved, resolve};
 
 /// A struct whose fields only this room can set and everybody can read.
 macro_rules! record {
@@ -161,8 +171,6 @@ pub struct Tagged {
     pub uplink: UplinkName,
     /// Its number.
     pub vlan: VlanId,
-    /// The name of the sub-interface, where the definition fixes it (`ifname`); else by rule from the device.
-    pub ifname: Option<IfName>,
 }
 
 record! {
