@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Endpoint, Expect, Expectation};
+use super::{Expect, Expectation};
 use crate::names::LabName;
 
 /// What came of one try.
@@ -130,10 +130,5 @@ impl Report {
     /// The rows that differ.
     pub fn differences(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.verdict == Verdict::Differs)
-    }
-
-    /// The rows of one cell of the matrix.
-    pub(super) fn between<'a>(&'a self, from: &'a Endpoint, to: &'a Endpoint) -> impl Iterator<Item = &'a Row> {
-        self.rows.iter().filter(move |row| row.expectation.from == *from && row.expectation.to == *to)
     }
 }

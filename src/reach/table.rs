@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, presets};
 
 use super::{Endpoint, Expect, Report, Row, Seen, Verdict};
 
@@ -15,7 +15,7 @@ impl Report {
         let mut text = String::new();
         if let Some(matrix) = self.matrix().filter(|matrix| matrix.lines().all(|line| line.chars().count() <= width)) {
             text += &matrix;
-            text += "\n✓ reached as expected   · denied as expected   ✗ not as expected   ? not known or not tried\n\n";
+            text += "\n✓ reached, · denied, both as expected   ✗ not as expected   ? unknown or not tried\n\n";
         }
         if !self.passed() {
             text += "Not as expected:\n";
@@ -47,16 +47,24 @@ impl Report {
 
     /// Who tries down, whom across; `None` when there is nothing to show or far too much.
     fn matrix(&self) -> Option<String> {
-        let from: BTreeSet<&Endpoint> = self.rows.iter().map(|row| &row.expectation.from).collect();
-        let to: BTreeSet<&Endpoint> = self.rows.iter().map(|row| &row.expectation.to).collect();
-        if from.is_empty() || to.len() > MATRIX_MAX || from.len() > 4 * MATRIX_MAX {
+        let mut cells = BTreeMap::<(&Endpoint, &Endpoint), Sign>::new();
+        for row in &self.rows {
+            let cell = cells.entry((&row.expectation.from, &row.expectation.to)).or_default();
+            *cell = Sign::of(row).max(*cell);
+        }
+        let from: BTreeSet<&Endpoint> = cells.keys().map(|(from, _)| *from).collect();
+        let to: BTreeSet<&Endpoint> = cells.keys().map(|(_, to)| *to).collect();
+        if cells.is_empty() || to.len() > MATRIX_MAX {
             return None;
         }
         let mut table = Table::new();
-        table.set_header(std::iter::once("from \\ to".to_owned()).chain(to.iter().map(ToString::to_string)));
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        // The long names break after the colon.
+        let names = to.iter().map(|to| to.to_string().replace(':', ":\n"));
+        table.set_header(std::iter::once("from \\ to".to_owned()).chain(names));
         for from in from {
-            let cells = to.iter().map(|to| sign(self.between(from, to)).to_owned());
-            table.add_row(std::iter::once(from.to_string()).chain(cells));
+            let signs = to.iter().map(|to| cells.get(&(from, *to)).copied().unwrap_or_default().text().to_owned());
+            table.add_row(std::iter::once(from.to_string()).chain(signs));
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Center);
@@ -65,19 +73,35 @@ impl Report {
     }
 }
 
-/// One sign for all that was tried between two: a difference shows before everything else, then what was reached.
-fn sign<'a>(rows: impl Iterator<Item = &'a Row>) -> &'static str {
-    let (mut sign, mut rank) = (" ", 0);
-    for row in rows {
-        let (candidate, its_rank) = match (row.verdict, row.expectation.expect) {
-            (Verdict::Differs, _) => ("✗", 4),
-            (Verdict::Met, Expect::Reach) => ("✓", 3),
-            (Verdict::Open | Verdict::Untested, _) => ("?", 2),
-            (Verdict::Met, Expect::Deny | Expect::Unknown) => ("·", 1),
-        };
-        if its_rank > rank {
-            (sign, rank) = (candidate, its_rank);
+/// One sign for all that was tried between two. The greatest shows: a difference before everything else, then what
+/// was reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Sign {
+    #[default]
+    Nothing,
+    Denied,
+    Unknown,
+    Reached,
+    Differs,
+}
+
+impl Sign {
+    fn of(row: &Row) -> Self {
+        match (row.verdict, row.expectation.expect) {
+            (Verdict::Differs, _) => Self::Differs,
+            (Verdict::Met, Expect::Reach) => Self::Reached,
+            (Verdict::Open | Verdict::Untested, _) => Self::Unknown,
+            (Verdict::Met, Expect::Deny | Expect::Unknown) => Self::Denied,
         }
     }
-    sign
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Denied => "·",
+            Self::Unknown => "?",
+            Self::Reached => "✓",
+            Self::Differs => "✗",
+        }
+    }
 }
