@@ -6,6 +6,7 @@ pub mod model;
 pub mod names;
 pub mod paths;
 pub mod plan;
+pub mod reach;
 pub mod render;
 pub mod rule;
 pub mod state;
