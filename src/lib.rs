@@ -1,6 +1,7 @@
 //! vmnet
 pub mod definition;
 pub mod desired;
+pub mod ledger;
 pub mod mark;
 pub mod model;
 pub mod names;
