@@ -10,6 +10,7 @@ pub mod names;
 pub mod observe;
 pub mod paths;
 pub mod plan;
+pub mod probe;
 pub mod reach;
 pub mod render;
 pub mod rule;
