@@ -1,0 +1,3 @@
+//! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
+
+mod definitions;
