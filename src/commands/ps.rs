@@ -42,7 +42,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let lab = lookup::lab(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
-    let observation = session.look()?;
+    let observation = session.look(None)?;
     let processes =
         engine::running(&session.paths, &lab).map_err(|error| Failure::failed("guests can't be listed", error))?;
     let model = &source.model;
