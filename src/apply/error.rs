@@ -72,6 +72,16 @@ pub enum OpError {
     },
 }
 
+impl OpError {
+    /// What would help, as a sentence without a full stop, where that is known.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Kernel(error) | Self::Nft(NftError::Kernel(error)) => error.help(),
+            _ => None,
+        }
+    }
+}
+
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{op}")]
@@ -86,13 +96,18 @@ pub struct Failure {
 /// Why a plan was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Operations failed.
-    #[error("{} while {}{restored}", Many(failures), phase.title())]
+    /// Operations of a wave failed. The first is the source: those of one wave usually have one cause.
+    #[error("failed while {}{}{restored}", phase.title(), also(others))]
     Failed {
         /// The wave.
         phase: Phase,
-        /// Never empty; the first one is the source.
-        failures: Vec<Failure>,
+        /// The first that failed.
+        op: Box<Op>,
+        /// Why.
+        #[source]
+        source: OpError,
+        /// The others.
+        others: Vec<Failure>,
         /// What became of the way back.
         restored: Restored,
     },
@@ -126,6 +141,16 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// What would help, as a sentence without a full stop, where that is known.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed { source, .. } => source.help(),
+            _ => None,
+        }
+    }
+}
+
 /// What became of the way back.
 #[derive(Debug)]
 pub enum Restored {
@@ -148,27 +173,29 @@ impl fmt::Display for Restored {
             Self::Completely => f.write_str("; everything is as it was before"),
             Self::Except { rest, failures } => {
                 write!(f, "; all is as it was before, except that these are left to do:{}", Lines(rest))?;
-                failures.iter().try_for_each(|failure| write!(f, "\n  {failure}: {}", failure.source))
+                failures.iter().try_for_each(|failure| write!(f, "\n  {}", Chain(&failure.source)))
             }
-            Self::Unknown(error) => write!(f, "; what is left of it is unknown: {error}"),
+            Self::Unknown(error) => write!(f, "; what is left of it is unknown: {}", Chain(error)),
         }
     }
 }
 
-/// The failures of a wave in one line: all of one wave usually have one cause.
-struct Many<'a>(&'a [Failure]);
+fn also(others: &[Failure]) -> String {
+    match others.len() {
+        0 => String::new(),
+        1 => " (one more operation failed with it)".into(),
+        more => format!(" ({more} more operations failed with it)"),
+    }
+}
 
-impl fmt::Display for Many<'_> {
+/// An error with its causes in one line, where it is not the source of another one.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(first) = self.0.first() else { return Ok(()) };
-        write!(f, "could not {first}: {}", first.source)?;
-        if let Some(cause) = std::error::Error::source(&first.source) {
-            write!(f, ": {cause}")?;
-        }
-        match self.0.len() {
-            1 => Ok(()),
-            more => write!(f, " (and {} more)", more - 1),
-        }
+        write!(f, "{}", self.0)?;
+        let causes = std::iter::successors(self.0.source(), |error| error.source());
+        causes.into_iter().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 

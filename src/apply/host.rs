@@ -60,7 +60,7 @@ impl<E> KernelHost<E> {
     /// State and facts together.
     pub fn look(&mut self) -> Result<Observation, ObserveError> {
         let observation = observe::observe(&self.scope)?;
-        self.scope.tables.extend(observation.recorded.clone());
+        self.scope.tables.clone_from(&observation.recorded);
         Ok(observation)
     }
 

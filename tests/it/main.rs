@@ -1,0 +1,11 @@
+//! All integration tests, in one binary.
+//!
+//! Those that need the kernel run in network and mount namespaces of their own (see [`private`]), never in the
+//! machine's; without root they say so and pass, except in CI.
+
+mod fake;
+mod kernel_apply;
+mod kernel_observe;
+mod plan_apply;
+mod private;
+mod states;
