@@ -9,10 +9,12 @@ help: ## list the targets
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup
 
-# The command reaches the script through the environment: make and the shell would each take their share of its quotes.
-export CMD
+# The command reaches the script through the environment, and as it is written: make and the shell would each take
+# their share of its dollar signs and quotes. (make itself exits 2 when it fails; tests/lab/run gives the code.)
+unexport CMD
+export LAB_COMMAND := $(value CMD)
 lab: ## run a command in a virtual machine with a stock kernel: make lab CMD='ip -br link'
-	@if [ -n "$$CMD" ]; then exec tests/lab/run "$$CMD"; else exec tests/lab/run; fi
+	@if [ -n "$$LAB_COMMAND" ]; then exec tests/lab/run "$$LAB_COMMAND"; else exec tests/lab/run; fi
 
 vm-images: ## build the small guest that the tests and the demonstration boot
 	@vm-images/tiny/build

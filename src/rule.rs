@@ -62,6 +62,18 @@ pub fn device_mac(lab: &LabName, role: &str, name: &str) -> Mac {
     unicast([0x02, d[0], d[1], d[2], d[3], d[4]])
 }
 
+/// The UUID of a guest for hypervisors that want one: 122 bits of a hash of lab and guest as version 8, which
+/// RFC 9562 leaves to the maker's own rule.
+pub fn guest_uuid(lab: &LabName, vm: &VmName) -> String {
+    let digest = hash(&["uuid", lab.as_str(), vm.as_str()]);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    bytes[6] = 0x80 | (bytes[6] & 0x0f);
+    bytes[8] = 0x80 | (bytes[8] & 0x3f);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
 fn unicast(octets: [u8; 6]) -> Mac {
     // Both first bytes in use, 0x52 and 0x02, are even and not zero.
     Mac::try_from(octets).expect("an even first byte is unicast")

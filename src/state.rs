@@ -332,14 +332,19 @@ pub enum Guest {
 pub struct QemuGuest {
     /// The program, absolute.
     pub program: PathBuf,
-    /// Its arguments; descriptors of TAPs stand as `{tap:N}` and `{vhost:N}`, N counting the nics from 0.
+    /// Its arguments; descriptors stand as `{tap:N}` and `{vhost:N}`, N counting the nics, and `{file:N}`, N
+    /// counting `files`, each from 0. It runs in `run_dir`, so sockets stand without a folder.
     pub args: Vec<String>,
+    /// It needs `/dev/kvm`.
+    pub kvm: bool,
     /// The user that QEMU runs as, for example `vmnet-qemu`.
     pub user: String,
     /// The TAPs in nic order.
     pub taps: Vec<(IfName, Link)>,
-    /// Open `/dev/vhost-net` once for each nic and hand it over.
+    /// Open `/dev/vhost-net` once for each nic that wants it and hand it over.
     pub vhost: bool,
+    /// Files that are opened for reading and handed over, so that QEMU's user needs no way to them.
+    pub files: Vec<PathBuf>,
     /// Folder of its sockets below the run directory; made for its user, 0700.
     pub run_dir: PathBuf,
     /// Folder of its disk and seed below the state directory; made for its user, 0700.

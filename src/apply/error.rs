@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::engine::EngineError;
 use crate::kernel::KernelError;
 use crate::kernel::nft::NftError;
 use crate::observe::ObserveError;
-use crate::plan::{Op, Phase, Plan};
+use crate::plan::{Op, Phase, Plan, Service};
 use crate::state::Ns;
 
 /// Why an operation did not work.
@@ -59,6 +60,15 @@ pub enum OpError {
     /// The host has given no answer.
     #[error("the host has not run it")]
     Unanswered,
+    /// A network manager did not read its drop-ins.
+    #[error("cannot tell {service} to read its configuration again")]
+    Reload {
+        /// Which.
+        service: Service,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A guest did not start or stop.
     #[error("cannot {action} guest {vm}")]
     Guest {
@@ -68,16 +78,27 @@ pub enum OpError {
         vm: crate::names::VmName,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<EngineError>,
     },
 }
 
 impl OpError {
     /// What would help, as a sentence without a full stop, where that is known.
-    pub fn help(&self) -> Option<&'static str> {
+    pub fn help(&self) -> Option<String> {
         match self {
-            Self::Kernel(error) | Self::Nft(NftError::Kernel(error)) => error.help(),
+            Self::Kernel(error) | Self::Nft(NftError::Kernel(error)) => error.help().map(str::to_owned),
+            Self::Guest { source, .. } => source.help(),
             _ => None,
+        }
+    }
+
+    /// Whether the host lacks something: a program, a module, a device.
+    pub fn is_lack(&self) -> bool {
+        match self {
+            Self::Kernel(error) => error.errno() == Some(libc::EOPNOTSUPP),
+            Self::Guest { source, .. } => source.is_lack(),
+            Self::NoNft => true,
+            _ => false,
         }
     }
 }
@@ -143,12 +164,31 @@ pub enum ApplyError {
 
 impl ApplyError {
     /// What would help, as a sentence without a full stop, where that is known.
-    pub fn help(&self) -> Option<&'static str> {
+    pub fn help(&self) -> Option<String> {
         match self {
-            Self::Failed { source, .. } => source.help(),
+            Self::Failed { source, others, .. } => all(source, others).find_map(OpError::help),
             _ => None,
         }
     }
+
+    /// Whether it failed because the host lacks something.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, Self::Failed { source, others, .. } if all(source, others).any(OpError::is_lack))
+    }
+
+    /// Whether the host is as it was before, without exception.
+    pub fn is_as_before(&self) -> bool {
+        match self {
+            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Journal { restored, .. } => {
+                matches!(restored, Restored::Completely)
+            }
+            Self::Observe { .. } | Self::Differs { .. } => false,
+        }
+    }
+}
+
+fn all<'a>(source: &'a OpError, others: &'a [Failure]) -> impl Iterator<Item = &'a OpError> {
+    std::iter::once(source).chain(others.iter().map(|failure| &failure.source))
 }
 
 /// What became of the way back.

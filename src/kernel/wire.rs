@@ -7,7 +7,8 @@
 use std::io;
 
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkMessage,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkMessage,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
@@ -43,6 +44,12 @@ impl Wire {
     /// Sends one request and waits for its acknowledgement.
     pub fn request(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.replies(|_, _, _| {})
+    }
+
+    /// Sends one request to make something that must not be there yet, and waits for its acknowledgement.
+    pub fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)?;
         self.replies(|_, _, _| {})
     }
 

@@ -142,6 +142,7 @@ impl FakeHost {
                 self.state.files.remove(path);
                 Ok(())
             }
+            Op::Reload { service: _ } => Ok(()),
             Op::StartGuest { vm, guest } => {
                 if let Guest::Qemu(qemu) = &**guest {
                     for (tap, link) in &qemu.taps {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use vmnet::apply::{self, ApplyError, Engines, KernelHost, Restored, Work};
+use vmnet::apply::{self, ApplyError, KernelHost, Restored, Work};
 use vmnet::kernel::Kernel;
 use vmnet::names::{IfName, LabName, VmName};
 use vmnet::observe::Scope;
@@ -18,22 +18,7 @@ use vmnet::state::{
 use crate::plan_apply::{Notes, block_on};
 use crate::private::{private, sh};
 
-/// No guests.
-#[derive(Debug)]
-pub struct NoEngines;
-
-type EngineResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-impl Engines for NoEngines {
-    async fn start(&mut self, _: &mut Kernel, _: &VmName, _: &Guest) -> EngineResult {
-        Ok(())
-    }
-
-    async fn stop(&mut self, _: &mut Kernel, _: &VmName, _: &Guest) -> EngineResult {
-        Ok(())
-    }
-}
-
+/// The lab of these tests.
 pub fn lab() -> LabName {
     "campus".parse().unwrap()
 }
@@ -43,8 +28,8 @@ pub fn name(text: &str) -> IfName {
 }
 
 /// The host of the test's namespaces.
-pub fn host() -> KernelHost<NoEngines> {
-    KernelHost::new(Scope::new(&lab(), Paths::default()), NoEngines)
+pub fn host() -> KernelHost {
+    KernelHost::new(Scope::new(&lab(), Paths::default()))
 }
 
 pub fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
@@ -141,11 +126,7 @@ fn foreign() -> String {
     )
 }
 
-fn settle(
-    host: &mut KernelHost<NoEngines>,
-    desired: &HostState,
-    found: &Found,
-) -> (Plan, Result<apply::Report, ApplyError>) {
+fn settle(host: &mut KernelHost, desired: &HostState, found: &Found) -> (Plan, Result<apply::Report, ApplyError>) {
     host.scope.settings = desired.settings.keys().chain(found.keys()).cloned().collect();
     let before = host.look().unwrap().state;
     let plan = diff(&before, desired, found);
@@ -154,7 +135,7 @@ fn settle(
     (plan, report)
 }
 
-fn create(host: &mut KernelHost<NoEngines>, desired: &HostState) -> Found {
+fn create(host: &mut KernelHost, desired: &HostState) -> Found {
     let hosts = |key: &&SettingKey| !matches!(key, SettingKey::Sysctl { ns: Ns::Named(_), .. });
     let keys = desired.settings.keys().filter(hosts).cloned().collect();
     let found = vmnet::observe::settings(&keys).unwrap();

@@ -208,6 +208,8 @@ fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {
             let qemu = QemuGuest {
                 program: "/usr/bin/qemu-system-x86_64".into(),
                 args: vec!["-nodefaults".into()],
+                kvm: false,
+                files: Vec::new(),
                 user: "vmnet-qemu".into(),
                 taps: vec![(port.name, tap)],
                 vhost: false,

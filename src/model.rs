@@ -1,0 +1,432 @@
+//! [`Model`]: the definition, valid by construction.
+//!
+//! Every default is filled in, every address, MAC and device name chosen; fields are private to this room, so a
+//! `Model` that exists is right. What depends on the host (which device an altname means, what is free there) is
+//! not in it: that is `desired/`, from [`crate::state::Facts`]. Pure.
+
+mod address;
+mod lock;
+mod resolve;
+mod router;
+mod segment;
+mod vm;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::Serialize;
+
+use crate::names::{IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
+
+pub use lock::{Lock, LockError, NicKey};
+pub use resolve::{Resolved, resolve};
+
+/// A struct whose fields only this room can set and everybody can read.
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+        pub struct $name {
+            $(pub(in crate::model) $field: $type,)*
+        }
+
+        impl $name {
+            $($(#[$field_doc])* pub fn $field(&self) -> &$type { &self.$field })*
+        }
+    };
+}
+
+record! {
+    /// A lab with every decision taken that does not need the host.
+    Model {
+        /// Its name.
+        lab: LabName,
+        /// Its uplinks.
+        uplinks: BTreeMap<UplinkName, Uplink>,
+        /// Its networks.
+        networks: BTreeMap<NetName, Network>,
+        /// Its router; `None` when no network is routed or translated.
+        router: Option<Router>,
+        /// Its guests.
+        vms: BTreeMap<VmName, Vm>,
+    }
+}
+
+record! {
+    /// A physical NIC or bond that the lab uses.
+    Uplink {
+        /// Its name in the definition.
+        name: UplinkName,
+        /// The device: name, altname or permanent MAC.
+        device: DeviceRef,
+    }
+}
+
+/// How a definition names a device of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceRef {
+    /// A name or an altname.
+    Name(String),
+    /// The permanent MAC.
+    Mac(Mac),
+}
+
+impl std::fmt::Display for DeviceRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DeviceRef::Name(name) => write!(f, "{}", name.escape_default()),
+            DeviceRef::Mac(mac) => mac.fmt(f),
+        }
+    }
+}
+
+/// What a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// A bridge and nothing else.
+    Isolated,
+    /// A gateway in the router, no NAT.
+    Routed,
+    /// A gateway in the router, and source NAT toward the outside.
+    Nat,
+    /// Guests sit on a physical segment, with its own gateway.
+    Bridged,
+}
+
+impl Mode {
+    /// Whether the router has a gateway here.
+    pub fn has_router(self) -> bool {
+        match self {
+            Mode::Routed | Mode::Nat => true,
+            Mode::Isolated | Mode::Bridged => false,
+        }
+    }
+
+    /// The word in the definition.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Isolated => "isolated",
+            Mode::Routed => "routed",
+            Mode::Nat => "nat",
+            Mode::Bridged => "bridged",
+        }
+    }
+}
+
+record! {
+    /// One layer-2 segment.
+    Network {
+        /// Its name.
+        name: NetName,
+        /// What it is for.
+        mode: Mode,
+        /// Its bridge.
+        bridge: Bridge,
+        /// The VLAN and the uplink that carries it.
+        tagged: Option<Tagged>,
+        /// Its subnets, in the order of the definition.
+        subnets: Vec<Subnet>,
+        /// Name servers for its guests.
+        dns: Vec<IpAddr>,
+        /// MTU in bytes of every hop of the segment; `None`: the uplink's, or 1500 where there is none.
+        mtu: Option<u32>,
+    }
+}
+
+/// The bridge of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bridge {
+    /// Made by vmnet.
+    Own {
+        /// Its name.
+        name: IfName,
+        /// Its MAC, fixed at its creation.
+        mac: Mac,
+    },
+    /// There already (`bridge = "br0"`); vmnet adds and removes its own ports, nothing else.
+    Foreign {
+        /// Its name.
+        name: IfName,
+    },
+}
+
+impl Bridge {
+    /// Its name.
+    pub fn name(&self) -> &IfName {
+        match self {
+            Bridge::Own { name, .. } | Bridge::Foreign { name } => name,
+        }
+    }
+}
+
+/// A VLAN of an uplink.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Tagged {
+    /// The uplink whose device carries the frames.
+    pub uplink: UplinkName,
+    /// Its number.
+    pub vlan: VlanId,
+}
+
+record! {
+    /// An IP subnet of a network.
+    Subnet {
+        /// The prefix, host bits zero.
+        net: IpNet,
+        /// The gateway: the router's address (nat, routed) or the segment's own (bridged); `None`: there is none.
+        gateway: Option<IpAddr>,
+    }
+}
+
+record! {
+    /// The namespace that holds gateways, NAT and policy.
+    Router {
+        /// Its namespace.
+        namespace: NsName,
+        /// Its way to the outside.
+        external: External,
+        /// Its port in every network it serves.
+        ports: BTreeMap<NetName, RouterPort>,
+    }
+}
+
+record! {
+    /// A veth pair between the router and a network's bridge.
+    RouterPort {
+        /// The end on the bridge.
+        outer: IfName,
+        /// Its MAC.
+        outer_mac: Mac,
+        /// The end in the router, named after the network.
+        inner: IfName,
+        /// Its MAC: the gateway's.
+        inner_mac: Mac,
+        /// The gateway addresses on it.
+        addresses: Vec<IpNet>,
+    }
+}
+
+/// How the router reaches the outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "via", rename_all = "kebab-case")]
+pub enum External {
+    /// Not at all.
+    None,
+    /// A veth pair to the host, which translates or routes on.
+    Host(HostExternal),
+    /// An address of its own on the device's network, by macvlan.
+    Macvlan(OwnExternal),
+    /// An external VLAN of a trunk, its sub-interface inside the router.
+    Vlan {
+        /// The VLAN.
+        vlan: VlanId,
+        /// The rest.
+        external: OwnExternal,
+    },
+}
+
+/// `via = "host"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostExternal {
+    /// The transit network between host (first address) and router (second).
+    pub transit: Ipv4Net,
+    /// The end in the host.
+    pub outer: IfName,
+    /// Its MAC.
+    pub outer_mac: Mac,
+    /// The MAC of the end in the router.
+    pub inner_mac: Mac,
+    /// Translate to this address of the host rather than to that of the outgoing device.
+    pub snat: Option<Ipv4Addr>,
+}
+
+impl HostExternal {
+    /// The host's address on the transit network.
+    pub fn host_address(&self) -> Ipv4Net {
+        self.address(1)
+    }
+
+    /// The router's address on the transit network.
+    pub fn router_address(&self) -> Ipv4Net {
+        self.address(2)
+    }
+
+    fn address(&self, number: u32) -> Ipv4Net {
+        let address = u32::from(self.transit.network()) + number;
+        Ipv4Net::new(address.into(), self.transit.prefix_len()).expect("a prefix length that was one stays one")
+    }
+}
+
+/// An external interface with addresses of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OwnExternal {
+    /// The uplink whose device it uses.
+    pub uplink: UplinkName,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its addresses, the first of each family being the one that is translated to.
+    pub addresses: Vec<IpNet>,
+    /// The next hops outside, at most one of each family.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// The name of the external interface inside the router; reserved, so no network can have it.
+pub const OUTSIDE: &str = "outside";
+
+record! {
+    /// A guest.
+    Vm {
+        /// Its name, which is its hostname too.
+        name: VmName,
+        /// What runs it.
+        engine: Engine,
+        /// How QEMU executes it.
+        accel: Accel,
+        /// Virtual CPUs.
+        cpus: u32,
+        /// Memory in bytes.
+        memory: u64,
+        /// What it boots; `None` for the netns engine.
+        image: Option<Image>,
+        /// Size of its disk in bytes; `None`: the image's own.
+        disk: Option<u64>,
+        /// The login that cloud-init makes.
+        user: String,
+        /// Keys that may log in, or files that hold them, as written in the definition.
+        ssh_keys: Vec<String>,
+        /// Its interfaces.
+        nics: Vec<Nic>,
+    }
+}
+
+/// What runs a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// QEMU, without a daemon.
+    Qemu,
+    /// A namespace with the guest's MACs, addresses and routes.
+    Netns,
+}
+
+/// How QEMU executes a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// Hardware virtualization.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+record! {
+    /// What a guest boots.
+    Image {
+        /// Its name.
+        name: ImageName,
+        /// The base disk, relative to the definition's folder or absolute; `None`: the guest has no disk.
+        file: Option<PathBuf>,
+        /// `qcow2` or `raw`.
+        format: ImageFormat,
+        /// A kernel to boot directly.
+        kernel: Option<PathBuf>,
+        /// Its initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        cmdline: Option<String>,
+    }
+}
+
+/// The format of a base image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageFormat {
+    /// QEMU's copy-on-write format.
+    Qcow2,
+    /// Plain blocks.
+    Raw,
+}
+
+impl ImageFormat {
+    /// QEMU's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ImageFormat::Qcow2 => "qcow2",
+            ImageFormat::Raw => "raw",
+        }
+    }
+}
+
+record! {
+    /// A network interface of a guest.
+    Nic {
+        /// The network it is on.
+        network: NetName,
+        /// Its MAC.
+        mac: Mac,
+        /// Its addresses with their subnets' prefix lengths; empty where the network has no subnet.
+        addresses: Vec<IpNet>,
+        /// Its TAP (or its veth's outer end) on the host.
+        tap: IfName,
+        /// QEMU's device model.
+        model: NicModel,
+    }
+}
+
+/// QEMU's and libvirt's word for an emulated NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NicModel {
+    /// Paravirtual.
+    Virtio,
+    /// Intel 82540EM, for guests without virtio drivers.
+    E1000,
+    /// Intel 82574L.
+    E1000e,
+}
+
+impl NicModel {
+    /// libvirt's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            NicModel::Virtio => "virtio",
+            NicModel::E1000 => "e1000",
+            NicModel::E1000e => "e1000e",
+        }
+    }
+}
+
+impl Model {
+    /// The network that a nic is on.
+    pub fn network_of(&self, nic: &Nic) -> &Network {
+        // `resolve` makes nics of networks of the same model only.
+        &self.networks[nic.network()]
+    }
+
+    /// A guest's nics with their numbers and networks.
+    pub fn nics<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = (usize, &'a Nic, &'a Network)> {
+        vm.nics.iter().enumerate().map(|(number, nic)| (number, nic, self.network_of(nic)))
+    }
+
+    /// The default route of a guest: the next hop and the number of the nic that it is on. The first nic whose
+    /// network has a gateway of that family holds it.
+    pub fn default_routes(&self, vm: &Vm) -> Vec<(usize, IpAddr)> {
+        let mut routes: Vec<(usize, IpAddr)> = Vec::new();
+        for (number, nic, network) in self.nics(vm) {
+            for subnet in &network.subnets {
+                let Some(gateway) = subnet.gateway else { continue };
+                let reachable = nic.addresses.iter().any(|address| subnet.net.contains(&address.addr()));
+                let taken = routes.iter().any(|(_, other)| other.is_ipv4() == gateway.is_ipv4());
+                if reachable && !taken {
+                    routes.push((number, gateway));
+                }
+            }
+        }
+        routes
+    }
+}

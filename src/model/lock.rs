@@ -1,0 +1,162 @@
+//! [`Lock`]: what was chosen by rule and must never move, kept beside the definition as `net.lock`. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Mac, NetName, VmName};
+
+/// The version that this program writes and the only one it reads.
+const VERSION: u32 = 1;
+
+const HEADER: &str = "# Addresses and MACs that vmnet chose by rule. Keep this file beside the definition, in git too:\n\
+                      # with it, adding a guest moves nobody.\n";
+
+/// A nic by guest, network and its number among the guest's nics on that network.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NicKey {
+    /// The guest.
+    pub vm: VmName,
+    /// The network.
+    pub network: NetName,
+    /// Counted from 0.
+    pub number: usize,
+}
+
+impl fmt::Display for NicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.vm, self.network, self.number)
+    }
+}
+
+impl FromStr for NicKey {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split('/');
+        let mut next = || parts.next().ok_or_else(|| format!("{text:?} is not guest/network/number"));
+        let key = Self {
+            vm: next()?.parse().map_err(|error| format!("{error}"))?,
+            network: next()?.parse().map_err(|error| format!("{error}"))?,
+            number: next()?.parse().map_err(|_| format!("{text:?} does not end in a number"))?,
+        };
+        match parts.next() {
+            None => Ok(key),
+            Some(_) => Err(format!("{text:?} has more than three parts")),
+        }
+    }
+}
+
+impl TryFrom<String> for NicKey {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<NicKey> for String {
+    fn from(key: NicKey) -> String {
+        key.to_string()
+    }
+}
+
+/// Addresses chosen by rule, and MACs chosen because the first choice collided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    version: u32,
+    /// The addresses of nics that have none in the definition.
+    #[serde(default, rename = "address")]
+    pub addresses: BTreeMap<NicKey, Vec<IpAddr>>,
+    /// The MACs that settled a collision inside the definition.
+    #[serde(default, rename = "mac")]
+    pub macs: BTreeMap<NicKey, Mac>,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Self { version: VERSION, addresses: BTreeMap::new(), macs: BTreeMap::new() }
+    }
+}
+
+/// A lock file that can't be used. It is never guessed at: a wrong guess would move addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LockError {
+    /// No TOML, or not of this form.
+    #[error("the lock file is damaged: {0}; restore it from version control, or delete it to choose anew")]
+    Damaged(String),
+    /// Written by another version of vmnet.
+    #[error("the lock file has version {0}, this vmnet reads {VERSION}; use the vmnet that wrote it")]
+    Version(u32),
+}
+
+impl Lock {
+    /// Reads a lock file's text.
+    ///
+    /// # Errors
+    /// [`LockError`] when it is damaged or of another version.
+    pub fn parse(text: &str) -> Result<Self, LockError> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let damaged = |error: toml::de::Error| LockError::Damaged(error.message().to_owned());
+        let head: Head = toml::from_str(text).map_err(damaged)?;
+        if head.version != VERSION {
+            return Err(LockError::Version(head.version));
+        }
+        toml::from_str(text).map_err(damaged)
+    }
+
+    /// Nothing is locked: no file is needed.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.macs.is_empty()
+    }
+}
+
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Written out, since the form is three lines and a serializer's error has no place in a Display.
+        write!(f, "{HEADER}version = {VERSION}\n")?;
+        let Self { version: _, addresses, macs } = self;
+        if !addresses.is_empty() {
+            f.write_str("\n[address]\n")?;
+        }
+        for (key, list) in addresses {
+            let list: Vec<String> = list.iter().map(|address| format!("\"{address}\"")).collect();
+            writeln!(f, "\"{key}\" = [{}]", list.join(", "))?;
+        }
+        if !macs.is_empty() {
+            f.write_str("\n[mac]\n")?;
+        }
+        for (key, mac) in macs {
+            writeln!(f, "\"{key}\" = \"{mac}\"")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_reads_back() {
+        let mut lock = Lock::default();
+        let key: NicKey = "vm1/web/0".parse().unwrap();
+        lock.addresses.insert(key.clone(), vec!["192.168.10.10".parse().unwrap(), "fd00::a".parse().unwrap()]);
+        lock.macs.insert(key, "52:54:00:00:00:01".parse().unwrap());
+        assert_eq!(Lock::parse(&lock.to_string()), Ok(lock));
+    }
+
+    #[test]
+    fn a_damaged_lock_is_never_guessed_at() {
+        for text in ["", "version = 1\n[address]\n\"vm1\" = []", "version = 1\nx = 1", "garbage", "version = \"1\""] {
+            assert!(matches!(Lock::parse(text), Err(LockError::Damaged(_))), "{text:?}");
+        }
+        assert_eq!(Lock::parse("version = 2\nnew = true"), Err(LockError::Version(2)));
+    }
+}

@@ -1,0 +1,64 @@
+//! Texts from data: cloud-init seeds, QEMU arguments, libvirt domains, hooks.
+//!
+//! Each function takes a part of the model and gives a text or a list of arguments. Anything with quoting (JSON,
+//! XML) comes from a serializer; a template serves plain text and gets validated names only. Pure: nothing is
+//! written or started here.
+
+pub mod domain;
+pub mod hooks;
+pub mod qemu;
+pub mod seed;
+mod shell;
+
+use std::path::{Path, PathBuf};
+
+use crate::model::{Model, Vm};
+
+/// The usual MTU of Ethernet in bytes; where a segment has it, nobody is told about it.
+pub const ETHERNET_MTU: u32 = 1500;
+
+/// A guest of a lab, with what the definition's surroundings add to it.
+#[derive(Debug, Clone, Copy)]
+pub struct GuestView<'a> {
+    /// The lab.
+    pub model: &'a Model,
+    /// The guest.
+    pub vm: &'a Vm,
+    /// The definition's folder, absolute: relative paths of images start there.
+    pub folder: &'a Path,
+    /// The public keys that may log in, one line each, files already read.
+    pub keys: &'a [String],
+    /// The number of the guest's disk, counted from 1 and new after each `reset`.
+    pub instance: u32,
+    /// The MTU of each nic's segment in bytes, in nic order.
+    pub mtus: &'a [u32],
+}
+
+impl GuestView<'_> {
+    /// The MTU of a nic's segment in bytes.
+    fn mtu(&self, nic: usize) -> u32 {
+        self.mtus.get(nic).copied().unwrap_or(ETHERNET_MTU)
+    }
+
+    /// What hypervisors call the guest: unique on a host, since labs are.
+    fn full_name(&self) -> String {
+        format!("{}-{}", self.model.lab(), self.vm.name())
+    }
+
+    /// An absolute path from one that may be relative to the definition.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+}
+
+/// The disk and the seed of a guest that something other than vmnet starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestFiles {
+    /// The qcow2 overlay; `None` for a guest without a disk.
+    pub disk: Option<PathBuf>,
+    /// The NoCloud seed, a FAT volume.
+    pub seed: PathBuf,
+}
+
+#[cfg(test)]
+mod tests;

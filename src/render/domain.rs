@@ -1,0 +1,348 @@
+//! A guest as a libvirt domain, for `virsh define` and virt-manager.
+//!
+//! Serialized, never pasted together, so markup in a kernel command line stays text. What XML 1.0 can't hold at all
+//! is an error. Pure.
+
+use quick_xml::se::Serializer;
+use serde::Serialize;
+
+use super::{ETHERNET_MTU, GuestFiles, GuestView};
+use crate::model::Accel;
+use crate::rule;
+
+/// The XML namespace of vmnet's mark in a domain's metadata.
+pub const METADATA_NAMESPACE: &str = "urn:x-vmnet:guest";
+
+/// A value that can't stand in a domain.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// A character that XML 1.0 has no way to write (section 2.2, production Char).
+    #[error("the {what} of guest {vm} has the character {found:?}, which XML can't hold")]
+    Character {
+        /// The guest.
+        vm: String,
+        /// Which value it is in.
+        what: &'static str,
+        /// The character.
+        found: char,
+    },
+    /// The serializer gave up.
+    #[error("the domain of guest {vm} does not serialize")]
+    Serialize {
+        /// The guest.
+        vm: String,
+        /// Its reason.
+        #[source]
+        source: quick_xml::SeError,
+    },
+}
+
+/// The domain XML of a guest whose disk and seed are at `files`.
+pub fn xml(view: &GuestView<'_>, files: &GuestFiles) -> Result<String, DomainError> {
+    let domain = Domain::of(view, files)?;
+    let mut text = String::new();
+    let vm = || view.vm.name().to_string();
+    let mut serializer = Serializer::with_root(&mut text, Some("domain"))
+        .map_err(|source| DomainError::Serialize { vm: vm(), source })?;
+    serializer.indent(' ', 2);
+    domain.serialize(serializer).map_err(|source| DomainError::Serialize { vm: vm(), source })?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[derive(Serialize)]
+struct Domain {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    name: String,
+    uuid: String,
+    metadata: Metadata,
+    memory: Memory,
+    vcpu: u32,
+    os: Os,
+    features: Features,
+    cpu: Cpu,
+    on_reboot: &'static str,
+    on_crash: &'static str,
+    devices: Devices,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    #[serde(rename = "vmnet:guest")]
+    guest: MetadataGuest,
+}
+
+#[derive(Serialize)]
+struct MetadataGuest {
+    #[serde(rename = "@xmlns:vmnet")]
+    namespace: &'static str,
+    #[serde(rename = "@lab")]
+    lab: String,
+    #[serde(rename = "@vm")]
+    vm: String,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    #[serde(rename = "@unit")]
+    unit: &'static str,
+    #[serde(rename = "$text")]
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Os {
+    #[serde(rename = "type")]
+    kind: OsType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initrd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<String>,
+}
+
+#[derive(Serialize)]
+struct OsType {
+    #[serde(rename = "@arch")]
+    arch: &'static str,
+    #[serde(rename = "@machine")]
+    machine: &'static str,
+    #[serde(rename = "$text")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct Features {
+    acpi: Empty,
+    apic: Empty,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+struct Cpu {
+    #[serde(rename = "@mode")]
+    mode: &'static str,
+}
+
+#[derive(Serialize)]
+struct Devices {
+    disk: Vec<Disk>,
+    interface: Vec<Interface>,
+    serial: Serial,
+    console: Console,
+    rng: Rng,
+}
+
+#[derive(Serialize)]
+struct Disk {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@device")]
+    device: &'static str,
+    driver: DiskDriver,
+    source: DiskSource,
+    target: DiskTarget,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    readonly: Option<Empty>,
+}
+
+#[derive(Serialize)]
+struct DiskDriver {
+    #[serde(rename = "@name")]
+    name: &'static str,
+    #[serde(rename = "@type")]
+    format: &'static str,
+    #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
+    discard: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct DiskSource {
+    #[serde(rename = "@file")]
+    file: String,
+}
+
+#[derive(Serialize)]
+struct DiskTarget {
+    #[serde(rename = "@dev")]
+    device: &'static str,
+    #[serde(rename = "@bus")]
+    bus: &'static str,
+}
+
+#[derive(Serialize)]
+struct Interface {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    mac: MacElement,
+    source: BridgeElement,
+    target: DeviceElement,
+    model: ModelElement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<Mtu>,
+    rom: Rom,
+}
+
+#[derive(Serialize)]
+struct MacElement {
+    #[serde(rename = "@address")]
+    address: String,
+}
+
+#[derive(Serialize)]
+struct BridgeElement {
+    #[serde(rename = "@bridge")]
+    bridge: String,
+}
+
+#[derive(Serialize)]
+struct DeviceElement {
+    #[serde(rename = "@dev")]
+    device: String,
+}
+
+#[derive(Serialize)]
+struct ModelElement {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct Mtu {
+    #[serde(rename = "@size")]
+    size: u32,
+}
+
+#[derive(Serialize)]
+struct Rom {
+    #[serde(rename = "@enabled")]
+    enabled: &'static str,
+}
+
+#[derive(Serialize)]
+struct Serial {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    target: SerialTarget,
+}
+
+#[derive(Serialize)]
+struct SerialTarget {
+    #[serde(rename = "@port")]
+    port: u8,
+}
+
+#[derive(Serialize)]
+struct Console {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    target: ConsoleTarget,
+}
+
+#[derive(Serialize)]
+struct ConsoleTarget {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@port")]
+    port: u8,
+}
+
+#[derive(Serialize)]
+struct Rng {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    backend: RngBackend,
+}
+
+#[derive(Serialize)]
+struct RngBackend {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    #[serde(rename = "$text")]
+    device: &'static str,
+}
+
+impl Domain {
+    fn of(view: &GuestView<'_>, files: &GuestFiles) -> Result<Self, DomainError> {
+        let (lab, vm) = (view.model.lab(), view.vm.name());
+        let (kind, cpu) = match view.vm.accel() {
+            Accel::Kvm => ("kvm", "host-passthrough"),
+            Accel::Tcg => ("qemu", "maximum"),
+        };
+        let text = |what, value: String| holdable(view, what, value);
+        let image = view.vm.image().as_ref();
+        let boot_file = |what, path: Option<&std::path::PathBuf>| {
+            path.map(|path| text(what, view.absolute(path).to_string_lossy().into_owned())).transpose()
+        };
+        let os = Os {
+            kind: OsType { arch: "x86_64", machine: "q35", kind: "hvm" },
+            kernel: boot_file("kernel", image.and_then(|image| image.kernel().as_ref()))?,
+            initrd: boot_file("initrd", image.and_then(|image| image.initrd().as_ref()))?,
+            cmdline: image.and_then(|i| i.cmdline().clone()).map(|line| text("cmdline", line)).transpose()?,
+        };
+        Ok(Self {
+            kind,
+            name: view.full_name(),
+            uuid: rule::guest_uuid(lab, vm),
+            metadata: Metadata {
+                guest: MetadataGuest { namespace: METADATA_NAMESPACE, lab: lab.to_string(), vm: vm.to_string() },
+            },
+            memory: Memory { unit: "b", bytes: *view.vm.memory() },
+            vcpu: *view.vm.cpus(),
+            os,
+            features: Features { acpi: Empty {}, apic: Empty {} },
+            cpu: Cpu { mode: cpu },
+            on_reboot: "restart",
+            on_crash: "destroy",
+            devices: Devices::of(view, files)?,
+        })
+    }
+}
+
+impl Devices {
+    fn of(view: &GuestView<'_>, files: &GuestFiles) -> Result<Self, DomainError> {
+        let mut disk = Vec::new();
+        for (path, format, writable) in
+            files.disk.iter().map(|path| (path, "qcow2", true)).chain([(&files.seed, "raw", false)])
+        {
+            let target = if disk.is_empty() { "vda" } else { "vdb" };
+            disk.push(Disk {
+                kind: "file",
+                device: "disk",
+                driver: DiskDriver { name: "qemu", format, discard: writable.then_some("unmap") },
+                source: DiskSource { file: holdable(view, "disk's path", path.to_string_lossy().into_owned())? },
+                target: DiskTarget { device: target, bus: "virtio" },
+                readonly: (!writable).then_some(Empty {}),
+            });
+        }
+        let interface = view.model.nics(view.vm).map(|(number, nic, network)| Interface {
+            kind: "bridge",
+            mac: MacElement { address: nic.mac().to_string() },
+            source: BridgeElement { bridge: network.bridge().name().to_string() },
+            target: DeviceElement { device: nic.tap().to_string() },
+            model: ModelElement { kind: nic.model().word() },
+            mtu: Some(view.mtu(number)).filter(|mtu| *mtu != ETHERNET_MTU).map(|size| Mtu { size }),
+            rom: Rom { enabled: "no" },
+        });
+        Ok(Self {
+            disk,
+            interface: interface.collect(),
+            serial: Serial { kind: "pty", target: SerialTarget { port: 0 } },
+            console: Console { kind: "pty", target: ConsoleTarget { kind: "serial", port: 0 } },
+            rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
+        })
+    }
+}
+
+/// `value`, unless XML has no way to write a character of it.
+fn holdable(view: &GuestView<'_>, what: &'static str, value: String) -> Result<String, DomainError> {
+    let unholdable = |c: &char| (*c < ' ' && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    match value.chars().find(unholdable) {
+        Some(found) => Err(DomainError::Character { vm: view.vm.name().to_string(), what, found }),
+        None => Ok(value),
+    }
+}
