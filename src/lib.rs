@@ -1,5 +1,7 @@
 //! vmnet
 pub mod definition;
+pub mod engine;
+pub mod kernel;
 pub mod mark;
 pub mod model;
 pub mod names;
