@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{LabName, NetName, VmName};
 
+/// Where NetworkManager reads drop-ins that don't outlast a boot (NetworkManager.conf(5)).
+pub const NETWORK_MANAGER_DROP_INS: &str = "/run/NetworkManager/conf.d";
+
+/// Where systemd-networkd reads network files that don't outlast a boot (systemd.network(5)).
+pub const NETWORKD_DROP_INS: &str = "/run/systemd/network";
+
 /// The two roots, `VMNET_STATE_DIR` and `VMNET_RUN_DIR`, and everything below them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {

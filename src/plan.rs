@@ -10,7 +10,7 @@ mod phase;
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Found, diff};
-pub use op::{LinkChange, Op};
+pub use op::{LinkChange, Op, Service};
 pub use phase::Phase;
 
 /// Operations in waves. Those of one wave don't depend on each other: they go to the kernel pipelined.

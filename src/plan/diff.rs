@@ -4,9 +4,11 @@
 //! a link is made anew only when its kind, parent or VLAN differs. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use super::{LinkChange, Op, Plan};
-use crate::state::{Address, Guest, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
+use super::{LinkChange, Op, Plan, Service};
+use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
+use crate::state::{Address, File, Guest, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
 
 /// What stood in a setting before a lab changed it: what it goes back to.
 pub type Found = BTreeMap<SettingKey, String>;
@@ -29,11 +31,14 @@ pub fn diff(current: &HostState, desired: &HostState, found: &Found) -> Plan {
 fn guests(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
     for (vm, guest) in &current.guests {
         if desired.guests.get(vm) != Some(guest) {
-            ops.push(Op::StopGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
+            // A namespace that plays a guest is made and removed like every other one.
+            if let Guest::Qemu(_) = guest {
+                ops.push(Op::StopGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
+            }
         }
     }
     for (vm, guest) in &desired.guests {
-        if current.guests.get(vm) != Some(guest) {
+        if matches!(guest, Guest::Qemu(_)) && current.guests.get(vm) != Some(guest) {
             ops.push(Op::StartGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
         }
     }
@@ -270,6 +275,17 @@ fn files(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
     for (path, file) in &desired.files {
         if current.files.get(path) != Some(file) {
             ops.push(Op::WriteFile { path: path.clone(), file: file.clone() });
+        }
+    }
+    for (folder, service) in
+        [(NETWORK_MANAGER_DROP_INS, Service::NetworkManager), (NETWORKD_DROP_INS, Service::Networkd)]
+    {
+        let below = |state: &HostState| -> Vec<(PathBuf, File)> {
+            let files = state.files.iter().filter(|(path, _)| path.starts_with(folder));
+            files.map(|(path, file)| (path.clone(), file.clone())).collect()
+        };
+        if below(current) != below(desired) {
+            ops.push(Op::Reload { service });
         }
     }
 }

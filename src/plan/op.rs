@@ -120,6 +120,11 @@ pub enum Op {
         /// Absolute.
         path: PathBuf,
     },
+    /// Make a network manager read its drop-ins again.
+    Reload {
+        /// Which one.
+        service: Service,
+    },
     /// Start a guest.
     StartGuest {
         /// Its name.
@@ -134,6 +139,16 @@ pub enum Op {
         /// What runs.
         guest: Box<Guest>,
     },
+}
+
+/// A network manager that must be told when its drop-ins change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// `nmcli general reload conf`
+    NetworkManager,
+    /// `networkctl reload`
+    Networkd,
 }
 
 /// The attributes of a link that change; `None` stays as it is.
@@ -229,6 +244,8 @@ impl fmt::Display for Op {
             Op::RemoveTable { id } => write!(f, "remove table {id}"),
             Op::WriteFile { path, file } => write!(f, "write {} ({:04o})", path.display(), file.mode),
             Op::RemoveFile { path } => write!(f, "remove {}", path.display()),
+            Op::Reload { service: Service::NetworkManager } => f.write_str("reload NetworkManager's configuration"),
+            Op::Reload { service: Service::Networkd } => f.write_str("reload systemd-networkd's configuration"),
             Op::StartGuest { vm, guest } => write!(f, "start guest {vm} ({})", engine_word(guest)),
             Op::StopGuest { vm, guest } => write!(f, "stop guest {vm} ({})", engine_word(guest)),
         }

@@ -30,6 +30,8 @@ pub enum Phase {
     RemoveFiles,
     /// Files come first: drop-ins keep network managers away from links that appear later.
     Files,
+    /// Network managers read their drop-ins.
+    Reload,
     /// Namespaces.
     Namespaces,
     /// Settings inside our namespaces, before any link appears there and inherits the defaults.
@@ -72,6 +74,7 @@ impl Phase {
             Op::RemoveTable { .. } => Self::RemoveTables,
             Op::RemoveFile { .. } => Self::RemoveFiles,
             Op::WriteFile { .. } => Self::Files,
+            Op::Reload { .. } => Self::Reload,
             Op::AddNamespace { .. } => Self::Namespaces,
             Op::ReplaceTable { .. } => Self::Tables,
             Op::AddLink { link, .. } => match link.kind {
@@ -107,6 +110,7 @@ impl Phase {
             Self::Restore => "restoring what was found",
             Self::RemoveFiles => "removing files",
             Self::Files => "writing files",
+            Self::Reload => "telling network managers",
             Self::Namespaces => "adding namespaces",
             Self::NamespaceSettings => "setting up namespaces",
             Self::Tables => "writing tables",

@@ -67,10 +67,8 @@ pub fn pair(
     context.insert("bridge", network.bridge().name());
     context.insert("mtu", &mtu);
     context.insert("ip", ip);
-    let render = |template| TEMPLATES.render(template, &context).map_err(|source| HookError::Render { template, source });
+    let render =
+        |template| TEMPLATES.render(template, &context).map_err(|source| HookError::Render { template, source });
     let (up, down) = paths.hook_pair(lab, network.name());
-    Ok([
-        (up, File { mode: 0o755, content: render(IFUP)? }),
-        (down, File { mode: 0o755, content: render(IFDOWN)? }),
-    ])
+    Ok([(up, File { mode: 0o755, content: render(IFUP)? }), (down, File { mode: 0o755, content: render(IFDOWN)? })])
 }

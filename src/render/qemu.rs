@@ -126,12 +126,7 @@ pub fn disk_name(instance: u32) -> String {
 pub fn overlay(view: &GuestView<'_>, path: &Path) -> Option<Overlay> {
     let image = view.vm.image().as_ref()?;
     let base = view.absolute(image.file().as_ref()?);
-    Some(Overlay {
-        path: path.to_owned(),
-        base,
-        base_format: image.format().word().to_owned(),
-        size: *view.vm.disk(),
-    })
+    Some(Overlay { path: path.to_owned(), base, base_format: image.format().word().to_owned(), size: *view.vm.disk() })
 }
 
 /// The TAPs of a guest in nic order, as its start makes them.
@@ -255,4 +250,3 @@ fn strings(words: &[&str]) -> Vec<String> {
 fn option_value(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
-

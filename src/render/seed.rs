@@ -107,10 +107,10 @@ impl NetworkConfig {
             // A bridged network without a subnet here has its addresses from the physical segment.
             let automatic = *network.mode() == Mode::Bridged && nic.addresses().is_empty();
             let mtu = view.mtu(number);
-            let routes = defaults.iter().filter(|(on, _)| *on == number).map(|(_, via)| Route {
-                to: if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" },
-                via: *via,
-            });
+            let routes = defaults
+                .iter()
+                .filter(|(on, _)| *on == number)
+                .map(|(_, via)| Route { to: if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, via: *via });
             let ethernet = Ethernet {
                 matches: Match { macaddress: *nic.mac() },
                 set_name: format!("eth{number}"),

@@ -78,7 +78,10 @@ fn args_of(vm: &str) -> String {
     with_view(LAB, vm, |view| {
         let guest = qemu::guest(view, &Paths::default(), &facts()).unwrap();
         let lines = guest.args.join("\n").replace("\n-", "\n\n-");
-        format!("{lines}\n\nfiles: {:?}\nvhost: {}\nkvm: {}\ndisk: {:?}", guest.files, guest.vhost, guest.kvm, guest.disk)
+        format!(
+            "{lines}\n\nfiles: {:?}\nvhost: {}\nkvm: {}\ndisk: {:?}",
+            guest.files, guest.vhost, guest.kvm, guest.disk
+        )
     })
 }
 
@@ -110,7 +113,9 @@ fn command_line_for_anybody() {
 
 #[test]
 fn seed_of_a_guest() {
-    let text = |vm| with_view(LAB, vm, |view| seed::files(view).iter().map(|(n, t)| format!("--- {n}\n{t}")).collect::<String>());
+    let text = |vm| {
+        with_view(LAB, vm, |view| seed::files(view).iter().map(|(n, t)| format!("--- {n}\n{t}")).collect::<String>())
+    };
     insta::assert_snapshot!("seed_of_vm1", text("vm1"));
     insta::assert_snapshot!("seed_of_vm2", text("vm2"));
 }
@@ -145,8 +150,14 @@ fn a_hook_refuses_a_path_that_a_shell_would_read() {
 }
 
 /// Values that mean something to a parser.
-const HOSTILE: [&str; 6] =
-    ["a,b=c,readonly=off", "<b>&amp;\"'</b>]]>", "two\nlines\ttab", "$(id)`id`;|", "}\n- name: root\n", "%s {{ x }} {tap:0}"];
+const HOSTILE: [&str; 6] = [
+    "a,b=c,readonly=off",
+    "<b>&amp;\"'</b>]]>",
+    "two\nlines\ttab",
+    "$(id)`id`;|",
+    "}\n- name: root\n",
+    "%s {{ x }} {tap:0}",
+];
 
 fn hostile_lab(value: &str) -> String {
     let value = toml::Value::String(value.to_owned());
@@ -237,7 +248,8 @@ fn a_domain_refuses_what_xml_cannot_hold() {
 
 #[test]
 fn what_the_host_lacks_is_named_with_a_remedy() {
-    let lack = |vm: &str, facts: &Facts| with_view(LAB, vm, |view| qemu::guest(view, &Paths::default(), facts).unwrap_err());
+    let lack =
+        |vm: &str, facts: &Facts| with_view(LAB, vm, |view| qemu::guest(view, &Paths::default(), facts).unwrap_err());
     let mut no_user = facts();
     no_user.qemu_user = None;
     assert!(lack("vm1", &no_user).help().contains("useradd"));

@@ -41,6 +41,9 @@ pub struct Facts {
     pub sysctls: BTreeMap<String, String>,
     /// The user that QEMU runs as, where it exists.
     pub qemu_user: Option<ServiceUser>,
+    /// Files that stand where a plan may write one, and don't carry the lab's mark.
+    #[serde(default)]
+    pub foreign_files: BTreeSet<PathBuf>,
     /// MACs that foreign libvirt domains of this host use, with the domain's name.
     pub foreign_macs: BTreeMap<Mac, String>,
 }

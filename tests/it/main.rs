@@ -1,3 +1,4 @@
-//! Everything that needs a kernel or a process of its own, in one binary.
+//! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
+mod definitions;
 mod engine_qemu;

@@ -80,10 +80,10 @@ pub fn by_hand(
                 )
             }
             Privilege::Unprivileged => {
-                let helper = facts.tools.get(&Tool::BridgeHelper).ok_or_else(|| LackError::Program {
-                    vm: view.vm.name().to_string(),
-                    tool: Tool::BridgeHelper,
-                })?;
+                let helper = facts
+                    .tools
+                    .get(&Tool::BridgeHelper)
+                    .ok_or_else(|| LackError::Program { vm: view.vm.name().to_string(), tool: Tool::BridgeHelper })?;
                 bridge_conf.push(format!("allow {bridge}"));
                 format!("bridge,id=net{number},br={bridge},helper={}", option_value(helper))
             }

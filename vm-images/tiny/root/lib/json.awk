@@ -57,7 +57,7 @@ function value(path,    name, number) {
 }
 
 # The rest of a string whose opening quote is taken.
-function string(    out, char, code) {
+function string(    out, char) {
     out = ""
     while (at <= size) {
         char = substr(text, at++, 1)

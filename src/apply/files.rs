@@ -1,0 +1,121 @@
+//! Files are replaced whole: written beside their place, then renamed over it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::state::File;
+
+/// The name beside `path` under which a file is written before it takes its place. Always the same, so that what a
+/// crash leaves is found by the next run.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".vmnet-new");
+    path.with_file_name(name)
+}
+
+/// Writes a file; folders that are missing are made, 0755. A link at its place is replaced, never followed.
+///
+/// `durable`: on disk when this returns. Needless below the run directory, which does not outlive a reboot.
+pub fn write(path: &Path, file: &File, durable: bool) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    make_folders(folder)?;
+    let beside = unfinished(path);
+    remove_one(&beside)?;
+    let mut new = fs::File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
+    new.write_all(file.content.as_bytes())?;
+    // Not by the mode of the opening call: the umask would narrow it.
+    new.set_permissions(fs::Permissions::from_mode(file.mode))?;
+    if durable {
+        new.sync_all()?;
+    }
+    fs::rename(&beside, path)?;
+    if durable {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_folders(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file, there or not, and then the folders above it that are empty, below `root` only.
+pub fn remove(path: &Path, root: Option<&Path>) -> io::Result<()> {
+    remove_one(path)?;
+    remove_one(&unfinished(path))?;
+    let Some(root) = root else { return Ok(()) };
+    let above = path.ancestors().skip(1).take_while(|folder| *folder != root && folder.starts_with(root));
+    for folder in above {
+        // The first one that is not empty, or that another process needs, ends it.
+        if fs::remove_dir(folder).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn remove_one(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(content: &str) -> File {
+        File { mode: 0o755, content: content.into() }
+    }
+
+    #[test]
+    fn a_file_is_written_with_its_folders_and_removed_with_them() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("campus/hooks/web/qemu-ifup");
+        write(&path, &text("one"), true).unwrap();
+        write(&path, &text("two"), false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        remove(&path, Some(root.path())).unwrap();
+        assert!(!root.path().join("campus").exists());
+        remove(&path, Some(root.path())).unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_use_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("campus/hooks/web/qemu-ifup");
+        write(&path, &text("one"), false).unwrap();
+        fs::write(root.path().join("campus/other"), "x").unwrap();
+        remove(&path, Some(root.path())).unwrap();
+        assert!(root.path().join("campus/other").exists());
+        assert!(!root.path().join("campus/hooks").exists());
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, target) = (root.path().join("file"), root.path().join("target"));
+        fs::write(&target, "untouched").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        std::os::unix::fs::symlink(&target, unfinished(&path)).unwrap();
+        write(&path, &text("ours"), false).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
+}

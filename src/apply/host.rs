@@ -1,0 +1,307 @@
+//! [`KernelHost`]: this machine. One arm for each operation; those of a wave go out together.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+
+use super::{Host, OpError, files};
+use crate::kernel::nft::{self, Nft};
+use crate::kernel::{Kernel, KernelError, Request, netns, sysctl};
+use crate::names::{IfName, VmName};
+use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
+use crate::plan::{LinkChange, Op};
+use crate::state::{Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
+
+/// Starts and stops guests. The seam to the engines, which need the kernel in turn.
+pub trait Engines {
+    /// Starts a guest.
+    fn start(
+        &mut self,
+        kernel: &mut Kernel,
+        vm: &VmName,
+        guest: &Guest,
+    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>>;
+
+    /// Stops a guest; one that does not run is stopped.
+    fn stop(
+        &mut self,
+        kernel: &mut Kernel,
+        vm: &VmName,
+        guest: &Guest,
+    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>>;
+}
+
+/// This machine, as the host of one lab.
+#[derive(Debug)]
+pub struct KernelHost<E> {
+    kernel: Kernel,
+    engines: E,
+    /// What is looked at. Tables that are written are recorded here.
+    pub scope: Scope,
+    nft: Option<Nft>,
+}
+
+type Answers = Vec<Option<Result<(), OpError>>>;
+
+impl<E> KernelHost<E> {
+    /// A host with the lab and the paths of `scope`.
+    pub fn new(scope: Scope, engines: E) -> Self {
+        let nft = observe::find_tool(Tool::Nft).map(|program| Nft::new(&program));
+        Self { kernel: Kernel::new(), engines, scope, nft }
+    }
+
+    /// The connections to the kernel, for what is no operation of a plan.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// State and facts together.
+    pub fn look(&mut self) -> Result<Observation, ObserveError> {
+        let observation = observe::observe(&self.scope)?;
+        self.scope.tables.extend(observation.recorded.clone());
+        Ok(observation)
+    }
+
+    /// What is known of tables that were written: what the next observation has to be given.
+    pub fn recorded(&self) -> &BTreeMap<TableId, Recorded> {
+        &self.scope.tables
+    }
+
+    /// The request behind an operation on links, addresses or routes; `None` for one of another kind.
+    fn request(&mut self, op: &Op) -> Option<Result<Request, KernelError>> {
+        let kernel = &mut self.kernel;
+        Some(match op {
+            Op::AddLink { id, link } => kernel.add_link(id, link),
+            Op::AddVeth { near, near_link, far, far_link } => kernel.add_veth((near, near_link), (far, far_link)),
+            Op::ChangeLink { id, change } => kernel.change_link(id, change),
+            Op::RemoveLink { id } => kernel.remove_link(id),
+            Op::RemoveGroup { ns, group, count: _ } => kernel.remove_group(ns, *group),
+            Op::AddAddress(address) => kernel.add_address(address),
+            Op::RemoveAddress(address) => kernel.remove_address(address),
+            Op::AddRoute(route) => kernel.add_route(route),
+            Op::RemoveRoute(route) => kernel.remove_route(route),
+            Op::Set { key: SettingKey::DeviceState { device }, value, was: _ } => {
+                let up = match value.as_str() {
+                    "up" => true,
+                    "down" => false,
+                    _ => return None,
+                };
+                let change = LinkChange { up: Some(up), ..LinkChange::default() };
+                kernel.change_link(&LinkId::host(device.clone()), &change)
+            }
+            Op::AddNamespace { .. }
+            | Op::RemoveNamespace { .. }
+            | Op::SetIpv6 { .. }
+            | Op::SetTxChecksum { .. }
+            | Op::Set { .. }
+            | Op::ReplaceTable { .. }
+            | Op::RemoveTable { .. }
+            | Op::WriteFile { .. }
+            | Op::RemoveFile { .. }
+            | Op::StartGuest { .. }
+            | Op::StopGuest { .. } => return None,
+        })
+    }
+
+    /// All requests of the wave in flight at once, on the socket of each namespace.
+    async fn requests(&mut self, ops: &[Op], answers: &mut Answers) {
+        let mut sent = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            match self.request(op) {
+                Some(Ok(request)) => sent.push(async move { (index, request.send().await) }),
+                Some(Err(error)) => answers[index] = Some(settle(op, error)),
+                None => {}
+            }
+        }
+        for (index, answer) in join_all(sent).await {
+            answers[index] = Some(answer.or_else(|error| settle(&ops[index], error)));
+        }
+    }
+
+    /// Files below `/proc/sys`, one visit to each namespace.
+    fn settings(&mut self, ops: &[Op], answers: &mut Answers) {
+        let mut by_ns = BTreeMap::<&Ns, Vec<(usize, String, &str)>>::new();
+        for (index, op) in ops.iter().enumerate() {
+            match op {
+                Op::SetIpv6 { id, on } => {
+                    let setting = (index, sysctl::disable_ipv6(id.name.as_str()), if *on { "0" } else { "1" });
+                    by_ns.entry(&id.ns).or_default().push(setting);
+                }
+                Op::Set { key: SettingKey::Sysctl { ns, key }, value, was: _ } => {
+                    by_ns.entry(ns).or_default().push((index, key.clone(), value));
+                }
+                _ => {}
+            }
+        }
+        for (ns, settings) in by_ns {
+            match sysctl::write_all(ns, settings.iter().map(|(_, key, value)| (key.as_str(), *value))) {
+                Ok(written) => {
+                    for ((index, key, _), answer) in settings.into_iter().zip(written) {
+                        answers[index] = Some(answer.or_else(|source| settle_setting(&ops[index], key, source)));
+                    }
+                }
+                Err(error) => fail_all(settings.iter().map(|(index, ..)| *index), ns, error.into(), answers),
+            }
+        }
+    }
+
+    /// Tables, one transaction for each namespace.
+    fn tables(&mut self, ops: &[Op], answers: &mut Answers) {
+        let mut by_ns = BTreeMap::<&Ns, (Vec<usize>, String)>::new();
+        for (index, op) in ops.iter().enumerate() {
+            let (id, text) = match op {
+                Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
+                Op::RemoveTable { id } => (id, nft::removing(id)),
+                _ => continue,
+            };
+            let (indexes, all) = by_ns.entry(&id.ns).or_default();
+            indexes.push(index);
+            all.push_str(&text);
+        }
+        for (ns, (indexes, text)) in by_ns {
+            let Some(nft) = &self.nft else {
+                indexes.into_iter().for_each(|index| answers[index] = Some(Err(OpError::NoNft)));
+                continue;
+            };
+            match nft.apply(ns, &text) {
+                Ok(()) => indexes.into_iter().for_each(|index| answers[index] = Some(Ok(()))),
+                Err(error) => {
+                    let (gone, lost): (Vec<_>, Vec<_>) =
+                        indexes.into_iter().partition(|index| error.is_gone() && is_removal(&ops[*index]));
+                    gone.into_iter().for_each(|index| answers[index] = Some(Ok(())));
+                    fail_all(lost, ns, error.into(), answers);
+                }
+            }
+        }
+        self.record(ops, answers);
+    }
+
+    /// Remembers what tables look like right after they were written.
+    fn record(&mut self, ops: &[Op], answers: &Answers) {
+        let Some(nft) = &self.nft else { return };
+        for (op, answer) in ops.iter().zip(answers) {
+            match (op, answer) {
+                (Op::ReplaceTable { id, body }, Some(Ok(()))) => match Recorded::take(nft, id, body) {
+                    Some(recorded) => drop(self.scope.tables.insert(id.clone(), recorded)),
+                    // Unknown from now on: the next observation calls it drifted, and it is written once more.
+                    None => drop(self.scope.tables.remove(id)),
+                },
+                (Op::RemoveTable { id }, Some(Ok(()))) => drop(self.scope.tables.remove(id)),
+                _ => {}
+            }
+        }
+    }
+
+    /// What is neither a request nor a batch.
+    async fn single(&mut self, op: &Op) -> Result<(), OpError>
+    where
+        E: Engines,
+    {
+        let failed = |action, vm: &VmName, source| OpError::Guest { action, vm: vm.clone(), source };
+        match op {
+            Op::AddNamespace { ns, mark } => {
+                self.kernel.leave(ns).await;
+                netns::make(ns, mark).map_err(OpError::Kernel)
+            }
+            Op::RemoveNamespace { ns } => {
+                self.kernel.leave(ns).await;
+                netns::remove(ns).map_err(OpError::Kernel)
+            }
+            Op::SetTxChecksum { id, on } => self.checksum(&id.ns, &id.name, *on).map_err(OpError::Kernel),
+            Op::WriteFile { path, file } => files::write(path, file, !path.starts_with(&self.scope.paths.run))
+                .map_err(|source| OpError::File { action: "write", path: path.clone(), source }),
+            Op::RemoveFile { path } => files::remove(path, self.root_of(path)).map_err(|source| OpError::File {
+                action: "remove",
+                path: path.clone(),
+                source,
+            }),
+            Op::StartGuest { vm, guest } => {
+                self.engines.start(&mut self.kernel, vm, guest).await.map_err(|source| failed("start", vm, source))
+            }
+            Op::StopGuest { vm, guest } => {
+                self.engines.stop(&mut self.kernel, vm, guest).await.map_err(|source| failed("stop", vm, source))
+            }
+            Op::Set { key, value, was: _ } => Err(OpError::Value { key: key.to_string(), value: value.clone() }),
+            Op::AddLink { .. }
+            | Op::AddVeth { .. }
+            | Op::SetIpv6 { .. }
+            | Op::ChangeLink { .. }
+            | Op::RemoveLink { .. }
+            | Op::RemoveGroup { .. }
+            | Op::AddAddress(_)
+            | Op::RemoveAddress(_)
+            | Op::AddRoute(_)
+            | Op::RemoveRoute(_)
+            | Op::ReplaceTable { .. }
+            | Op::RemoveTable { .. } => Err(OpError::Unanswered),
+        }
+    }
+
+    fn checksum(&mut self, ns: &Ns, name: &IfName, on: bool) -> Result<(), KernelError> {
+        self.kernel.control(ns)?.set_tx_checksum(name.as_str(), on).map_err(|source| KernelError::Refused {
+            action: format!("switch TX checksum offload of {name} in {ns}"),
+            text: None,
+            source,
+        })
+    }
+
+    /// The root of ours that a path is below.
+    fn root_of(&self, path: &Path) -> Option<&Path> {
+        let roots: [&PathBuf; 2] = [&self.scope.paths.run, &self.scope.paths.state];
+        roots.into_iter().find(|root| path.starts_with(root)).map(PathBuf::as_path)
+    }
+}
+
+impl<E: Engines> Host for KernelHost<E> {
+    async fn run(&mut self, ops: &[Op]) -> Vec<Result<(), OpError>> {
+        let mut answers: Answers = ops.iter().map(|_| None).collect();
+        self.requests(ops, &mut answers).await;
+        self.settings(ops, &mut answers);
+        self.tables(ops, &mut answers);
+        let mut all = Vec::with_capacity(ops.len());
+        for (op, answer) in ops.iter().zip(answers) {
+            all.push(match answer {
+                Some(answer) => answer,
+                None => self.single(op).await,
+            });
+        }
+        all
+    }
+
+    async fn observe(&mut self) -> Result<HostState, ObserveError> {
+        self.look().map(|observation| observation.state)
+    }
+}
+
+/// Whether the operation's goal is that something is not there.
+fn is_removal(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::RemoveLink { .. }
+            | Op::RemoveGroup { .. }
+            | Op::RemoveAddress(_)
+            | Op::RemoveRoute(_)
+            | Op::RemoveTable { .. }
+    )
+}
+
+/// What is to be removed and is not there has been removed.
+fn settle(op: &Op, error: KernelError) -> Result<(), OpError> {
+    if is_removal(op) && error.is_gone() { Ok(()) } else { Err(error.into()) }
+}
+
+/// In a kernel without IPv6 it is off.
+fn settle_setting(op: &Op, key: String, source: io::Error) -> Result<(), OpError> {
+    let off = matches!(op, Op::SetIpv6 { on: false, .. }) && !sysctl::has_ipv6();
+    if off { Ok(()) } else { Err(OpError::Setting { file: format!("/proc/sys/net/{key}"), source }) }
+}
+
+/// One error for several operations: it goes to the first, and the others failed with it.
+fn fail_all(indexes: impl IntoIterator<Item = usize>, ns: &Ns, error: OpError, answers: &mut Answers) {
+    let mut error = Some(error);
+    for index in indexes {
+        answers[index] = Some(Err(error.take().unwrap_or_else(|| OpError::Together { ns: ns.clone() })));
+    }
+}

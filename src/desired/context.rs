@@ -1,0 +1,91 @@
+//! [`Context`]: the desired state while it is being put together. Pure.
+
+use std::collections::BTreeMap;
+
+use super::{Desired, Host, Note, Refusal};
+use crate::mark::Mark;
+use crate::model::{Model, Network};
+use crate::names::{IfName, LabName, Mac, NetName};
+use crate::rule;
+use crate::state::{Facts, HostState, Link, LinkId, LinkKind, Ns, SettingKey};
+
+/// What every concern writes to.
+pub(super) struct Context<'a> {
+    pub(super) model: &'a Model,
+    pub(super) host: &'a Host<'a>,
+    pub(super) state: HostState,
+    pub(super) notes: Vec<Note>,
+    pub(super) refusals: Vec<Refusal>,
+    /// The MTU of each network's segment on this host, in bytes.
+    pub(super) mtu: BTreeMap<NetName, u32>,
+    /// The uplink port of each bridge that has one.
+    pub(super) wires: Vec<IfName>,
+    group: u32,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(model: &'a Model, host: &'a Host<'a>) -> Self {
+        Self {
+            model,
+            host,
+            state: HostState::default(),
+            notes: Vec::new(),
+            refusals: Vec::new(),
+            mtu: BTreeMap::new(),
+            wires: Vec::new(),
+            group: rule::link_group(model.lab()),
+        }
+    }
+
+    pub(super) fn facts(&self) -> &'a Facts {
+        self.host.facts
+    }
+
+    pub(super) fn lab(&self) -> &'a LabName {
+        self.model.lab()
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.refusals.push(refusal);
+    }
+
+    pub(super) fn note(&mut self, about: impl ToString, text: impl Into<String>) {
+        self.notes.push(Note { about: about.to_string(), text: text.into() });
+    }
+
+    /// A link of ours: up, marked, without IPv6, port of nothing.
+    pub(super) fn link(&self, kind: LinkKind, mac: Mac, mtu: u32, role: &str, name: &str) -> Link {
+        Link {
+            kind,
+            mac,
+            mtu,
+            group: self.group,
+            alias: Mark::new(self.lab(), role, name).to_string(),
+            master: None,
+            up: true,
+            ipv6: false,
+            tx_checksum: None,
+        }
+    }
+
+    pub(super) fn add_link(&mut self, id: LinkId, link: Link) {
+        self.state.links.insert(id, link);
+    }
+
+    pub(super) fn set(&mut self, ns: &Ns, key: impl Into<String>, value: impl ToString) {
+        self.state.settings.insert(SettingKey::sysctl(ns, key), value.to_string());
+    }
+
+    /// The MTU of a network's segment, in bytes.
+    pub(super) fn mtu_of(&self, network: &Network) -> u32 {
+        self.mtu.get(network.name()).copied().unwrap_or(1500)
+    }
+
+    pub(super) fn finish(self) -> Result<Desired, Vec<Refusal>> {
+        if self.refusals.is_empty() {
+            Ok(Desired { state: self.state, notes: self.notes, mtu: self.mtu })
+        } else {
+            Err(self.refusals)
+        }
+    }
+}

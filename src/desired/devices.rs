@@ -1,0 +1,171 @@
+//! Uplinks and what the host must have: which device is meant, what is missing, what is in the way. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::context::Context;
+use super::{Lack, Refusal};
+use crate::mark::Mark;
+use crate::model::{Bridge, DeviceRef, External};
+use crate::names::{IfName, UplinkName};
+use crate::state::{Device, Feature, ForeignNamespace, Guest, Ns, SettingKey, Tool};
+
+/// The device of each uplink on this host.
+pub(super) type Devices = BTreeMap<UplinkName, IfName>;
+
+/// Finds the devices; one that is down is brought up, with IPv6 off on it.
+pub(super) fn devices(context: &mut Context<'_>) -> Devices {
+    let mut devices = Devices::new();
+    for (name, uplink) in context.model.uplinks() {
+        let Some((device_name, device)) = find(context, uplink.device()) else {
+            let candidates = candidates(&context.facts().devices);
+            context.refuse(Refusal::NoDevice { uplink: name.clone(), device: uplink.device().to_string(), candidates });
+            continue;
+        };
+        let Ok(ifname) = device_name.parse::<IfName>() else {
+            let device = device_name.escape_default().to_string();
+            context.refuse(Refusal::OddDevice { uplink: name.clone(), device });
+            continue;
+        };
+        if let Some((first, _)) = devices.iter().find(|(_, other)| **other == ifname) {
+            let (first, second, device) = (first.clone(), name.clone(), ifname.to_string());
+            context.refuse(Refusal::SameDevice { first, second, device });
+        }
+        bring_up(context, &ifname, device);
+        if let Some(master) = &device.master {
+            let text = format!(
+                "is a port of {}; its VLANs go to vmnet's sub-interfaces before that bridge sees them",
+                master.escape_default()
+            );
+            context.note(&ifname, text);
+        }
+        devices.insert(name.clone(), ifname);
+    }
+    devices
+}
+
+fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'a Device)> {
+    let devices = &context.facts().devices;
+    match wanted {
+        DeviceRef::Name(name) => {
+            devices.get_key_value(name).or_else(|| devices.iter().find(|(_, device)| device.altnames.contains(name)))
+        }
+        // A sub-interface and a bridge carry their parent's address too: only a device with a permanent one is meant,
+        // and where no device has one (virtual machines' NICs of some kinds), a physical one with that address.
+        DeviceRef::Mac(mac) => devices.iter().find(|(_, device)| device.permanent_mac == Some(*mac)).or_else(|| {
+            let mut same = devices.iter().filter(|(_, device)| device.kind.is_none() && device.mac == Some(*mac));
+            same.next().filter(|_| same.next().is_none())
+        }),
+    }
+}
+
+fn candidates(devices: &BTreeMap<String, Device>) -> String {
+    let physical = |device: &Device| device.kind.as_deref().is_none_or(|kind| matches!(kind, "bond" | "veth" | "team"));
+    let names: Vec<String> = devices
+        .iter()
+        .filter(|(name, device)| *name != "lo" && physical(device))
+        .take(16)
+        .map(|(name, device)| match device.mac {
+            Some(mac) => format!("{} ({mac})", name.escape_default()),
+            None => name.escape_default().to_string(),
+        })
+        .collect();
+    if names.is_empty() { "no NIC".to_owned() } else { names.join(", ") }
+}
+
+fn bring_up(context: &mut Context<'_>, ifname: &IfName, device: &Device) {
+    let key = SettingKey::DeviceState { device: ifname.clone() };
+    let ours = context.host.found.contains_key(&key);
+    if device.up && !ours {
+        return;
+    }
+    context.state.settings.insert(key, "up".to_owned());
+    context.set(&Ns::Host, format!("ipv6/conf/{ifname}/disable_ipv6"), 1);
+}
+
+/// Everything that the plan will need from the kernel, from packages and from whoever runs it.
+pub(super) fn lacks(context: &mut Context<'_>) {
+    let model = context.model;
+    let mut features = BTreeSet::new();
+    let own_bridge = |bridge: &Bridge| matches!(bridge, Bridge::Own { .. });
+    if model.networks().values().any(|network| own_bridge(network.bridge())) {
+        features.insert(Feature::Bridge);
+        features.insert(Feature::Nftables);
+    }
+    if model.networks().values().any(|network| network.tagged().is_some()) {
+        features.insert(Feature::Vlan);
+    }
+    if let Some(router) = model.router() {
+        features.extend([Feature::Veth, Feature::Nftables]);
+        match router.external() {
+            External::Macvlan(_) => drop(features.insert(Feature::Macvlan)),
+            External::Vlan { .. } => drop(features.insert(Feature::Vlan)),
+            External::Host(_) | External::None => {}
+        }
+    }
+    for guest in context.host.guests.values() {
+        match guest {
+            Guest::Netns { .. } => drop(features.insert(Feature::Veth)),
+            Guest::Qemu(_) => drop(features.insert(Feature::Tun)),
+        }
+    }
+    let facts = context.facts();
+    for feature in features.into_iter().filter(|feature| !facts.features.contains(feature)) {
+        let why = facts.missing.get(&feature).cloned().unwrap_or_else(|| "no such module is there".to_owned());
+        context.refuse(Refusal::Lacks(Lack::Feature { feature, why }));
+    }
+    for tool in [Tool::Nft, Tool::Ip] {
+        if !facts.tools.contains_key(&tool) {
+            context.refuse(Refusal::Lacks(Lack::Tool { tool }));
+        }
+    }
+    for capability in ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"] {
+        if !facts.capabilities.contains(capability) {
+            context.refuse(Refusal::Lacks(Lack::Capability { capability: capability.to_owned() }));
+        }
+    }
+}
+
+/// Nothing foreign has a name that the plan will use.
+pub(super) fn names_are_free(context: &mut Context<'_>) {
+    let facts = context.facts();
+    let mut refusals = Vec::new();
+    for id in context.state.links.keys().filter(|id| id.ns == Ns::Host) {
+        let name = id.name.as_str();
+        let by_altname =
+            || facts.devices.iter().find(|(_, d)| d.altnames.iter().any(|alt| alt == name)).map(|(_, d)| d);
+        if let Some(device) = facts.devices.get(name).or_else(by_altname) {
+            refusals.push(Refusal::NameTaken {
+                what: "link",
+                name: name.to_owned(),
+                owner: owner(device.alias.as_deref()),
+                remedy: "rename or remove it, or fix another name in the definition (ifname, tap)".to_owned(),
+            });
+        }
+    }
+    for ns in context.state.namespaces.keys() {
+        let Some(found) = facts.namespaces.get(ns.as_str()) else { continue };
+        let (what, owner) = match found {
+            ForeignNamespace::Namespace { mark } => ("namespace", owner(mark.as_deref())),
+            ForeignNamespace::NotOne => ("file /run/netns/", String::new()),
+        };
+        let remedy =
+            format!("remove it (ip netns delete {ns}; for a plain file rm /run/netns/{ns}), or rename the lab");
+        refusals.push(Refusal::NameTaken { what, name: ns.to_string(), owner, remedy });
+    }
+    for id in context.state.tables.keys().filter(|id| id.ns == Ns::Host) {
+        let name = format!("{} {}", id.family, id.name);
+        if facts.tables.contains(&name) {
+            let remedy = format!("remove it (nft delete table {name}), or rename the lab");
+            refusals.push(Refusal::NameTaken { what: "nftables table", name, owner: String::new(), remedy });
+        }
+    }
+    context.refusals.extend(refusals);
+}
+
+fn owner(alias: Option<&str>) -> String {
+    match alias.map(|alias| (alias, alias.parse::<Mark>())) {
+        Some((_, Ok(mark))) => format!(" (it is lab {}'s)", mark.lab),
+        Some((alias, Err(_))) if !alias.is_empty() => format!(" (its alias is \"{}\")", alias.escape_default()),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Guests that shall run: their ports, and for the netns engine the guest itself. Pure.
+
+use ipnet::IpNet;
+
+use super::Refusal;
+use super::context::Context;
+use crate::mark::Mark;
+use crate::model::{Network, Nic, Vm};
+use crate::names::{IfName, NsName};
+use crate::rule;
+use crate::state::{Address, Guest, Link, LinkId, LinkKind, Namespace, Ns, QemuGuest, Route};
+
+pub(super) fn guests(context: &mut Context<'_>) {
+    macs_are_free(context);
+    for (name, guest) in context.host.guests {
+        let Some(vm) = context.model.vms().get(name) else {
+            let problem = "is not in the definition any more".to_owned();
+            context.refuse(Refusal::GuestInTheWay { vm: name.clone(), problem });
+            continue;
+        };
+        match guest {
+            Guest::Qemu(qemu) => taps(context, vm, qemu),
+            Guest::Netns { ns } => namespace(context, vm, ns),
+        }
+        context.state.guests.insert(name.clone(), guest.clone());
+    }
+}
+
+fn macs_are_free(context: &mut Context<'_>) {
+    for vm in context.model.vms().values() {
+        for nic in vm.nics() {
+            if let Some(domain) = context.facts().foreign_macs.get(nic.mac()) {
+                let holder = format!("libvirt domain {}", domain.escape_default());
+                context.refuse(Refusal::MacTaken { vm: vm.name().clone(), mac: *nic.mac(), holder });
+            }
+        }
+    }
+}
+
+/// A guest's port on its network's bridge, as `LinkKind` says what it is.
+fn port(context: &Context<'_>, vm: &Vm, number: usize, network: &Network, kind: LinkKind) -> Link {
+    let full_name = format!("{}.{number}", vm.name());
+    let mac = rule::device_mac(context.lab(), "nic", &full_name);
+    let mut link = context.link(kind, mac, context.mtu_of(network), "nic", &full_name);
+    link.master = Some(network.bridge().name().to_string());
+    link
+}
+
+/// The TAPs of a running QEMU: as the model wants them now where it still knows them, else as they were made.
+fn taps(context: &mut Context<'_>, vm: &Vm, qemu: &QemuGuest) {
+    for (name, made) in &qemu.taps {
+        let nics: Vec<(usize, &Nic, &Network)> = context.model.nics(vm).collect();
+        let wanted = nics.into_iter().find(|(_, nic, _)| nic.tap() == name);
+        let link = match wanted {
+            Some((number, _, network)) => port(context, vm, number, network, LinkKind::Tap),
+            None => made.clone(),
+        };
+        let bridge = link.master.clone().unwrap_or_default();
+        let bridge_stays = bridge.parse::<IfName>().is_ok_and(|bridge| {
+            context.state.links.contains_key(&LinkId::host(bridge.clone()))
+                || context.model.networks().values().any(|network| *network.bridge().name() == bridge)
+        });
+        if !bridge_stays {
+            let problem = format!("its bridge {} would go", bridge.escape_default());
+            context.refuse(Refusal::GuestInTheWay { vm: vm.name().clone(), problem });
+        }
+        context.add_link(LinkId::host(name.clone()), link);
+    }
+}
+
+fn namespace(context: &mut Context<'_>, vm: &Vm, ns: &NsName) {
+    let mark = Mark::new(context.lab(), "namespace", vm.name().as_str()).to_string();
+    context.state.namespaces.insert(ns.clone(), Namespace { mark });
+    let inside = Ns::Named(ns.clone());
+    let has_ipv6 = vm.nics().iter().flat_map(|nic| nic.addresses()).any(|net| net.addr().is_ipv6());
+    context.set(&inside, "ipv6/conf/default/disable_ipv6", u8::from(!has_ipv6));
+    context.set(&inside, "ipv4/ip_forward", 0);
+    let model = context.model;
+    for (number, nic, network) in model.nics(vm) {
+        let outer = LinkId::host(nic.tap().clone());
+        let inner = LinkId::inside(ns, guest_ifname(number));
+        let kind = LinkKind::Veth { peer: Some(inner.clone()) };
+        let outer_link = port(context, vm, number, network, kind);
+        let kind = LinkKind::Veth { peer: Some(outer.clone()) };
+        let full_name = format!("{}.{number}", vm.name());
+        let mut inner_link = context.link(kind, *nic.mac(), context.mtu_of(network), "guest", &full_name);
+        inner_link.ipv6 = has_ipv6;
+        context.add_link(outer, outer_link);
+        context.add_link(inner.clone(), inner_link);
+        for net in nic.addresses() {
+            context.state.addresses.insert(Address { link: inner.clone(), net: *net });
+        }
+    }
+    for (number, gateway) in model.default_routes(vm) {
+        let to: IpNet = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().expect("a network");
+        let route = Route { ns: inside.clone(), to, via: Some(gateway), dev: guest_ifname(number) };
+        context.state.routes.insert(route);
+    }
+}
+
+/// The name that a guest's nic has inside, here as in the cloud-init seed: `eth0`, `eth1`, …
+fn guest_ifname(number: usize) -> IfName {
+    format!("eth{number}").parse().expect("eth and a number is an interface name")
+}

@@ -1,0 +1,116 @@
+//! `via = "host"`: the one case that asks something of the host. Pure.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Refusal;
+use super::context::Context;
+use super::router::{default_route, has_ipv6, outside};
+use crate::model::{External, HostExternal, Mode, Router};
+use crate::state::{Address, LinkId, LinkKind, Ns, Route, SettingKey};
+
+pub(super) fn through_host(context: &mut Context<'_>) {
+    let Some(router) = context.model.router() else { return };
+    let External::Host(host) = router.external() else { return };
+    transit(context, router, host);
+    forwarding(context, host);
+    subnets_are_free(context, host);
+    foreign_chains(context, host);
+}
+
+fn transit(context: &mut Context<'_>, router: &Router, host: &HostExternal) {
+    const MTU: u32 = 1500;
+    let inner = LinkId::inside(router.namespace(), outside());
+    let outer = LinkId::host(host.outer.clone());
+    let kind = LinkKind::Veth { peer: Some(inner.clone()) };
+    let outer_link = context.link(kind, host.outer_mac, MTU, "transit", "host");
+    let kind = LinkKind::Veth { peer: Some(outer.clone()) };
+    let mut inner_link = context.link(kind, host.inner_mac, MTU, "outside", "router");
+    inner_link.ipv6 = has_ipv6(router);
+    context.add_link(outer.clone(), outer_link);
+    context.add_link(inner.clone(), inner_link);
+    let addresses = [
+        Address { link: outer, net: host.host_address().into() },
+        Address { link: inner.clone(), net: host.router_address().into() },
+    ];
+    context.state.addresses.extend(addresses);
+    context.state.routes.insert(default_route(&inner.ns, IpAddr::V4(host.host_address().addr())));
+    // Routed networks keep their own addresses: the host needs a way back to them.
+    for network in context.model.networks().values().filter(|network| *network.mode() == Mode::Routed) {
+        for subnet in network.subnets().iter().filter(|subnet| subnet.net().addr().is_ipv4()) {
+            context.state.routes.insert(Route {
+                ns: Ns::Host,
+                to: *subnet.net(),
+                via: Some(IpAddr::V4(host.router_address().addr())),
+                dev: host.outer.clone(),
+            });
+        }
+    }
+}
+
+/// Forwarding where packets come in: on the veth, and on every device with a default route. Never the global switch,
+/// which would make a router of every interface of the host.
+fn forwarding(context: &mut Context<'_>, host: &HostExternal) {
+    let facts = context.facts();
+    context.set(&Ns::Host, format!("ipv4/conf/{}/forwarding", host.outer), 1);
+    let mut devices: Vec<&str> = facts
+        .routes
+        .iter()
+        .filter(|route| route.to.prefix_len() == 0 && route.to.addr().is_ipv4())
+        .filter_map(|route| route.dev.as_deref())
+        .collect();
+    devices.sort_unstable();
+    devices.dedup();
+    for device in &devices {
+        let key = format!("ipv4/conf/{device}/forwarding");
+        let ours = context.host.found.contains_key(&SettingKey::sysctl(&Ns::Host, key.as_str()));
+        if facts.sysctls.get(&key).is_none_or(|value| value != "1") || ours {
+            context.set(&Ns::Host, key, 1);
+        }
+    }
+    if devices.is_empty() {
+        context.note("router", "the host has no default route: guests reach the host's own networks at most");
+    }
+}
+
+fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
+    let mut wanted: Vec<(String, IpNet)> = vec![("transit".to_owned(), host.transit.into())];
+    for network in context.model.networks().values().filter(|network| network.mode().has_router()) {
+        wanted.extend(network.subnets().iter().map(|subnet| (network.name().to_string(), *subnet.net())));
+    }
+    let facts = context.facts();
+    for (network, subnet) in wanted {
+        let clash = facts
+            .routes
+            .iter()
+            .find(|route| route.to.prefix_len() > 0 && (route.to.contains(&subnet) || subnet.contains(&route.to)));
+        if let Some(route) = clash {
+            let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
+            context.refuse(Refusal::SubnetTaken { network, subnet, route: route.to, dev });
+        }
+    }
+}
+
+fn foreign_chains(context: &mut Context<'_>, host: &HostExternal) {
+    let facts = context.facts();
+    for drop in &facts.forward_drops {
+        let remedy = drop.remedy.replace("{dev}", host.outer.as_str());
+        let chain = drop.chain.escape_default();
+        context
+            .note(&host.outer, format!("{chain} drops what it does not know, this lab's traffic too; run: {remedy}"));
+    }
+    if !facts.bridge_netfilter || facts.forward_drops.is_empty() {
+        return;
+    }
+    for network in context.model.networks().values() {
+        let bridge = network.bridge().name();
+        context.note(
+            bridge,
+            format!(
+                "br_netfilter sends bridged frames through the host's forward chains, which drop them; run: \
+                 iptables -I FORWARD -i {bridge} -j ACCEPT, or sysctl net.bridge.bridge-nf-call-iptables=0 for all bridges"
+            ),
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Refusal`]: what stands in the way on a host, with its remedy. Pure.
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::names::{Mac, NetName, UplinkName, VlanId, VmName};
+use crate::state::{Feature, Tool};
+
+/// Something that makes a lab impossible on this host as it is. Display names the thing, the place and the remedy;
+/// foreign names in it are escaped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "refusal", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The host lacks something.
+    #[error("{0}")]
+    Lacks(Lack),
+    /// No device answers to what an uplink says.
+    #[error("uplink {uplink}: there is no device {device}; this host has {candidates}")]
+    NoDevice {
+        /// The uplink.
+        uplink: UplinkName,
+        /// What it says.
+        device: String,
+        /// What there is.
+        candidates: String,
+    },
+    /// The device has a name that can't stand in rules and files.
+    #[error(
+        "uplink {uplink}: device {device} has a name that vmnet can't write into rules; rename it (ip link set … name …)"
+    )]
+    OddDevice {
+        /// The uplink.
+        uplink: UplinkName,
+        /// Its name, escaped.
+        device: String,
+    },
+    /// Two uplinks are one device.
+    #[error("uplinks {first} and {second} are the same device, {device}; keep one of them")]
+    SameDevice {
+        /// One.
+        first: UplinkName,
+        /// The other.
+        second: UplinkName,
+        /// The device.
+        device: String,
+    },
+    /// The VLAN exists on the device already.
+    #[error(
+        "network {network}: VLAN {vlan} is on {device} already, as {holder}; put {holder} on a bridge of yours and say \
+         mode = \"bridged\", bridge = \"…\", or choose another VLAN"
+    )]
+    VlanTaken {
+        /// The network.
+        network: String,
+        /// The VLAN.
+        vlan: VlanId,
+        /// The device.
+        device: String,
+        /// The sub-interface that has it, escaped.
+        holder: String,
+    },
+    /// A segment wants a larger MTU than its device has.
+    #[error(
+        "network {network}: an MTU of {mtu} bytes does not fit through {device}, which has {limit}; lower mtu, or raise the device's"
+    )]
+    MtuTooLarge {
+        /// The network.
+        network: NetName,
+        /// What it wants, in bytes.
+        mtu: u32,
+        /// The device.
+        device: String,
+        /// What the device has, in bytes.
+        limit: u32,
+    },
+    /// `bridge =` names something that is no bridge.
+    #[error("network {network}: {bridge} {problem}")]
+    NoBridge {
+        /// The network.
+        network: NetName,
+        /// What it says.
+        bridge: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// macvlan on a port of a bridge: the kernel refuses it (EBUSY).
+    #[error(
+        "router.external: {device} is a port of {master}, where the kernel allows no macvlan; name {master} as the uplink's device"
+    )]
+    MacvlanOnPort {
+        /// The device.
+        device: String,
+        /// Its bridge, escaped.
+        master: String,
+    },
+    /// Something foreign has a name that we need.
+    #[error("{what} {name} exists and is not this lab's{owner}; {remedy}")]
+    NameTaken {
+        /// Link, namespace, table.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Whose it is, where it says so; begins with a separator.
+        owner: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A subnet is one of the host's own.
+    #[error("network {network}: subnet {subnet} overlaps the host's own route to {route}{dev}; choose another subnet")]
+    SubnetTaken {
+        /// The network, or `transit`.
+        network: String,
+        /// Its subnet.
+        subnet: IpNet,
+        /// The route.
+        route: IpNet,
+        /// Its device, escaped, with a separator.
+        dev: String,
+    },
+    /// A MAC is in use.
+    #[error("vm {vm}: MAC {mac} is used by {holder} on this host; give the nic another mac")]
+    MacTaken {
+        /// The guest.
+        vm: VmName,
+        /// The MAC.
+        mac: Mac,
+        /// Who uses it, escaped.
+        holder: String,
+    },
+    /// The hooks of a network can't be written.
+    #[error("network {network}: {problem}; install iproute2 from the distribution's package")]
+    NoHooks {
+        /// The network.
+        network: NetName,
+        /// Why.
+        problem: String,
+    },
+    /// A guest runs whose network would go.
+    #[error("vm {vm} runs and {problem}; stop it first (vmnet stop {vm}), or put it back into the definition")]
+    GuestInTheWay {
+        /// The guest.
+        vm: VmName,
+        /// What would happen to it.
+        problem: String,
+    },
+}
+
+/// What a host can lack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "lack", rename_all = "kebab-case")]
+pub enum Lack {
+    /// A kernel feature.
+    #[error("the kernel has no {} ({why}); install the package with its module {}, for example linux-modules-extra, then modprobe {}", .feature.module(), .feature.module(), .feature.module())]
+    Feature {
+        /// Which.
+        feature: Feature,
+        /// Why it is not there.
+        why: String,
+    },
+    /// A program.
+    #[error("{} was not found; apt-get install {}", .tool.program(), .tool.package())]
+    Tool {
+        /// Which.
+        tool: Tool,
+    },
+    /// A capability.
+    #[error("the capability {capability} is missing; run vmnet as root (sudo vmnet …)")]
+    Capability {
+        /// Which, as capabilities(7) writes it.
+        capability: String,
+    },
+}
+
+impl Refusal {
+    /// The host lacks a package, a module or a capability (exit code 4), rather than something being in the way.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, Refusal::Lacks(_))
+    }
+}

@@ -1,0 +1,91 @@
+//! Segments: each network's bridge, and its sub-interface on the uplink. Pure.
+
+use super::Refusal;
+use super::context::Context;
+use super::devices::Devices;
+use crate::model::{Bridge, Network, Tagged};
+use crate::names::IfName;
+use crate::rule;
+use crate::state::{BridgeSettings, LinkId, LinkKind};
+
+/// The MTU where no device says otherwise, in bytes.
+const ETHERNET_MTU: u32 = 1500;
+
+pub(super) fn segments(context: &mut Context<'_>, devices: &Devices) {
+    for network in context.model.networks().values() {
+        match network.bridge() {
+            Bridge::Foreign { name } => foreign(context, network, name),
+            Bridge::Own { name, mac } => {
+                let device = network.tagged().as_ref().and_then(|tagged| devices.get(&tagged.uplink));
+                let mtu = segment_mtu(context, network, device);
+                context.mtu.insert(network.name().clone(), mtu);
+                let kind = LinkKind::Bridge(BridgeSettings::OURS);
+                let bridge = context.link(kind, *mac, mtu, "bridge", network.name().as_str());
+                context.add_link(LinkId::host(name.clone()), bridge);
+                if let (Some(device), Some(tagged)) = (device, network.tagged()) {
+                    sub_interface(context, network, name, device, tagged);
+                }
+            }
+        }
+    }
+}
+
+fn segment_mtu(context: &mut Context<'_>, network: &Network, device: Option<&IfName>) -> u32 {
+    let limit = device.and_then(|device| context.facts().devices.get(device.as_str())).map(|device| device.mtu);
+    let mtu = network.mtu().or(limit).unwrap_or(ETHERNET_MTU);
+    if let (Some(limit), Some(device)) = (limit.filter(|limit| mtu > *limit), device) {
+        let (network, device) = (network.name().clone(), device.to_string());
+        context.refuse(Refusal::MtuTooLarge { network, mtu, device, limit });
+    }
+    mtu
+}
+
+fn sub_interface(context: &mut Context<'_>, network: &Network, bridge: &IfName, device: &IfName, tagged: &Tagged) {
+    vlan_is_free(context, network.name().as_str(), device, tagged);
+    let name = rule::sub_interface_name(device, tagged.vlan);
+    let kind = LinkKind::Vlan { parent: device.clone(), id: tagged.vlan };
+    let mac = rule::device_mac(context.lab(), "uplink", network.name().as_str());
+    let mut link = context.link(kind, mac, context.mtu_of(network), "uplink", network.name().as_str());
+    link.master = Some(bridge.to_string());
+    context.wires.push(name.clone());
+    context.add_link(LinkId::host(name), link);
+}
+
+/// The kernel has one sub-interface of a device for each VLAN (EEXIST), whatever its name.
+pub(super) fn vlan_is_free(context: &mut Context<'_>, network: &str, device: &IfName, tagged: &Tagged) {
+    let holder = context.facts().devices.iter().find(|(_, other)| {
+        other.vlan.as_ref().is_some_and(|(parent, vlan)| parent == device.as_str() && *vlan == tagged.vlan)
+    });
+    if let Some((holder, _)) = holder {
+        context.refuse(Refusal::VlanTaken {
+            network: network.to_owned(),
+            vlan: tagged.vlan,
+            device: device.to_string(),
+            holder: holder.escape_default().to_string(),
+        });
+    }
+}
+
+fn foreign(context: &mut Context<'_>, network: &Network, name: &IfName) {
+    let problem = match context.facts().devices.get(name.as_str()) {
+        None => Some("does not exist; make it first, or remove bridge = and let vmnet make one".to_owned()),
+        Some(device) => match device.kind.as_deref() {
+            Some("bridge") => {
+                let mtu = device.mtu;
+                context.mtu.insert(network.name().clone(), network.mtu().unwrap_or(mtu));
+                if let Some(wanted) = network.mtu().filter(|wanted| *wanted > mtu) {
+                    let (network, device) = (network.name().clone(), name.to_string());
+                    context.refuse(Refusal::MtuTooLarge { network, mtu: wanted, device, limit: mtu });
+                }
+                None
+            }
+            kind => Some(format!(
+                "is no bridge but a {} device; name a bridge",
+                kind.unwrap_or("physical").escape_default()
+            )),
+        },
+    };
+    if let Some(problem) = problem {
+        context.refuse(Refusal::NoBridge { network: network.name().clone(), bridge: name.to_string(), problem });
+    }
+}

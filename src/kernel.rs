@@ -1,0 +1,22 @@
+//! The kernel as a thin typed layer: links, addresses and routes over rtnetlink, namespaces, sysctls, offloads,
+//! nftables and TAPs.
+//!
+//! Nothing is decided here: every function has one effect, named by its arguments. Errors carry what was asked for
+//! and the kernel's own words. Dumps are read by [`dump`], changes are sent by [`Kernel`].
+
+pub mod caps;
+pub mod dump;
+mod error;
+pub mod ethtool;
+mod message;
+pub mod modules;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod nftables;
+pub mod sysctl;
+pub mod tap;
+mod wire;
+
+pub use error::KernelError;
+pub use netlink::{Kernel, Request};

@@ -1,0 +1,225 @@
+//! rtnetlink messages from our own types. Pure: bytes to be, nothing is sent.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{
+    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
+use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::names::IfName;
+use crate::plan::LinkChange;
+use crate::rule::ROUTE_PROTOCOL;
+use crate::state::{BridgeSettings, Link, Route};
+
+/// The attributes of a link that the kernel takes when it makes one: all but alias and state.
+fn attributes(name: &IfName, link: &Link, master: Option<u32>, ns: Option<RawFd>) -> Vec<LinkAttribute> {
+    let mut attributes = vec![
+        LinkAttribute::IfName(name.to_string()),
+        LinkAttribute::Address(link.mac.octets().to_vec()),
+        LinkAttribute::Mtu(link.mtu),
+        LinkAttribute::Group(link.group),
+    ];
+    attributes.extend(master.map(LinkAttribute::Controller));
+    attributes.extend(ns.map(LinkAttribute::NetNsFd));
+    attributes
+}
+
+fn new_link(mut attributes: Vec<LinkAttribute>, kind: InfoKind, data: Option<InfoData>) -> RouteNetlinkMessage {
+    let mut info = vec![LinkInfo::Kind(kind)];
+    info.extend(data.map(LinkInfo::Data));
+    attributes.push(LinkAttribute::LinkInfo(info));
+    let mut message = LinkMessage::default();
+    message.attributes = attributes;
+    RouteNetlinkMessage::NewLink(message)
+}
+
+/// A bridge.
+pub fn add_bridge(name: &IfName, link: &Link, settings: &BridgeSettings, master: Option<u32>) -> RouteNetlinkMessage {
+    new_link(attributes(name, link, master, None), InfoKind::Bridge, Some(bridge_data(settings)))
+}
+
+fn bridge_data(settings: &BridgeSettings) -> InfoData {
+    let BridgeSettings { stp, forward_delay, multicast_snooping } = *settings;
+    InfoData::Bridge(vec![
+        // The delay before STP: the kernel checks its range only while STP is on.
+        InfoBridge::StpState(if stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled }),
+        InfoBridge::ForwardDelay(forward_delay),
+        InfoBridge::MulticastSnooping(multicast_snooping),
+    ])
+}
+
+/// A link that sits on `parent`, made straight in the namespace `ns` where that is not the parent's.
+pub fn add_on_parent(
+    (name, link): (&IfName, &Link),
+    data: Sits,
+    parent: u32,
+    (master, ns): (Option<u32>, Option<RawFd>),
+) -> RouteNetlinkMessage {
+    let mut attributes = attributes(name, link, master, ns);
+    attributes.push(LinkAttribute::Link(parent));
+    match data {
+        Sits::Vlan(id) => new_link(attributes, InfoKind::Vlan, Some(InfoData::Vlan(vec![InfoVlan::Id(id)]))),
+        Sits::Macvlan => {
+            let data = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
+            new_link(attributes, InfoKind::MacVlan, Some(data))
+        }
+    }
+}
+
+/// What sits on a parent device.
+#[derive(Debug, Clone, Copy)]
+pub enum Sits {
+    /// An 802.1Q sub-interface of this VLAN.
+    Vlan(u16),
+    /// A macvlan in bridge mode.
+    Macvlan,
+}
+
+/// Both ends of a veth pair; the far one straight in its own namespace.
+pub fn add_veth(
+    (near, near_link, master): (&IfName, &Link, Option<u32>),
+    (far, far_link, ns): (&IfName, &Link, RawFd),
+) -> RouteNetlinkMessage {
+    let mut peer = LinkMessage::default();
+    peer.attributes = attributes(far, far_link, None, Some(ns));
+    let data = InfoData::Veth(InfoVeth::Peer(peer));
+    new_link(attributes(near, near_link, master, None), InfoKind::Veth, Some(data))
+}
+
+/// Changes to a link, found by its name. `master` is the index of the one in `change`, 0 for none.
+pub fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> RouteNetlinkMessage {
+    let LinkChange { alias, mac, mtu, group, master: _, up, bridge } = change;
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(group.map(LinkAttribute::Group));
+    message.attributes.extend(alias.clone().map(LinkAttribute::IfAlias));
+    message.attributes.extend(master.map(LinkAttribute::Controller));
+    if let Some(up) = up {
+        message.header.flags.set(LinkFlags::Up, *up);
+        message.header.change_mask = LinkFlags::Up;
+    }
+    match bridge {
+        // RTM_SETLINK does not look at IFLA_LINKINFO (`do_setlink`); RTM_NEWLINK without NLM_F_CREATE does both.
+        Some(settings) => {
+            let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(bridge_data(settings))];
+            message.attributes.push(LinkAttribute::LinkInfo(info));
+            RouteNetlinkMessage::NewLink(message)
+        }
+        None => RouteNetlinkMessage::SetLink(message),
+    }
+}
+
+/// `lo` up and marked.
+pub fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
+    let change = LinkChange { alias: Some(mark.to_owned()), up: Some(true), ..LinkChange::default() };
+    change_link("lo", &change, None)
+}
+
+/// Removes one link.
+pub fn remove_link(name: &IfName) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    RouteNetlinkMessage::DelLink(message)
+}
+
+/// Removes every link of a group (`rtnl_group_dellink`).
+pub fn remove_group(group: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    RouteNetlinkMessage::DelLink(message)
+}
+
+/// An address as `ip address add` gives it, without broadcast; IPv6 without duplicate detection.
+pub fn address(index: u32, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = net.prefix_len();
+    message.attributes.push(AddressAttribute::Local(net.addr()));
+    message.attributes.push(AddressAttribute::Address(net.addr()));
+    message.header.family = match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => {
+            message.header.flags = AddressHeaderFlags::Nodad;
+            AddressFamily::Inet6
+        }
+    };
+    message
+}
+
+/// A route of ours in the main table.
+pub fn route(index: u32, route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.header.kind = RouteType::Unicast;
+    message.header.destination_prefix_length = route.to.prefix_len();
+    message.header.address_family = family(route.to.addr());
+    // ip-route(8): a route without next hop has scope link; IPv6 knows no scopes here.
+    message.header.scope =
+        if route.via.is_none() && route.to.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    if route.to.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(route.to.network().into()));
+    }
+    message.attributes.extend(route.via.map(|via| match (route.to, via) {
+        (IpNet::V4(_), IpAddr::V6(via)) => RouteAttribute::Via(RouteVia::Inet6(via)),
+        _ => RouteAttribute::Gateway(RouteAddress::from(via)),
+    }));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+/// A dump of all links, without statistics.
+pub fn dump_links() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.link_layer_type = 0.into();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// A dump of all addresses.
+pub fn dump_addresses() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetAddress(AddressMessage::default())
+}
+
+/// A dump of one family's routes in the main table, of one protocol or of all.
+pub fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = protocol.unwrap_or_default().into();
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unspec;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Asks by which number the socket's namespace knows the one behind `fd`.
+pub fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
+    let mut message = NsidMessage::default();
+    message.attributes.push(NsidAttribute::Fd(fd.cast_unsigned()));
+    RouteNetlinkMessage::GetNsId(message)
+}
+
+/// A request to change a link of this kind that does not exist, with a hardware address of impossible length: the
+/// kernel refuses it with EINVAL when it knows the kind (`rtnl_link_ops.validate`), and with another error when it
+/// does not. Nothing is made either way, since the message does not ask for creation.
+pub fn probe_kind(kind: InfoKind) -> RouteNetlinkMessage {
+    new_link(vec![LinkAttribute::IfName("vmnet-probe".into()), LinkAttribute::Address(vec![2; 5])], kind, None)
+}

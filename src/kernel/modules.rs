@@ -1,0 +1,160 @@
+//! Which features the kernel has or could load, and loading them.
+//!
+//! Finding out has no side effects: what is loaded or built in is read from `/sys/module` and from the files that
+//! depmod(8) writes. Only where there are none of those (a kernel without modules) is the kernel itself asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rtnetlink::packet_route::link::InfoKind;
+
+use super::message;
+use super::wire::Wire;
+use crate::state::Feature;
+
+/// What is known of the kernel's features.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Features {
+    /// There, or can be loaded.
+    pub present: BTreeSet<Feature>,
+    /// Missing, with the reason where more is known.
+    pub missing: BTreeMap<Feature, String>,
+}
+
+/// Looks for every feature.
+pub fn find() -> Features {
+    let modules = Modules::read();
+    let mut found = Features::default();
+    for feature in Feature::ALL {
+        match look(feature, modules.as_ref()) {
+            Ok(()) => drop(found.present.insert(feature)),
+            Err(reason) => drop(found.missing.insert(feature, reason)),
+        }
+    }
+    found
+}
+
+fn look(feature: Feature, modules: Option<&Modules>) -> Result<(), String> {
+    match feature {
+        Feature::Kvm => opens("/dev/kvm"),
+        Feature::VhostNet => opens("/dev/vhost-net"),
+        Feature::Tun => opens("/dev/net/tun"),
+        Feature::Bridge
+        | Feature::Vlan
+        | Feature::Veth
+        | Feature::Macvlan
+        | Feature::Nftables
+        | Feature::NftablesBridge => {
+            let module = feature.module();
+            if Path::new("/sys/module").join(module).exists() {
+                return Ok(());
+            }
+            match modules {
+                Some(modules) if modules.has(module) => Ok(()),
+                Some(modules) => Err(format!("{} has no module {module}", modules.folder.display())),
+                None => ask(feature),
+            }
+        }
+    }
+}
+
+/// Whether a device node opens for reading and writing.
+fn opens(path: &str) -> Result<(), String> {
+    match fs::File::options().read(true).write(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{path}: {error}")),
+    }
+}
+
+/// The modules of the running kernel: names in lower case with underscores, as `/sys/module` spells them.
+struct Modules {
+    folder: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl Modules {
+    /// `None` where the kernel's folder has neither list.
+    fn read() -> Option<Self> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+        let folder = Path::new("/lib/modules").join(release.trim());
+        let mut names = BTreeSet::new();
+        let mut any = false;
+        for list in ["modules.builtin", "modules.dep"] {
+            if let Ok(text) = fs::read_to_string(folder.join(list)) {
+                any = true;
+                names.extend(text.lines().filter_map(name));
+            }
+        }
+        any.then_some(Self { folder, names })
+    }
+
+    fn has(&self, module: &str) -> bool {
+        self.names.contains(module)
+    }
+}
+
+/// `kernel/net/8021q/8021q.ko.xz: …` is `8021q`.
+fn name(line: &str) -> Option<String> {
+    let path = line.split(':').next()?;
+    let file = path.rsplit('/').next()?;
+    Some(file.split(".ko").next()?.replace('-', "_"))
+}
+
+/// A kernel without modules knows a kind or does not.
+fn ask(feature: Feature) -> Result<(), String> {
+    let kind = match feature {
+        Feature::Bridge => InfoKind::Bridge,
+        Feature::Vlan => InfoKind::Vlan,
+        Feature::Veth => InfoKind::Veth,
+        Feature::Macvlan => InfoKind::MacVlan,
+        Feature::Nftables => return super::nftables::generation().map(drop).map_err(|error| error.to_string()),
+        // No question tells; a rule that needs it is refused with its own message.
+        Feature::NftablesBridge => return Err("the kernel was built without loadable modules".into()),
+        Feature::Tun | Feature::Kvm | Feature::VhostNet => return Ok(()),
+    };
+    let answer = Wire::open().and_then(|mut wire| wire.request(message::probe_kind(kind)));
+    match answer.map_err(|error| error.raw_os_error()) {
+        Ok(()) | Err(Some(libc::EINVAL)) => Ok(()),
+        // Without the capability the kernel does not say; that it is missing will be said by itself.
+        Err(Some(libc::EPERM)) => Ok(()),
+        Err(_) => Err(format!("this kernel was built without {} and without loadable modules", feature.module())),
+    }
+}
+
+/// Loads the modules of features that are not there yet.
+///
+/// # Errors
+/// The features that can't be loaded, each with what modprobe(8) said.
+pub fn load(features: &[Feature], modprobe: &Path) -> Result<(), BTreeMap<Feature, String>> {
+    let mut failed = BTreeMap::new();
+    for feature in features {
+        if !Path::new("/sys/module").join(feature.module()).exists()
+            && let Err(reason) = load_one(feature.module(), modprobe)
+        {
+            failed.insert(*feature, reason);
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(failed) }
+}
+
+fn load_one(module: &str, modprobe: &Path) -> Result<(), String> {
+    let output = Command::new(modprobe).arg(module).env_clear().current_dir("/").stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{}: {error}", modprobe.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn module_files_have_names() {
+        assert_eq!(name("kernel/net/8021q/8021q.ko.xz: kernel/net/802/mrp.ko.xz"), Some("8021q".into()));
+        assert_eq!(name("kernel/drivers/vhost/vhost-net.ko"), Some("vhost_net".into()));
+    }
+}

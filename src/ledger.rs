@@ -1,0 +1,124 @@
+//! What vmnet remembers on disk about an applied lab: ledger, journal, and the lock that one change at a time holds.
+//!
+//! The ledger holds the definition as applied, so `destroy` needs no file; it is replaced by rename after fsync and
+//! never guessed at when it is damaged.
+
+mod journal;
+mod lock;
+mod store;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use journal::FileJournal;
+pub use lock::{ChangeLock, LockError};
+pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};
+
+use crate::names::{LabName, VmName};
+use crate::plan::Found;
+use crate::state::{SettingKey, TableId};
+
+/// The form that this program writes, and the only one it reads.
+const VERSION: u32 = 1;
+
+/// One lab as it was applied on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    version: u32,
+    /// The lab.
+    pub lab: LabName,
+    /// The boot (`/proc/sys/kernel/random/boot_id`) in which it was applied: after another boot the kernel objects
+    /// are gone, whatever stands here.
+    pub boot_id: String,
+    /// How far the last change came.
+    pub progress: Progress,
+    /// The definition's text as applied.
+    pub definition: String,
+    /// Where the definition's file was.
+    pub path: PathBuf,
+    /// The lock file's text that went with it.
+    pub lock: String,
+    /// What stood in settings that were changed.
+    #[serde(with = "found")]
+    pub found: Found,
+    /// The nftables tables as the kernel listed them right after they were applied.
+    #[serde(with = "tables")]
+    pub tables: BTreeMap<TableId, Recorded>,
+    /// The number of each guest's disk, counted from 1 and new after each `reset`.
+    pub instances: BTreeMap<VmName, u32>,
+}
+
+/// How far a change came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Progress {
+    /// A change began; it is not known how far it came.
+    Changing,
+    /// Applied and read back.
+    Applied,
+}
+
+/// A table as it was when it was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// What was applied.
+    pub body: String,
+    /// SHA-256 of the kernel's stateless listing (`nft -s list table`), in hexadecimal: the only form in which two
+    /// tables can be compared, since the kernel sorts and merges.
+    pub listing: String,
+    /// The namespace's ruleset generation then: where it is the same, nothing has changed and nothing is listed.
+    pub generation: Option<u32>,
+}
+
+impl Ledger {
+    /// A ledger of a lab about to be applied for the first time.
+    pub fn new(lab: LabName, boot_id: String) -> Self {
+        Self {
+            version: VERSION,
+            lab,
+            boot_id,
+            progress: Progress::Changing,
+            definition: String::new(),
+            path: PathBuf::new(),
+            lock: String::new(),
+            found: Found::new(),
+            tables: BTreeMap::new(),
+            instances: BTreeMap::new(),
+        }
+    }
+
+    /// The number of a guest's disk.
+    pub fn instance(&self, vm: &VmName) -> u32 {
+        self.instances.get(vm).copied().unwrap_or(1)
+    }
+}
+
+/// Maps whose keys are no strings, as lists of pairs.
+macro_rules! pair_list {
+    ($module:ident, $key:ty, $value:ty) => {
+        mod $module {
+            use std::collections::BTreeMap;
+
+            use serde::{Deserialize, Deserializer, Serializer};
+
+            pub(super) fn serialize<S: Serializer>(
+                map: &BTreeMap<$key, $value>,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(map)
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<BTreeMap<$key, $value>, D::Error> {
+                Ok(Vec::<($key, $value)>::deserialize(deserializer)?.into_iter().collect())
+            }
+        }
+    };
+}
+
+pair_list!(found, super::SettingKey, String);
+pair_list!(tables, super::TableId, super::Recorded);

@@ -1,0 +1,95 @@
+//! [`ChangeLock`]: one change at a time on a host.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::paths::Paths;
+
+/// The lock while it is held; dropping it gives it back, and so does the end of the process however it comes.
+///
+/// One for all labs of a host: they share the host's settings. Children don't inherit it (close-on-exec).
+#[derive(Debug)]
+pub struct ChangeLock {
+    _file: File,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("{holder} is changing this host's labs and holds {}; try again when it is done", path.display())]
+    Held {
+        /// Process and command, as the holder wrote them.
+        holder: String,
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// The file can't be opened.
+    #[error("the lock {} can't be taken", path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LockError {
+    /// Whether the reason is a missing permission.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+impl ChangeLock {
+    /// Takes the lock, waiting at most `limit`; `verb` tells others what the holder is doing.
+    ///
+    /// # Errors
+    /// [`LockError`], naming the holder.
+    pub fn take(paths: &Paths, verb: &str, limit: Duration) -> Result<Self, LockError> {
+        let path = paths.run.join("lock");
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        let mut file = open(&paths.run, &path).map_err(failed)?;
+        let end = Instant::now() + limit;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    let read = (&file).take(200).read_to_string(&mut holder);
+                    let known = read.is_ok() && !holder.trim().is_empty();
+                    let holder =
+                        if known { holder.trim().escape_default().to_string() } else { "another vmnet".into() };
+                    return Err(LockError::Held { holder, path });
+                }
+                Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        writeln!(file, "vmnet {verb} (process {})", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(folder: &Path, path: &Path) -> io::Result<File> {
+    match fs::DirBuilder::new().mode(0o711).recursive(true).create(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+}

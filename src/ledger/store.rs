@@ -1,0 +1,174 @@
+//! Reading, writing and removing a lab's ledger.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Ledger, VERSION};
+use crate::names::LabName;
+use crate::paths::Paths;
+
+/// A ledger is a definition and a few lines; one beyond this is not ours.
+const LARGEST: u64 = 64 << 20;
+
+/// Why a ledger can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The disk refuses.
+    #[error("the ledger {} can't be {what}", path.display())]
+    Io {
+        /// `read`, `written` or `removed`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what vmnet writes. It is never guessed at: a wrong guess would remove the wrong things.
+    #[error("the ledger {} is damaged; move it away, then `vmnet destroy` works from the marks on the objects", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another version of vmnet wrote it.
+    #[error("the ledger {} has version {found}, this vmnet reads {VERSION}; use the vmnet that wrote it", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+    },
+}
+
+impl LedgerError {
+    /// Whether the reason is a missing permission.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
+fn file(paths: &Paths, lab: &LabName) -> PathBuf {
+    paths.ledger(lab).join("ledger.json")
+}
+
+/// The ledger of a lab; `None` where there is none.
+///
+/// # Errors
+/// [`LedgerError`] when it is there and can't be used.
+pub fn read(paths: &Paths, lab: &LabName) -> Result<Option<Ledger>, LedgerError> {
+    let path = file(paths, lab);
+    let failed = |source| LedgerError::Io { what: "read", path: path.clone(), source };
+    let damaged = |source| LedgerError::Damaged { path: path.clone(), source };
+    let opened = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut text = Vec::new();
+    opened.take(LARGEST).read_to_end(&mut text).map_err(failed)?;
+    // The version comes first: a newer form need not parse.
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found != u64::from(VERSION) => Err(LedgerError::Version { path: path.clone(), found }),
+        _ => serde_json::from_value(value).map(Some).map_err(damaged),
+    }
+}
+
+/// Writes a lab's ledger: the old one or the new one is there at any moment.
+///
+/// # Errors
+/// [`LedgerError::Io`].
+pub fn write(paths: &Paths, ledger: &Ledger) -> Result<(), LedgerError> {
+    let path = file(paths, &ledger.lab);
+    let failed = |source| LedgerError::Io { what: "written", path: path.clone(), source };
+    make_folder(&paths.state, 0o711).map_err(failed)?;
+    make_folder(&paths.lab_state(&ledger.lab), 0o711).map_err(failed)?;
+    make_folder(&paths.ledger(&ledger.lab), 0o700).map_err(failed)?;
+    let mut text = serde_json::to_vec_pretty(ledger).map_err(|error| failed(error.into()))?;
+    text.push(b'\n');
+    write_atomically(&path, &text, 0o600).map_err(failed)
+}
+
+/// Removes a lab's ledger, and its folder where nothing else (no disk) is in it.
+///
+/// # Errors
+/// [`LedgerError::Io`].
+pub fn remove(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
+    let folder = paths.ledger(lab);
+    let failed = |source| LedgerError::Io { what: "removed", path: folder.clone(), source };
+    match fs::remove_dir_all(&folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    for folder in [paths.lab_state(lab).join("guests"), paths.lab_state(lab), paths.state.clone()] {
+        match fs::remove_dir(&folder) {
+            Ok(()) => {}
+            // Disks are in it, or other labs.
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {}
+            // A private root that the caller made may be a mount point, or in a folder that is not ours.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The labs that have a ledger here.
+///
+/// # Errors
+/// [`LedgerError::Io`] when the state folder can't be read.
+pub fn labs(paths: &Paths) -> Result<Vec<LabName>, LedgerError> {
+    let failed = |source| LedgerError::Io { what: "read", path: paths.state.clone(), source };
+    let entries = match fs::read_dir(&paths.state) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut labs = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let lab = name.to_str().and_then(|name| name.parse::<LabName>().ok());
+        labs.extend(lab.filter(|lab| file(paths, lab).exists()));
+    }
+    labs.sort();
+    Ok(labs)
+}
+
+/// This boot's identity.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().mode(0o755).recursive(true).create(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces a file by rename, after its text has reached the disk.
+///
+/// # Errors
+/// What the disk says; the old file is untouched then, and nothing half-written stays.
+pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file =
+        tempfile::Builder::new().prefix(".vmnet-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,186 @@
+//! Looks at this machine: what a lab owns here, and the facts that its plan depends on.
+//!
+//! Reads only. Each namespace is visited once, by a thread inside it, which takes everything that is to be known
+//! there; the host's is looked at meanwhile. What carries our mark is ours, whatever any file says.
+
+mod census;
+mod facts;
+mod files;
+mod firewall;
+mod guests;
+mod links;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use facts::find_tool;
+pub use tables::{Commit, Recorded};
+
+use crate::kernel::ethtool::Control;
+use crate::kernel::{KernelError, netns, sysctl};
+use crate::names::{IfName, LabName, NsName};
+use crate::paths::Paths;
+use crate::rule;
+use crate::state::{Facts, HostState, Ns, SettingKey, TableId};
+
+/// What an observation looks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scope {
+    /// The lab.
+    pub lab: LabName,
+    /// Its link group.
+    pub group: u32,
+    /// Where its files stand.
+    pub paths: Paths,
+    /// The settings of [`HostState::settings`].
+    pub settings: BTreeSet<SettingKey>,
+    /// The settings of [`Facts::sysctls`], by path below `/proc/sys/net`.
+    pub sysctls: BTreeSet<String>,
+    /// What is known of tables that were written before.
+    pub tables: BTreeMap<TableId, Recorded>,
+    /// Files outside of our own folders that a plan may write.
+    pub drop_ins: BTreeSet<PathBuf>,
+    /// Devices whose traffic the host's forward chains must let pass; none: they are not looked at.
+    pub forwards: BTreeSet<IfName>,
+    /// The user that QEMU runs as.
+    pub qemu_user: String,
+}
+
+impl Scope {
+    /// The scope of a lab of which nothing more is known.
+    pub fn new(lab: &LabName, paths: Paths) -> Self {
+        Self {
+            lab: lab.clone(),
+            group: rule::link_group(lab),
+            paths,
+            settings: BTreeSet::new(),
+            sysctls: BTreeSet::new(),
+            tables: BTreeMap::new(),
+            drop_ins: BTreeSet::new(),
+            forwards: BTreeSet::new(),
+            qemu_user: "vmnet-qemu".into(),
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Observation {
+    /// What the lab owns.
+    pub state: HostState,
+    /// What is true beside it.
+    pub facts: Facts,
+    /// Links in the lab's namespaces that are not the lab's, `lo` aside: they would go down with the namespace.
+    pub strangers: BTreeSet<(NsName, String)>,
+    /// What is known of the tables that are as they were written, for the next observation.
+    #[serde(skip)]
+    pub recorded: BTreeMap<TableId, Recorded>,
+}
+
+/// Why a host could not be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// A dump failed.
+    #[error("cannot read {what} of the namespace {ns}")]
+    Dump {
+        /// What was read.
+        what: &'static str,
+        /// Where.
+        ns: Ns,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A namespace could not be entered.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A file or folder could not be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A running guest's description can't be understood.
+    #[error("the guest behind {} runs, but its description cannot be read; stop it by hand", path.display())]
+    Guest {
+        /// The description.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Looks at the host.
+pub fn observe(scope: &Scope) -> Result<Observation, ObserveError> {
+    let place = census::Place::look(&scope.lab)?;
+    let census = census::take(scope, &place)?;
+    let sorted = links::sort(scope, &census);
+    let mut state = HostState {
+        namespaces: census.namespaces(&place),
+        links: sorted.links,
+        addresses: sorted.addresses,
+        routes: sorted.routes,
+        settings: census.settings(),
+        files: files::read(scope)?,
+        guests: guests::read(scope, &census)?,
+        ..HostState::default()
+    };
+    let found = tables::read(scope, &census);
+    state.tables = found.tables;
+    let mut facts = facts::read(scope, &census, &place);
+    facts.devices = sorted.devices;
+    facts.routes = sorted.foreign_routes;
+    facts.tables = found.foreign;
+    Ok(Observation { state, facts, strangers: sorted.strangers, recorded: found.recorded })
+}
+
+/// The present values of settings; those of things that are not there are left out.
+pub fn settings(keys: &BTreeSet<SettingKey>) -> Result<BTreeMap<SettingKey, String>, ObserveError> {
+    let mut by_ns = BTreeMap::<&Ns, Vec<&SettingKey>>::new();
+    for key in keys {
+        by_ns.entry(namespace_of(key)).or_default().push(key);
+    }
+    let mut found = BTreeMap::new();
+    for (ns, keys) in by_ns {
+        match netns::run_in(ns, || read_here(&keys)) {
+            Ok(values) => found.extend(values.map_err(|source| ObserveError::Dump {
+                what: "the settings",
+                ns: ns.clone(),
+                source,
+            })?),
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+fn namespace_of(key: &SettingKey) -> &Ns {
+    match key {
+        SettingKey::Sysctl { ns, key: _ } => ns,
+        SettingKey::DeviceState { device: _ } => &Ns::Host,
+    }
+}
+
+/// Settings of the calling thread's namespace.
+fn read_here(keys: &[&SettingKey]) -> io::Result<Vec<(SettingKey, String)>> {
+    let mut found = Vec::new();
+    for key in keys {
+        let value = match key {
+            SettingKey::Sysctl { ns: _, key } => sysctl::read(key)?,
+            SettingKey::DeviceState { device } => {
+                Control::open()?.is_up(device.as_str())?.map(|up| if up { "up" } else { "down" }.to_owned())
+            }
+        };
+        found.extend(value.map(|value| ((*key).clone(), value)));
+    }
+    Ok(found)
+}

@@ -1,0 +1,193 @@
+//! Sorts rows into ours and foreign, and names what the kernel numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Scope;
+use super::census::{Census, Rows};
+use crate::kernel::dump::{KindData, LinkRow};
+use crate::mark::Mark;
+use crate::names::{IfName, NsName, VlanId};
+use crate::rule::ROUTE_PROTOCOL;
+use crate::state::{Address, Device, FoundRoute, Link, LinkId, LinkKind, Ns, Route};
+
+/// Links and what hangs on them.
+#[derive(Debug, Default)]
+pub struct Sorted {
+    /// Ours.
+    pub links: BTreeMap<LinkId, Link>,
+    /// On ours.
+    pub addresses: BTreeSet<Address>,
+    /// Ours.
+    pub routes: BTreeSet<Route>,
+    /// The host's other links.
+    pub devices: BTreeMap<String, Device>,
+    /// The host's other routes.
+    pub foreign_routes: Vec<FoundRoute>,
+    /// Foreign links in our namespaces.
+    pub strangers: BTreeSet<(NsName, String)>,
+}
+
+/// Sorts everything.
+pub fn sort(scope: &Scope, census: &Census) -> Sorted {
+    let ours = ours(scope, census);
+    let mut sorted = Sorted::default();
+    for (ns, rows) in &census.rows {
+        for row in rows.links.values() {
+            match (ours.get(&(ns, row.index)), ns) {
+                (Some(id), _) => drop(sorted.links.insert(id.clone(), link(census, &ours, ns, row))),
+                (None, Ns::Host) => drop(sorted.devices.insert(row.name.clone(), device(rows, row))),
+                (None, Ns::Named(name)) if row.name != "lo" => {
+                    sorted.strangers.insert((name.clone(), row.name.clone()));
+                }
+                (None, Ns::Named(_)) => {}
+            }
+        }
+        for row in rows.addresses.iter().filter(|row| !row.automatic) {
+            if let Some(id) = ours.get(&(ns, row.index)) {
+                sorted.addresses.insert(Address { link: id.clone(), net: row.net });
+            }
+        }
+        sort_routes(ns, rows, &ours, &mut sorted);
+    }
+    sorted
+}
+
+/// The links of the lab, by namespace and index.
+type Ours<'a> = BTreeMap<(&'a Ns, u32), LinkId>;
+
+fn ours<'a>(scope: &Scope, census: &'a Census) -> Ours<'a> {
+    let mut ours = BTreeMap::new();
+    for (ns, rows) in &census.rows {
+        for row in rows.links.values().filter(|row| is_ours(scope, row)) {
+            // One that was given a name which can't be ours any more, or no address, can't be said in our words.
+            if let (Ok(name), Some(_)) = (row.name.parse::<IfName>(), row.mac) {
+                ours.insert((ns, row.index), LinkId { ns: ns.clone(), name });
+            }
+        }
+    }
+    ours
+}
+
+/// By group and mark; by group alone where vmnet was killed before it could give the mark; a TAP by its mark, since
+/// the group comes after it.
+fn is_ours(scope: &Scope, row: &LinkRow) -> bool {
+    let marked = row.alias.as_deref().map(|alias| Mark::is_of(alias, &scope.lab));
+    match (row.group == scope.group, marked) {
+        (true, mark) => mark.unwrap_or(row.name != "lo"),
+        (false, mark) => mark == Some(true) && row.data == KindData::Tun { tap: true },
+    }
+}
+
+fn link(census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> Link {
+    let rows = &census.rows[ns];
+    Link {
+        kind: kind(census, ours, ns, row),
+        // `ours` holds none without.
+        mac: row.mac.unwrap_or_else(|| unreachable!("a link of ours has an address")),
+        mtu: row.mtu,
+        group: row.group,
+        alias: row.alias.clone().unwrap_or_default(),
+        master: row.master.map(|index| name_of(rows, index)),
+        up: row.up,
+        ipv6: row.ipv6,
+        tx_checksum: rows.tx_checksum.get(&row.index).copied(),
+    }
+}
+
+/// What it is. A thing that can't be said in our words (another mode or protocol, a parent elsewhere) is said to be
+/// half a veth pair: nothing wanted is that, so a plan makes it anew.
+fn kind(census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> LinkKind {
+    const ANOTHER: LinkKind = LinkKind::Veth { peer: None };
+    let parent = || match lower(census, ns, row)? {
+        (Ns::Host, row) => row.name.parse::<IfName>().ok(),
+        (Ns::Named(_), _) => None,
+    };
+    match (row.kind.as_deref(), row.data) {
+        (_, KindData::Bridge(settings)) => LinkKind::Bridge(settings),
+        (_, KindData::Vlan { id, dot1q: true }) => match (parent(), VlanId::try_from(i64::from(id))) {
+            (Some(parent), Ok(id)) => LinkKind::Vlan { parent, id },
+            _ => ANOTHER,
+        },
+        (_, KindData::Macvlan { bridge: true }) => parent().map_or(ANOTHER, |parent| LinkKind::Macvlan { parent }),
+        (_, KindData::Tun { tap: true }) => LinkKind::Tap,
+        (Some("veth"), _) => {
+            let peer = lower(census, ns, row).and_then(|(ns, row)| ours.get(&(ns, row.index)));
+            LinkKind::Veth { peer: peer.cloned() }
+        }
+        _ => ANOTHER,
+    }
+}
+
+/// The veth peer or the parent of a link.
+fn lower<'a>(census: &'a Census, ns: &'a Ns, row: &LinkRow) -> Option<(&'a Ns, &'a LinkRow)> {
+    let index = row.lower?;
+    // The two ends of a veth pair name each other; a parent does not name what sits on it.
+    let fits = |other: &LinkRow| row.kind.as_deref() != Some("veth") || other.lower == Some(row.index);
+    let at = |ns: &'a Ns| Some((ns, census.rows.get(ns)?.links.get(&index).filter(|other| fits(other))?));
+    match row.lower_nsid {
+        None => at(ns),
+        Some(number) => match census.rows[ns].nsids.get(&number) {
+            Some(known) => at(census.rows.get_key_value(known)?.0),
+            // Between two named namespaces: the one place where the other end can be.
+            None => {
+                let elsewhere = census.rows.keys().filter(|other| *other != ns && **other != Ns::Host);
+                let mut found = elsewhere.filter_map(at).filter(|(_, other)| other.lower_nsid.is_some());
+                found.next().filter(|_| found.next().is_none())
+            }
+        },
+    }
+}
+
+fn name_of(rows: &Rows, index: u32) -> String {
+    // A master that is in no dump has just gone, and its port is on its way out of it.
+    rows.links.get(&index).map_or_else(|| format!("#{index}"), |row| row.name.clone())
+}
+
+fn device(rows: &Rows, row: &LinkRow) -> Device {
+    let vlan = match row.data {
+        KindData::Vlan { id, dot1q: true } => VlanId::try_from(i64::from(id)).ok().and_then(|id| {
+            let parent = row.lower.filter(|_| row.lower_nsid.is_none())?;
+            Some((name_of(rows, parent), id))
+        }),
+        _ => None,
+    };
+    Device {
+        kind: row.kind.clone(),
+        altnames: row.altnames.clone(),
+        mac: row.mac,
+        permanent_mac: row.permanent_mac,
+        up: row.up,
+        mtu: row.mtu,
+        master: row.master.map(|index| name_of(rows, index)),
+        addresses: rows.addresses.iter().filter(|a| a.index == row.index).map(|a| a.net).collect(),
+        alias: row.alias.clone(),
+        group: row.group,
+        vlan,
+        carrier: row.carrier,
+    }
+}
+
+fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
+    for row in &rows.routes {
+        let dev = row.index.map(|index| match ours.get(&(ns, index)) {
+            Some(id) => Ok(id.name.clone()),
+            None => Err(name_of(rows, index)),
+        });
+        let own = match &dev {
+            Some(Ok(name)) => Some(name.clone()),
+            // In a namespace of ours a route is ours whatever it leads out of.
+            Some(Err(name)) if *ns != Ns::Host => name.parse().ok(),
+            _ => None,
+        };
+        match own.filter(|_| row.protocol == ROUTE_PROTOCOL) {
+            Some(dev) => {
+                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev });
+            }
+            None if *ns == Ns::Host => {
+                let dev = dev.map(|dev| dev.map_or_else(|name| name, |name| name.to_string()));
+                sorted.foreign_routes.push(FoundRoute { to: row.to, dev });
+            }
+            None => {}
+        }
+    }
+}

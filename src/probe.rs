@@ -1,0 +1,155 @@
+//! Who does reach whom: expectations of [`crate::reach`] in, what was seen out.
+//!
+//! A guest that is a namespace probes from inside. For every other one a probe stands in, with a free address of the
+//! guest's subnets and the guest's gateways, on a short-lived port of its network ([`kernel::stand`]): "from the
+//! guest's position". What is tried is always the real thing. All senders try at the same time.
+//!
+//! [`kernel::stand`]: crate::kernel::stand
+
+mod packet;
+mod sender;
+mod tries;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use crate::kernel::{KernelError, stand};
+use crate::model::{Engine, Model};
+use crate::names::{IfName, LabName, Mac, NetName, VmName};
+use crate::reach::{Endpoint, Expectation, Seen};
+use crate::state::Ns;
+use sender::Sender;
+use tries::{Attempt, Port, Try};
+
+/// Namespace guests up to this many probe from inside. Each pair costs entries in the kernel's neighbour table, which
+/// all namespaces of a machine share (`gc_thresh3`, 1024 by default), so beyond it probes stand in for them too.
+const INSIDE_MAX: usize = 20;
+
+/// A probe that could not be carried out at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// A port or a namespace.
+    #[error("cannot probe from {from}")]
+    Place {
+        /// The sender.
+        from: String,
+        /// Why.
+        #[source]
+        source: KernelError,
+    },
+    /// Sockets.
+    #[error("cannot probe from {from}")]
+    Sockets {
+        /// The sender.
+        from: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Tries every expectation; one outcome each, in order. `running` are the guests that run.
+///
+/// Blocking, for one to four seconds.
+///
+/// # Errors
+/// When a probe can't be put in place or can't open its sockets; not when there is no answer.
+pub fn run(model: &Model, running: &BTreeSet<VmName>, expectations: &[Expectation]) -> Result<Vec<Seen>, ProbeError> {
+    let mut seen: Vec<Option<Seen>> = vec![None; expectations.len()];
+    let mut by_sender = BTreeMap::<Sender, Vec<usize>>::new();
+    let inside = namespace_guests(model) <= INSIDE_MAX;
+    for (number, expectation) in expectations.iter().enumerate() {
+        match untested(running, expectation).map_or_else(|| Sender::of(model, expectation, inside), Err) {
+            Ok(sender) => by_sender.entry(sender).or_default().push(number),
+            Err(reason) => seen[number] = Some(Seen::Untested { reason }),
+        }
+    }
+    for (numbers, outcomes) in from_all(model, &by_sender, expectations)? {
+        for (number, outcome) in numbers.iter().zip(outcomes) {
+            seen[*number] = Some(outcome);
+        }
+    }
+    let missing = || Seen::Untested { reason: "the probe ended early".into() };
+    Ok(seen.into_iter().map(|seen| seen.unwrap_or_else(missing)).collect())
+}
+
+fn namespace_guests(model: &Model) -> usize {
+    model.vms().values().filter(|vm| *vm.engine() == Engine::Netns).count()
+}
+
+fn untested(running: &BTreeSet<VmName>, expectation: &Expectation) -> Option<String> {
+    [&expectation.from, &expectation.to].into_iter().find_map(|endpoint| match endpoint {
+        Endpoint::Guest(vm) if !running.contains(vm) => Some(format!("{vm} is not running")),
+        _ => None,
+    })
+}
+
+type Outcomes<'a> = Vec<(&'a [usize], Vec<Seen>)>;
+
+/// One thread for each sender.
+fn from_all<'a>(
+    model: &Model,
+    by_sender: &'a BTreeMap<Sender, Vec<usize>>,
+    expectations: &[Expectation],
+) -> Result<Outcomes<'a>, ProbeError> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = by_sender
+            .iter()
+            .map(|(sender, numbers)| {
+                let wanted: Vec<&Expectation> = numbers.iter().map(|number| &expectations[*number]).collect();
+                (numbers.as_slice(), scope.spawn(move || sender.send(model, &wanted)))
+            })
+            .collect();
+        let join = |(numbers, thread): (&'a [usize], std::thread::ScopedJoinHandle<'_, _>)| {
+            let outcome: Result<Vec<Seen>, ProbeError> =
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome.map(|seen| (numbers, seen))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Whether somebody on a link of a namespace has `target`: an ARP probe (a neighbour solicitation for IPv6), sent
+/// every 200 ms for up to three seconds; true as soon as it is answered.
+///
+/// # Errors
+/// When the namespace or the link is not there, or a socket can't be opened.
+pub fn arp(ns: &Ns, link: &IfName, target: IpAddr) -> Result<bool, ProbeError> {
+    let place = format!("{link} in {ns}");
+    let asked = crate::kernel::netns::run_in(ns, || {
+        let port = Port::by_name(link.as_str())?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        tries::run(&[who_has(port, target, Vec::new(), true)])
+    });
+    answer(place, asked)
+}
+
+/// Whether the machines with these addresses and MACs are on a network: as [`arp`], from a port of its own on the
+/// network's bridge, which needs no address.
+///
+/// # Errors
+/// When the port can't be made (the network is not there), or a socket can't be opened.
+pub fn on_network(
+    (lab, network, bridge): (&LabName, &NetName, &IfName),
+    machines: &[(IpAddr, Mac)],
+) -> Result<Vec<bool>, ProbeError> {
+    let asked = stand::on_bridge(lab, network, bridge, |stand| {
+        let port = Port::by_name(stand.link())?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let attempts: Vec<Attempt> =
+            machines.iter().map(|(target, mac)| who_has(port, *target, vec![*mac], true)).collect();
+        tries::run(&attempts)
+    });
+    asked.map_err(|source| ProbeError::Place { from: format!("a port of {bridge}"), source })
+}
+
+fn who_has(port: Port, target: IpAddr, macs: Vec<Mac>, wanted: bool) -> Attempt {
+    Attempt { what: Try::WhoHas { port, sender: None, target, macs }, wanted }
+}
+
+fn answer(from: String, asked: Result<io::Result<Vec<bool>>, KernelError>) -> Result<bool, ProbeError> {
+    match asked {
+        Ok(Ok(outcomes)) => Ok(outcomes.into_iter().all(|reached| reached)),
+        Ok(Err(source)) => Err(ProbeError::Sockets { from, source }),
+        Err(source) => Err(ProbeError::Place { from, source }),
+    }
+}

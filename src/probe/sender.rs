@@ -1,0 +1,192 @@
+//! The places that probes are sent from, and what is sent from each.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::tries::{self, Attempt, Port, Try};
+use super::{ProbeError, who_has};
+use crate::kernel::stand::{self, Stand};
+use crate::kernel::{KernelError, netns};
+use crate::model::{Engine, External, HostExternal, Model, Vm};
+use crate::names::VmName;
+use crate::reach::{Endpoint, Expect, Expectation, How, Position, Seen, free_addresses};
+use crate::rule;
+use crate::state::Ns;
+
+/// How many free addresses are looked at before a subnet counts as full.
+const CANDIDATES: usize = 8;
+
+/// A place to send from; guests in the same position share one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sender {
+    /// The namespace of a guest.
+    Inside(VmName),
+    /// A port in a guest's position.
+    Port(Position),
+    /// The host's own namespace.
+    Host,
+}
+
+impl Sender {
+    /// Where to try this from, or why it can't be tried.
+    pub fn of(model: &Model, expectation: &Expectation, inside: bool) -> Result<Self, String> {
+        match &expectation.from {
+            Endpoint::Guest(name) => {
+                let vm = &model.vms()[name];
+                let network = expectation.network.as_ref().ok_or("the guest has no network")?;
+                Ok(match vm.engine() {
+                    Engine::Netns if inside => Self::Inside(name.clone()),
+                    Engine::Netns | Engine::Qemu => Self::Port(Position::of(model, vm, network)),
+                })
+            }
+            Endpoint::Host => Ok(Self::Host),
+            Endpoint::Outside => Err("nothing of the lab is outside to try it from".into()),
+            Endpoint::Gateway(_) => Err("the router is not tried from".into()),
+        }
+    }
+
+    /// Tries everything from here.
+    pub fn send(&self, model: &Model, wanted: &[&Expectation]) -> Result<Vec<Seen>, ProbeError> {
+        match self {
+            Self::Inside(name) => {
+                let vm = &model.vms()[name];
+                let ns = Ns::Named(rule::guest_namespace(model.lab(), name));
+                flat(name.to_string(), netns::run_in(&ns, || from_guest(vm, wanted)))
+            }
+            Self::Host => {
+                let host = match model.router().as_ref().map(|router| router.external()) {
+                    Some(External::Host(host)) => Some(host),
+                    _ => None,
+                };
+                flat("the host".into(), Ok(from_host(host, wanted)))
+            }
+            Self::Port(position) => from_port(model, position, wanted),
+        }
+    }
+}
+
+fn flat<T>(from: String, outcome: Result<io::Result<T>, KernelError>) -> Result<T, ProbeError> {
+    match outcome {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(source)) => Err(ProbeError::Sockets { from, source }),
+        Err(source) => Err(ProbeError::Place { from, source }),
+    }
+}
+
+/// Runs the attempts that could be made out of the expectations.
+fn run(prepared: Vec<Result<Attempt, String>>) -> io::Result<Vec<Seen>> {
+    let attempts: Vec<Attempt> = prepared.iter().filter_map(|attempt| attempt.as_ref().ok().cloned()).collect();
+    let mut outcomes = tries::run(&attempts)?.into_iter();
+    Ok(prepared
+        .into_iter()
+        .map(|attempt| match attempt {
+            Ok(_) if outcomes.next() == Some(true) => Seen::Reached,
+            Ok(_) => Seen::Silent,
+            Err(reason) => Seen::Untested { reason },
+        })
+        .collect())
+}
+
+fn gone(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no link {what}"))
+}
+
+/// In a guest's own namespace, by its own nics and routes.
+fn from_guest(vm: &Vm, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
+    let mut prepared = Vec::new();
+    for expectation in wanted {
+        let what = match expectation.how {
+            How::L2 => {
+                let on = |nic: &&crate::model::Nic| Some(nic.network()) == expectation.network.as_ref();
+                let nic = vm.nics().iter().find(on).ok_or_else(|| gone("on that network"))?;
+                let port = Port::by_mac(*nic.mac())?.ok_or_else(|| gone(&nic.mac().to_string()))?;
+                link_try(port, nic.addresses(), expectation)
+            }
+            How::L3 | How::Forced => Try::Echo { target: expectation.address },
+        };
+        prepared.push(Ok(Attempt { what, wanted: expectation.expect == Expect::Reach }));
+    }
+    run(prepared)
+}
+
+/// A question on a link: from an address of ours in the target's subnet, else as an ARP probe, which everybody
+/// answers who has the address, whatever their routes say.
+fn link_try(port: Port, own: &[IpNet], expectation: &Expectation) -> Try {
+    let sender = own.iter().find(|own| own.contains(&expectation.address)).map(|own| own.addr());
+    Try::WhoHas { port, sender, target: expectation.address, macs: expectation.macs.clone() }
+}
+
+/// In the host's namespace. What its routes would not carry to the router is handed to it.
+fn from_host(host: Option<&HostExternal>, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
+    let port = match host {
+        Some(host) => Port::by_name(host.outer.as_str())?,
+        None => None,
+    };
+    let prepared = wanted.iter().map(|expectation| {
+        let what = match (expectation.how, expectation.address, host, port) {
+            (How::L3, target, ..) => Try::Echo { target },
+            (How::Forced, IpAddr::V4(target), Some(host), Some(port)) => {
+                Try::Forced { port, next_hop: host.inner_mac, source: host.host_address().addr(), target }
+            }
+            (How::Forced, ..) => return Err("the port to the router is not there".into()),
+            (How::L2, ..) => return Err("the host has no place on the segment".into()),
+        };
+        Ok(Attempt { what, wanted: expectation.expect == Expect::Reach })
+    });
+    run(prepared.collect())
+}
+
+/// From a short-lived port in a guest's position.
+fn from_port(model: &Model, position: &Position, wanted: &[&Expectation]) -> Result<Vec<Seen>, ProbeError> {
+    let network = &model.networks()[&position.network];
+    let outcome = stand::on_bridge(model.lab(), &position.network, network.bridge().name(), |stand| {
+        let port = Port::by_name(stand.link())?.ok_or_else(|| gone(stand.link()))?;
+        let own = take_place(model, position, stand, port)?;
+        let prepared = wanted.iter().map(|expectation| from_position(position, &own, port, expectation));
+        run(prepared.collect())
+    });
+    outcome.map_err(|source| ProbeError::Place { from: format!("a port of {}", network.bridge().name()), source })
+}
+
+fn from_position(position: &Position, own: &[IpNet], port: Port, expectation: &Expectation) -> Result<Attempt, String> {
+    let what = match expectation.how {
+        How::L2 => link_try(port, own, expectation),
+        How::L3 | How::Forced => {
+            let family = |net: &&IpNet| net.addr().is_ipv4() == expectation.address.is_ipv4();
+            // Where an address of the family is missing, the subnet was full.
+            if position.subnets.iter().filter(family).any(|net| !own.iter().any(|own| own.trunc() == *net)) {
+                return Err(format!("{} has no free address to try it from", position.network));
+            }
+            Try::Echo { target: expectation.address }
+        }
+    };
+    Ok(Attempt { what, wanted: expectation.expect == Expect::Reach })
+}
+
+/// Takes a free address of each subnet, and the gateways. Free is what no guest has by the model and nobody answers
+/// for on the segment, asked as before every new address (RFC 5227, in less time).
+fn take_place(model: &Model, position: &Position, stand: &mut Stand, port: Port) -> io::Result<Vec<IpNet>> {
+    let network = &model.networks()[&position.network];
+    let mut candidates: Vec<IpNet> = Vec::new();
+    for subnet in &position.subnets {
+        let free = free_addresses(model, network, *subnet).take(CANDIDATES);
+        candidates.extend(free.filter_map(|address| IpNet::new(address, subnet.prefix_len()).ok()));
+    }
+    let asked: Vec<Attempt> = candidates.iter().map(|net| who_has(port, net.addr(), Vec::new(), false)).collect();
+    let taken = if asked.is_empty() { Vec::new() } else { tries::run_for(&asked, tries::GLANCE)? };
+    let mut own: Vec<IpNet> = Vec::new();
+    for (net, taken) in candidates.into_iter().zip(taken) {
+        if !taken && !own.iter().any(|other| other.trunc() == net.trunc()) {
+            stand.add_address(net)?;
+            own.push(net);
+        }
+    }
+    for gateway in &position.gateways {
+        if own.iter().any(|net| net.contains(gateway)) {
+            stand.add_default(*gateway)?;
+        }
+    }
+    Ok(own)
+}

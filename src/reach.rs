@@ -1,0 +1,354 @@
+//! Who may reach whom, and who must not: derived from the [`Model`] alone. Pure.
+//!
+//! What `verify` compares with. Every guest is taken as a Linux host with its nics, addresses, on-link prefixes and
+//! default routes ([`Model::default_routes`]), the router as one with a port in each of its networks; a packet is
+//! followed from its sender to whoever holds the address, and its reply back ([`path`]). An expectation is `Reach` or
+//! `Deny` only where that leaves no doubt:
+//!
+//! - a reply that leaves by another nic than the request came in by depends on the guest's reverse-path filter, so it
+//!   is `Unknown`; so is an address that Linux would answer for on a nic that does not have it (weak host model);
+//! - what a bridged segment or the world beyond the external interface does is nobody's word in the definition, so
+//!   that is `Unknown` too, except that nothing from there may reach an `isolated` or `nat` network;
+//! - the next hop beyond an external interface with addresses of its own is expected to answer echo requests.
+//!
+//! Cost: the square of the number of addresses, in time and in expectations. A few hundred guests are fine.
+
+mod compare;
+mod junit;
+mod path;
+mod position;
+mod table;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+pub use compare::{Report, Row, Seen, Totals, Verdict};
+pub use position::{Position, free_addresses};
+
+use crate::model::{External, Mode, Model, Network, RouterPort, Vm};
+use crate::names::{Mac, NetName, VmName};
+use path::{End, Trip, World};
+
+/// Somebody who can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
+pub enum Endpoint {
+    /// A guest.
+    Guest(VmName),
+    /// The gateway of a network: the router, or on a bridged network the segment's own.
+    Gateway(NetName),
+    /// The host that runs the lab, where the router's way outside leads through it.
+    Host,
+    /// A machine beyond the external interface.
+    Outside,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Endpoint::Guest(vm) => vm.fmt(f),
+            Endpoint::Gateway(network) => f.pad(&format!("gateway:{network}")),
+            Endpoint::Host => f.pad("host"),
+            Endpoint::Outside => f.pad("outside"),
+        }
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> String {
+        endpoint.to_string()
+    }
+}
+
+/// How it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// On the segment: ARP (RFC 826), or neighbour solicitation for IPv6 (RFC 4861).
+    L2,
+    /// By an ICMP echo request that the sender's own routes carry.
+    L3,
+    /// By an ICMP echo request that is handed to the router whatever the sender's routes say: what a neighbour of
+    /// the router could do by adding a route.
+    Forced,
+}
+
+impl How {
+    /// The word in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            How::L2 => "l2",
+            How::L3 => "l3",
+            How::Forced => "forced",
+        }
+    }
+}
+
+/// What the model says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// It must be reached.
+    Reach,
+    /// It must not be reached.
+    Deny,
+    /// The model does not say.
+    Unknown,
+}
+
+/// One thing to try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Expectation {
+    /// Who tries.
+    pub from: Endpoint,
+    /// Whom.
+    pub to: Endpoint,
+    /// At which address.
+    pub address: IpAddr,
+    /// How.
+    pub how: How,
+    /// The network by which a guest's packet leaves it; `None` for other senders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetName>,
+    /// The MACs of the one who is tried, as far as they are ours: an answer on the segment from any other machine
+    /// (the same address may live on another one) is no answer.
+    #[serde(skip)]
+    pub macs: Vec<Mac>,
+    /// What should come of it.
+    pub expect: Expect,
+    /// Why, in a few words.
+    pub why: &'static str,
+}
+
+/// Addresses that the definition does not hold but the caller knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Addresses of the host that runs the lab.
+    pub host: Vec<IpAddr>,
+    /// Addresses beyond the external interface, of machines that answer echo requests.
+    pub outside: Vec<IpAddr>,
+}
+
+/// Everything to try in a lab, ordered by sender.
+pub fn expectations(model: &Model, known: &Known) -> Vec<Expectation> {
+    let world = World::new(model);
+    let targets = targets(model, known);
+    let mut all = Vec::new();
+    for vm in model.vms().values() {
+        let from = Endpoint::Guest(vm.name().clone());
+        for target in targets.iter().filter(|target| target.endpoint != from) {
+            all.extend(on_segments(model, vm, target));
+            all.extend(by_routes(&world, vm, target));
+        }
+    }
+    from_outside(&world, &targets, &mut all);
+    all
+}
+
+/// An address and whose it is.
+struct Target {
+    endpoint: Endpoint,
+    address: IpAddr,
+    /// The network it is on; `None` beyond the router.
+    network: Option<NetName>,
+    macs: Vec<Mac>,
+}
+
+fn targets(model: &Model, known: &Known) -> Vec<Target> {
+    let mut all = Vec::new();
+    for vm in model.vms().values() {
+        let macs: Vec<Mac> = vm.nics().iter().map(|nic| *nic.mac()).collect();
+        for (_, nic, network) in model.nics(vm) {
+            for address in nic.addresses() {
+                all.push(Target {
+                    endpoint: Endpoint::Guest(vm.name().clone()),
+                    address: address.addr(),
+                    network: Some(network.name().clone()),
+                    macs: macs.clone(),
+                });
+            }
+        }
+    }
+    for network in model.networks().values() {
+        for gateway in network.subnets().iter().filter_map(|subnet| *subnet.gateway()) {
+            all.push(Target {
+                endpoint: Endpoint::Gateway(network.name().clone()),
+                address: gateway,
+                network: Some(network.name().clone()),
+                macs: if network.mode().has_router() { router_macs(model) } else { Vec::new() },
+            });
+        }
+    }
+    let beyond =
+        |endpoint: &Endpoint, address| Target { endpoint: endpoint.clone(), address, network: None, macs: Vec::new() };
+    let mut outside = known.outside.clone();
+    match model.router().as_ref().map(|router| router.external()) {
+        Some(External::Host(host)) => {
+            let transit = IpAddr::V4(host.host_address().addr());
+            let others = known.host.iter().copied().filter(|address| *address != transit);
+            all.extend(std::iter::once(transit).chain(others).map(|address| beyond(&Endpoint::Host, address)));
+        }
+        Some(External::Macvlan(external) | External::Vlan { external, .. }) => {
+            outside.extend(external.gateways.iter().filter(|address| !known.outside.contains(address)));
+        }
+        Some(External::None) | None => {}
+    }
+    all.extend(outside.into_iter().map(|address| beyond(&Endpoint::Outside, address)));
+    all
+}
+
+fn router_macs(model: &Model) -> Vec<Mac> {
+    let ports = model.router().as_ref().map(|router| router.ports());
+    ports.into_iter().flat_map(|ports| ports.values().map(RouterPort::inner_mac)).copied().collect()
+}
+
+/// What a guest finds on the segments it is on. Only what is certain: no `Unknown` here.
+fn on_segments(model: &Model, vm: &Vm, target: &Target) -> Vec<Expectation> {
+    let Some(theirs) = target.network.as_ref().and_then(|name| model.networks().get(name)) else { return Vec::new() };
+    let mut segments: Vec<&Network> = Vec::new();
+    for (_, _, network) in model.nics(vm) {
+        if !segments.iter().any(|other| other.name() == network.name()) {
+            segments.push(network);
+        }
+    }
+    segments
+        .into_iter()
+        .filter_map(|network| on_segment(model, network, theirs, target).map(|verdict| (network, verdict)))
+        .map(|(network, (expect, why))| Expectation {
+            from: Endpoint::Guest(vm.name().clone()),
+            to: target.endpoint.clone(),
+            address: target.address,
+            how: How::L2,
+            network: Some(network.name().clone()),
+            macs: target.macs.clone(),
+            expect,
+            why,
+        })
+        .collect()
+}
+
+fn on_segment(model: &Model, ours: &Network, theirs: &Network, target: &Target) -> Option<(Expect, &'static str)> {
+    if target.macs.is_empty() {
+        // The gateway of a bridged segment is somebody else's machine.
+        return None;
+    }
+    if ours.name() == theirs.name() {
+        return Some((Expect::Reach, "same network"));
+    }
+    let both_bridged = *ours.mode() == Mode::Bridged && *theirs.mode() == Mode::Bridged;
+    let weak_host = match &target.endpoint {
+        // It has a nic here too, and Linux answers for every address it has unless `arp_ignore` says otherwise.
+        Endpoint::Guest(name) => model.vms()[name].nics().iter().any(|nic| nic.network() == ours.name()),
+        // The router answers for an address on its own port only (`arp_ignore` is 1 in it).
+        Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside => false,
+    };
+    (!both_bridged && !weak_host).then_some((Expect::Deny, "different networks"))
+}
+
+/// What a guest reaches by its routes.
+fn by_routes(world: &World<'_>, vm: &Vm, target: &Target) -> Option<Expectation> {
+    let same_family = vm.nics().iter().flat_map(|nic| nic.addresses());
+    if !same_family.clone().any(|address| address.addr().is_ipv4() == target.address.is_ipv4()) {
+        // A guest without an address of that family has nothing to send from.
+        return None;
+    }
+    let trip = world.guest_sends(vm, target.address);
+    let (expect, why) = judge(world, vm, target, &trip);
+    // Without a route a packet leaves by no nic; it is tried from the first that has an address of that family.
+    let nic = trip.nic.unwrap_or_else(|| {
+        let has =
+            |nic: &crate::model::Nic| nic.addresses().iter().any(|a| a.addr().is_ipv4() == target.address.is_ipv4());
+        vm.nics().iter().position(has).unwrap_or(0)
+    });
+    Some(Expectation {
+        from: Endpoint::Guest(vm.name().clone()),
+        to: target.endpoint.clone(),
+        address: target.address,
+        how: How::L3,
+        network: Some(vm.nics()[nic].network().clone()),
+        macs: target.macs.clone(),
+        expect,
+        why,
+    })
+}
+
+fn judge(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>) -> (Expect, &'static str) {
+    match (&trip.end, &target.endpoint) {
+        (End::Guest { vm: other, nic }, Endpoint::Guest(name)) if other.name() == name => {
+            world.reply(vm, trip, other, *nic)
+        }
+        (End::Guest { .. }, _) => (Expect::Unknown, "another guest has this address there"),
+        (End::Router, Endpoint::Gateway(_)) if trip.through_router => (Expect::Reach, "through the router"),
+        (End::Router, Endpoint::Gateway(_)) => (Expect::Reach, "its own gateway"),
+        (End::Router, _) => (Expect::Unknown, "the router has this address"),
+        (End::Outside, endpoint) => beyond(world, vm, target, trip, endpoint),
+        (End::Foreign, _) => foreign(world, target),
+        (End::Lost(why), _) => (Expect::Deny, why),
+        (End::Unclear(why), _) => (Expect::Unknown, why),
+    }
+}
+
+/// The packet left by the external interface.
+fn beyond(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>, endpoint: &Endpoint) -> (Expect, &'static str) {
+    let translated = trip.nic.is_some_and(|nic| *world.network(&vm.nics()[nic]).mode() == Mode::Nat);
+    match endpoint {
+        Endpoint::Guest(_) | Endpoint::Gateway(_) => foreign(world, target),
+        Endpoint::Host => (Expect::Reach, "the host is the router's next hop"),
+        Endpoint::Outside if translated => (Expect::Reach, "through the router, translated"),
+        Endpoint::Outside => (Expect::Unknown, "needs a route back outside"),
+    }
+}
+
+/// The packet went where the definition has no word.
+fn foreign(world: &World<'_>, target: &Target) -> (Expect, &'static str) {
+    let mode = target.network.as_ref().map(|name| *world.model.networks()[name].mode());
+    match (mode, &target.endpoint) {
+        (Some(Mode::Isolated), _) => (Expect::Deny, "isolated"),
+        (Some(Mode::Nat), Endpoint::Guest(_)) => (Expect::Deny, "no way in from outside"),
+        _ => (Expect::Unknown, "depends on machines that are not the lab's"),
+    }
+}
+
+/// What is tried from beyond the external interface, or by the host where that is the router's next hop.
+fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation>) {
+    let external = world.model.router().as_ref().map(|router| router.external());
+    let (from, source) = match external {
+        Some(External::Host(host)) => (Endpoint::Host, Some(IpAddr::V4(host.host_address().addr()))),
+        Some(External::Macvlan(_) | External::Vlan { .. }) => (Endpoint::Outside, None),
+        Some(External::None) | None => return,
+    };
+    for target in targets {
+        if source.is_some_and(|source| source.is_ipv4() != target.address.is_ipv4()) {
+            continue;
+        }
+        let Some(mode) = target.network.as_ref().map(|name| *world.model.networks()[name].mode()) else { continue };
+        let (how, expect, why) = match (&target.endpoint, mode) {
+            (_, Mode::Bridged) | (Endpoint::Gateway(_), Mode::Nat) => continue,
+            (Endpoint::Gateway(_), _) if source.is_some() => (How::L3, Expect::Reach, "the host has a route to it"),
+            (Endpoint::Guest(name), Mode::Routed) => match source {
+                Some(source) => {
+                    let (expect, why) = world.host_asks(&world.model.vms()[name], target.address, source);
+                    (How::L3, expect, why)
+                }
+                None => (How::L3, Expect::Unknown, "needs a route outside"),
+            },
+            (Endpoint::Guest(_), Mode::Nat) => (How::Forced, Expect::Deny, "no way in from outside"),
+            (Endpoint::Guest(_), Mode::Isolated) => (How::Forced, Expect::Deny, "isolated"),
+            (Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside, _) => continue,
+        };
+        all.push(Expectation {
+            from: from.clone(),
+            to: target.endpoint.clone(),
+            address: target.address,
+            how,
+            network: None,
+            macs: target.macs.clone(),
+            expect,
+            why,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

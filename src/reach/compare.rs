@@ -1,0 +1,134 @@
+//! Expected beside seen: the [`Report`] of `verify`. Pure.
+
+use serde::Serialize;
+
+use super::{Expect, Expectation};
+use crate::names::LabName;
+
+/// What came of one try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "seen", rename_all = "lowercase")]
+pub enum Seen {
+    /// It answered.
+    Reached,
+    /// It did not.
+    Silent,
+    /// It could not be tried.
+    Untested {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Expected and seen, compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As expected.
+    Met,
+    /// The model does not say what to expect.
+    Open,
+    /// It could not be tried.
+    Untested,
+    /// Not as expected.
+    Differs,
+}
+
+/// One try with its outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// What was tried, and what should come of it.
+    #[serde(flatten)]
+    pub expectation: Expectation,
+    /// What came of it.
+    #[serde(flatten)]
+    pub seen: Seen,
+    /// The two compared.
+    pub verdict: Verdict,
+}
+
+impl Row {
+    /// Compares.
+    pub fn new(expectation: Expectation, seen: Seen) -> Self {
+        let verdict = match (expectation.expect, &seen) {
+            (_, Seen::Untested { .. }) => Verdict::Untested,
+            (Expect::Unknown, Seen::Reached | Seen::Silent) => Verdict::Open,
+            (Expect::Reach, Seen::Reached) | (Expect::Deny, Seen::Silent) => Verdict::Met,
+            (Expect::Reach, Seen::Silent) | (Expect::Deny, Seen::Reached) => Verdict::Differs,
+        };
+        Self { expectation, seen, verdict }
+    }
+}
+
+impl std::fmt::Display for Row {
+    /// One line for people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Expectation { from, to, address, how, network, macs: _, expect, why } = &self.expectation;
+        write!(f, "{from} -> {to} ({address}, {}", how.word())?;
+        if let Some(network) = network {
+            write!(f, " on {network}")?;
+        }
+        let expected = match expect {
+            Expect::Reach => "expected to reach it",
+            Expect::Deny => "expected not to reach it",
+            Expect::Unknown => "nothing expected",
+        };
+        write!(f, "): {expected} ({why}), ")?;
+        match &self.seen {
+            Seen::Reached => f.write_str("it answered"),
+            Seen::Silent => f.write_str("no answer"),
+            Seen::Untested { reason } => write!(f, "not tried: {reason}"),
+        }
+    }
+}
+
+/// How many tries came out how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// As expected.
+    pub met: usize,
+    /// Not as expected.
+    pub differs: usize,
+    /// Nothing was expected.
+    pub open: usize,
+    /// Could not be tried.
+    pub untested: usize,
+}
+
+/// What `verify` found in a lab. Its JSON is stable: fields may be added, none changes its meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The lab.
+    pub lab: LabName,
+    /// Sums over the rows.
+    pub totals: Totals,
+    /// Every try.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Compares each expectation with what was seen of it; the two lists go in step.
+    pub fn new(lab: &LabName, expectations: Vec<Expectation>, seen: Vec<Seen>) -> Self {
+        let rows: Vec<Row> = expectations.into_iter().zip(seen).map(|(e, s)| Row::new(e, s)).collect();
+        let mut totals = Totals::default();
+        for row in &rows {
+            *match row.verdict {
+                Verdict::Met => &mut totals.met,
+                Verdict::Differs => &mut totals.differs,
+                Verdict::Open => &mut totals.open,
+                Verdict::Untested => &mut totals.untested,
+            } += 1;
+        }
+        Self { lab: lab.clone(), totals, rows }
+    }
+
+    /// Whether nothing differs.
+    pub fn passed(&self) -> bool {
+        self.totals.differs == 0
+    }
+
+    /// The rows that differ.
+    pub fn differences(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.verdict == Verdict::Differs)
+    }
+}

@@ -1,0 +1,210 @@
+//! Where a packet goes: a guest's routes, the router's, and who holds an address on a segment. Pure.
+
+use std::net::IpAddr;
+
+use super::Expect;
+use crate::model::{External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
+
+/// Where a packet ends.
+#[derive(Debug)]
+pub(super) enum End<'a> {
+    /// At a guest, which it enters by this nic.
+    Guest { vm: &'a Vm, nic: usize },
+    /// At the router, which holds the address.
+    Router,
+    /// Beyond the router's external interface.
+    Outside,
+    /// On a bridged segment or beyond its gateway: somebody else's machines.
+    Foreign,
+    /// Nowhere.
+    Lost(&'static str),
+    /// The model does not say.
+    Unclear(&'static str),
+}
+
+/// A packet's way.
+#[derive(Debug)]
+pub(super) struct Trip<'a> {
+    /// The nic it leaves its sender by; `None` when it can't.
+    pub nic: Option<usize>,
+    /// The address it is sent from, as Linux chooses it: the one of that nic that the next hop shares a subnet with.
+    pub source: Option<IpAddr>,
+    /// Whether the lab's router forwards it.
+    pub through_router: bool,
+    /// Where it ends.
+    pub end: End<'a>,
+}
+
+/// A guest's choice for a destination.
+enum Choice {
+    OnLink(usize),
+    Via(usize, IpAddr),
+    None,
+    Tie,
+}
+
+/// The model, with what is asked of it again and again.
+pub(super) struct World<'a> {
+    pub model: &'a Model,
+}
+
+impl<'a> World<'a> {
+    pub fn new(model: &'a Model) -> Self {
+        Self { model }
+    }
+
+    pub fn network(&self, nic: &Nic) -> &'a Network {
+        self.model.network_of(nic)
+    }
+
+    /// Follows a packet from a guest.
+    pub fn guest_sends(&self, vm: &'a Vm, to: IpAddr) -> Trip<'a> {
+        match self.choose(vm, to) {
+            Choice::OnLink(nic) => {
+                let end = self.on_segment(self.network(&vm.nics()[nic]), to);
+                Trip { nic: Some(nic), source: source(vm, nic, to), through_router: false, end }
+            }
+            Choice::Via(nic, gateway) => self.by_gateway(vm, nic, gateway, to),
+            Choice::None => Trip { nic: None, source: None, through_router: false, end: End::Lost("no route to it") },
+            Choice::Tie => {
+                let end = End::Unclear("two nics of the sender share its subnet");
+                Trip { nic: None, source: None, through_router: false, end }
+            }
+        }
+    }
+
+    fn by_gateway(&self, vm: &'a Vm, nic: usize, gateway: IpAddr, to: IpAddr) -> Trip<'a> {
+        let network = self.network(&vm.nics()[nic]);
+        let through_router = network.mode().has_router();
+        let end = if through_router { self.router_forwards(to) } else { End::Foreign };
+        Trip { nic: Some(nic), source: source(vm, nic, gateway), through_router, end }
+    }
+
+    /// Longest matching on-link prefix, else the default route of that family.
+    fn choose(&self, vm: &Vm, to: IpAddr) -> Choice {
+        let mut best: Option<(u8, usize)> = None;
+        let mut tie = false;
+        for (number, nic) in vm.nics().iter().enumerate() {
+            for address in nic.addresses().iter().filter(|address| address.contains(&to)) {
+                let length = address.prefix_len();
+                match best {
+                    Some((longest, other)) if longest == length => tie |= other != number,
+                    Some((longest, _)) if longest > length => {}
+                    _ => (best, tie) = (Some((length, number)), false),
+                }
+            }
+        }
+        if tie {
+            return Choice::Tie;
+        }
+        if let Some((_, nic)) = best {
+            return Choice::OnLink(nic);
+        }
+        let mut defaults = self.model.default_routes(vm).into_iter();
+        match defaults.find(|(_, gateway)| gateway.is_ipv4() == to.is_ipv4()) {
+            Some((nic, gateway)) => Choice::Via(nic, gateway),
+            None => Choice::None,
+        }
+    }
+
+    /// Who answers for an address on a segment.
+    fn on_segment(&self, network: &'a Network, address: IpAddr) -> End<'a> {
+        let mut elsewhere = false;
+        for vm in self.model.vms().values() {
+            let here = |nic: &Nic| nic.network() == network.name();
+            if let Some(nic) = vm.nics().iter().position(|nic| here(nic) && holds(nic, address)) {
+                return End::Guest { vm, nic };
+            }
+            elsewhere |= vm.nics().iter().any(here) && vm.nics().iter().any(|nic| holds(nic, address));
+        }
+        let port = self.router().and_then(|router| router.ports().get(network.name()));
+        if port.is_some_and(|port| port.addresses().iter().any(|own| own.addr() == address)) {
+            return End::Router;
+        }
+        if *network.mode() == Mode::Bridged {
+            return End::Foreign;
+        }
+        if elsewhere {
+            return End::Unclear("a guest here has it on another nic, and may answer for it");
+        }
+        End::Lost("its subnet is on the sender's own network, where nobody has it")
+    }
+
+    /// Follows a packet that the router forwards.
+    fn router_forwards(&self, to: IpAddr) -> End<'a> {
+        let Some(router) = self.router() else { return End::Lost("there is no router") };
+        let ports = || router.ports().iter();
+        if ports().any(|(_, port)| port.addresses().iter().any(|own| own.addr() == to)) {
+            return End::Router;
+        }
+        let connected = ports()
+            .flat_map(|(name, port)| port.addresses().iter().map(move |own| (name, own)))
+            .filter(|(_, own)| own.contains(&to))
+            .max_by_key(|(_, own)| own.prefix_len());
+        if let Some((name, _)) = connected {
+            return self.on_segment(&self.model.networks()[name], to);
+        }
+        match router.external() {
+            External::None => End::Lost("the router has no way outside"),
+            External::Host(host) if to == IpAddr::V4(host.router_address().addr()) => End::Router,
+            External::Host(_) if to.is_ipv4() => End::Outside,
+            External::Host(_) => End::Lost("the router has no way outside for IPv6"),
+            External::Macvlan(own) | External::Vlan { external: own, .. } => beyond(own, to),
+        }
+    }
+
+    /// Whether the answer to a request that entered `vm` by `nic` finds its way back.
+    pub fn reply(&self, asker: &Vm, request: &Trip<'_>, vm: &'a Vm, nic: usize) -> (Expect, &'static str) {
+        let Some(source) = request.source else { return (Expect::Unknown, "the sender's address is not certain") };
+        let back = self.guest_sends(vm, source);
+        if let End::Lost(_) = back.end {
+            return (Expect::Deny, "it has no route back");
+        }
+        let home = matches!(back.end, End::Guest { vm, nic } if vm.name() == asker.name() && Some(nic) == request.nic);
+        if !home || back.nic != Some(nic) || back.through_router != request.through_router {
+            return (Expect::Unknown, "its answer takes another way");
+        }
+        match (request.through_router, request.nic) {
+            (false, _) => (Expect::Reach, "same network and subnet"),
+            (true, _) => (Expect::Reach, "through the router"),
+        }
+    }
+
+    /// Whether the host reaches a guest of a routed network, and hears it.
+    pub fn host_asks(&self, vm: &'a Vm, to: IpAddr, source: IpAddr) -> (Expect, &'static str) {
+        match self.router_forwards(to) {
+            End::Guest { vm: other, nic } if other.name() == vm.name() => {
+                let back = self.guest_sends(vm, source);
+                if back.nic == Some(nic) && matches!(back.end, End::Outside) {
+                    (Expect::Reach, "the host has a route to it")
+                } else {
+                    (Expect::Unknown, "its answer takes another way")
+                }
+            }
+            _ => (Expect::Unknown, "another machine has this address there"),
+        }
+    }
+
+    fn router(&self) -> Option<&'a Router> {
+        self.model.router().as_ref()
+    }
+}
+
+fn beyond<'a>(own: &OwnExternal, to: IpAddr) -> End<'a> {
+    if own.addresses.iter().any(|address| address.addr() == to) {
+        return End::Router;
+    }
+    let connected = own.addresses.iter().any(|address| address.contains(&to));
+    let next_hop = own.gateways.iter().any(|gateway| gateway.is_ipv4() == to.is_ipv4());
+    if connected || next_hop { End::Outside } else { End::Lost("the router has no way outside for it") }
+}
+
+fn holds(nic: &Nic, address: IpAddr) -> bool {
+    nic.addresses().iter().any(|own| own.addr() == address)
+}
+
+/// The address that Linux sends from: that of the nic whose subnet holds the next hop (`inet_select_addr`).
+fn source(vm: &Vm, nic: usize, next_hop: IpAddr) -> Option<IpAddr> {
+    let mut addresses = vm.nics()[nic].addresses().iter();
+    addresses.find(|address| address.contains(&next_hop)).map(|address| address.addr())
+}

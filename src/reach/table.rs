@@ -1,0 +1,107 @@
+//! A [`Report`] as text for a terminal: a matrix where it fits, what differs, and a summary. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{Endpoint, Expect, Report, Row, Seen, Verdict};
+
+/// More columns than this nobody reads, however wide the terminal.
+const MATRIX_MAX: usize = 40;
+
+impl Report {
+    /// The report for a terminal of `width` columns.
+    pub fn text(&self, width: usize) -> String {
+        let mut text = String::new();
+        if let Some(matrix) = self.matrix().filter(|matrix| matrix.lines().all(|line| line.chars().count() <= width)) {
+            text += &matrix;
+            text += "\n✓ reached, · denied, both as expected   ✗ not as expected   ? unknown or not tried\n\n";
+        }
+        if !self.passed() {
+            text += "Not as expected:\n";
+            for row in self.differences() {
+                text += &format!("  {row}\n");
+            }
+            text.push('\n');
+        }
+        for (reason, count) in self.untested() {
+            text += &format!("not tried: {count} ({reason})\n");
+        }
+        let totals = &self.totals;
+        text += &format!(
+            "{}: {} as expected, {} not as expected, {} unknown, {} not tried\n",
+            self.lab, totals.met, totals.differs, totals.open, totals.untested
+        );
+        text
+    }
+
+    fn untested(&self) -> BTreeMap<&str, usize> {
+        let mut reasons = BTreeMap::new();
+        for row in &self.rows {
+            if let Seen::Untested { reason } = &row.seen {
+                *reasons.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+        reasons
+    }
+
+    /// Who tries down, whom across; `None` when there is nothing to show or far too much.
+    fn matrix(&self) -> Option<String> {
+        let mut cells = BTreeMap::<(&Endpoint, &Endpoint), Sign>::new();
+        for row in &self.rows {
+            let cell = cells.entry((&row.expectation.from, &row.expectation.to)).or_default();
+            *cell = Sign::of(row).max(*cell);
+        }
+        let from: BTreeSet<&Endpoint> = cells.keys().map(|(from, _)| *from).collect();
+        let to: BTreeSet<&Endpoint> = cells.keys().map(|(_, to)| *to).collect();
+        if cells.is_empty() || to.len() > MATRIX_MAX {
+            return None;
+        }
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        // The long names break after the colon.
+        let names = to.iter().map(|to| to.to_string().replace(':', ":\n"));
+        table.set_header(std::iter::once("from \\ to".to_owned()).chain(names));
+        for from in from {
+            let signs = to.iter().map(|to| cells.get(&(from, *to)).copied().unwrap_or_default().text().to_owned());
+            table.add_row(std::iter::once(from.to_string()).chain(signs));
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Center);
+        }
+        Some(table.trim_fmt())
+    }
+}
+
+/// One sign for all that was tried between two. The greatest shows: a difference before everything else, then what
+/// was reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Sign {
+    #[default]
+    Nothing,
+    Denied,
+    Unknown,
+    Reached,
+    Differs,
+}
+
+impl Sign {
+    fn of(row: &Row) -> Self {
+        match (row.verdict, row.expectation.expect) {
+            (Verdict::Differs, _) => Self::Differs,
+            (Verdict::Met, Expect::Reach) => Self::Reached,
+            (Verdict::Open | Verdict::Untested, _) => Self::Unknown,
+            (Verdict::Met, Expect::Deny | Expect::Unknown) => Self::Denied,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Denied => "·",
+            Self::Unknown => "?",
+            Self::Reached => "✓",
+            Self::Differs => "✗",
+        }
+    }
+}
