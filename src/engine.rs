@@ -1,6 +1,6 @@
 //! Guests: starting, stopping and reaching them.
 //!
-//! Each start carries out what a [`Guest`] says and decides nothing. A guest of the `netns` engine is made of links,
+//! Each start ([`qemu::launch`]) carries out what a [`Guest`] says and decides nothing. A guest of the `netns` engine is made of links,
 //! addresses and routes like any other part of a lab, so nothing is left to start; commands run in its namespace.
 
 pub mod console;
@@ -24,19 +24,8 @@ pub use error::{BaseProblem, EngineError};
 pub use qemu::Stopped;
 pub use record::{Running, running, running_in};
 
-use crate::kernel::Kernel;
 use crate::names::VmName;
 use crate::state::Guest;
-
-/// Starts a guest and returns when its QEMU answers on its control socket.
-///
-/// To start many at once, [`qemu::launch`] each and then wait for all with [`qemu::Launched::ready`].
-pub async fn start(kernel: &mut Kernel, vm: &VmName, guest: &Guest) -> Result<(), EngineError> {
-    match guest {
-        Guest::Qemu(guest) => qemu::launch(kernel, vm, guest).await?.ready().await,
-        Guest::Netns { .. } => Ok(()),
-    }
-}
 
 /// Stops a guest: the power button, and after `grace` the power cord. One that does not run is no error.
 pub async fn stop(vm: &VmName, guest: &Guest, grace: Duration) -> Result<Stopped, EngineError> {

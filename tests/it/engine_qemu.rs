@@ -12,7 +12,7 @@ use vmnet::model::{Lock, Model, resolve};
 use vmnet::names::VmName;
 use vmnet::paths::Paths;
 use vmnet::render::{self, GuestView};
-use vmnet::state::{Facts, Feature, Guest, QemuGuest, ServiceUser, Tool};
+use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
 
 /// A user that every system has, in place of the one that an administrator would add.
 const USER: &str = "nobody";
@@ -114,7 +114,7 @@ impl Stand {
 
     async fn start(&mut self, vm: &str) -> (VmName, QemuGuest) {
         let (vm, guest) = self.guest(vm);
-        engine::start(&mut self.kernel, &vm, &Guest::Qemu(Box::new(guest.clone()))).await.unwrap();
+        qemu::launch(&mut self.kernel, &vm, &guest).await.unwrap().ready().await.unwrap();
         (vm, guest)
     }
 
@@ -153,7 +153,7 @@ fn a_guest_starts_answers_and_powers_off() {
         assert_eq!(ip(&format!("-6 addr show dev {tap}")), "");
         let running = engine::running(&stand.paths, stand.model.lab()).unwrap();
         assert_eq!((running.len(), &running[0].guest), (1, &guest));
-        let again = engine::start(&mut stand.kernel, &vm, &Guest::Qemu(Box::new(guest.clone()))).await;
+        let again = qemu::launch(&mut stand.kernel, &vm, &guest).await;
         assert!(matches!(again, Err(EngineError::Running { pid, .. }) if pid == running[0].pid), "{again:?}");
         check_process(running[0].pid);
         stand.until_up(&vm).await;
@@ -211,7 +211,7 @@ fn a_qemu_that_fails_leaves_nothing() {
     Stand::run(async |mut stand| {
         let (vm, mut guest) = stand.guest("vm1");
         guest.args.push("-no-such-option".into());
-        let result = engine::start(&mut stand.kernel, &vm, &Guest::Qemu(Box::new(guest.clone()))).await;
+        let result = qemu::launch(&mut stand.kernel, &vm, &guest).await.unwrap().ready().await;
         let Err(EngineError::Died { log, .. }) = result else { panic!("{result:?}") };
         assert!(log.contains("no-such-option"), "{log}");
         assert!(!links().contains(guest.taps[0].0.as_str()));
