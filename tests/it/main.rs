@@ -2,3 +2,4 @@
 
 mod definitions;
 mod engine_qemu;
+mod hooks;
