@@ -220,3 +220,58 @@ fn a_qemu_that_fails_leaves_nothing() {
         assert!(stand.root.exists());
     });
 }
+
+/// A connection to a guest's console, as a program uses it.
+struct Console(std::os::unix::net::UnixStream);
+
+impl Console {
+    fn open(guest: &QemuGuest) -> Self {
+        let stream = std::os::unix::net::UnixStream::connect(guest.run_dir.join("console.sock")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self(stream)
+    }
+
+    fn say(&mut self, line: &str) {
+        std::io::Write::write_all(&mut self.0, format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Reads until `end` appears and gives all that came.
+    fn until(&mut self, end: &str) -> String {
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let length = std::io::Read::read(&mut self.0, &mut buffer).unwrap();
+            assert!(length > 0, "the console closed: {}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&buffer[..length]);
+            let text = String::from_utf8_lossy(&all);
+            if text.contains(end) {
+                return text.into_owned();
+            }
+        }
+    }
+}
+
+/// A guest that writes to a console that nobody reads must go on.
+#[test]
+fn a_console_without_a_reader_does_not_stall_the_guest() {
+    Stand::run(async |mut stand| {
+        let (vm, guest) = stand.start("vm1").await;
+        stand.until_up(&vm).await;
+        let mut console = Console::open(&guest);
+        console.say("echo re\"\"ady");
+        console.until("ready");
+        console.say("sleep 1; yes 0123456789abcde | head -c 10000000; echo written >/tmp/done");
+        drop(console);
+        let begun = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let mut console = Console::open(&guest);
+            console.say("echo; cat /tmp/done; echo as\"\"ked");
+            if console.until("asked").contains("written") {
+                break;
+            }
+        }
+        eprintln!("10 MB in {:?}", begun.elapsed());
+        qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
+    });
+}
