@@ -52,7 +52,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Stop { guests } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), output)),
         Command::Reset { guests, stop } => wait_for(stop::reset(&guests.vms, guests.of.as_deref(), stop, output)),
         Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
-        Command::Console(guest) => wait_for(inside::console(&guest.vm)),
+        Command::Console(guest) => inside::console(&guest.vm),
         Command::Ssh { guest, args } => inside::ssh(&guest.vm, &args),
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),

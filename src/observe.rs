@@ -108,9 +108,9 @@ pub enum ObserveError {
         #[source]
         source: io::Error,
     },
-    /// What is remembered of running guests can't be read.
-    #[error("cannot tell which guests run")]
-    Guests(#[from] Box<EngineError>),
+    /// The records of running guests can't be read.
+    #[error(transparent)]
+    Guests(Box<EngineError>),
 }
 
 /// Looks at the host.

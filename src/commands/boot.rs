@@ -39,7 +39,7 @@ pub(super) async fn run(
     let begun = std::time::Instant::now();
     let (lab, source, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "boot")?;
-    let mut observation = session.look()?;
+    let mut observation = session.look(Some(&source.model))?;
     let running: Vec<&VmName> = vms.iter().filter(|vm| observation.state.guests.contains_key(*vm)).collect();
     if let (Some(vm), false) = (running.first(), names.is_empty()) {
         return Err(Failure::because(format!("vm {vm} runs already; stop it first (vmnet stop {vm})")));
@@ -61,10 +61,13 @@ pub(super) async fn run(
     };
     if let Some(limit) = wait {
         output.say(format_args!("waiting for {} guests", to_start.len()));
-        let waits = to_start.iter().map(|vm| engine::wait(&source.model, vm, &guests[*vm], limit));
-        for (vm, answer) in std::iter::zip(&to_start, futures_util::future::join_all(waits).await) {
-            let after = answer.map_err(|error| Failure::failed(format!("vm {vm} does not answer"), error))?;
-            report.answered.insert(*vm, after.as_secs_f64());
+        let paths = super::session::paths()?;
+        let waits =
+            to_start.iter().map(|vm| engine::wait::until_up(&source.model, &source.model.vms()[*vm], &paths, limit));
+        let timed = waits.map(async |wait| wait.await.map(|()| begun.elapsed().as_secs_f64()));
+        for (vm, answer) in std::iter::zip(&to_start, futures_util::future::join_all(timed).await) {
+            let after = answer.map_err(|error| Failure::failed(format!("vm {vm} is not on the network"), error))?;
+            report.answered.insert(*vm, after);
         }
     }
     report.seconds = begun.elapsed().as_secs_f64();
@@ -95,13 +98,15 @@ fn with_new(
             Engine::Qemu => {
                 images_exist(source, vm)?;
                 let keys = super::keys::read(source, vm)?;
-                let mtus: Vec<u32> = vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
+                let mtus: Vec<u32> =
+                    vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
                 let view = GuestView {
                     model: &source.model,
                     vm,
                     folder: source.folder(),
                     keys: &keys,
-                    instance: session.ledger.instance(name),
+                    instance: engine::instance(&session.paths.guest_state(source.model.lab(), name))
+                        .map_err(|error| Failure::failed(format!("vm {name} can't be started"), error))?,
                     mtus: &mtus,
                 };
                 let guest = qemu::guest(&view, &session.paths, &observation.facts)
@@ -114,7 +119,7 @@ fn with_new(
     Ok(guests)
 }
 
-fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {
+pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {
     let Some(image) = vm.image() else { return Ok(()) };
     for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
         let path = source.folder().join(file);

@@ -26,7 +26,7 @@ struct PlanReport<'a> {
 pub(super) async fn plan(file: &str, check: bool, output: &Output) -> Result<ExitCode, Failure> {
     let source = Source::read(Path::new(file))?;
     let mut session = Session::look_at(source.model.lab())?;
-    let mut observation = session.look()?;
+    let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
     let plan = session.plan(&observation.state, &wanted.state);
@@ -62,7 +62,7 @@ pub(super) async fn run(file: &str, output: &Output) -> Result<ExitCode, Failure
         let path = session.ledger.path.display();
         output.say(format_args!("{WARN}note{WARN:#}: lab {} was created from {path} before", session.lab));
     }
-    let mut observation = session.look()?;
+    let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
     let plan = session.plan(&observation.state, &wanted.state);
@@ -77,8 +77,7 @@ pub(super) async fn run(file: &str, output: &Output) -> Result<ExitCode, Failure
         if source.write_lock()? {
             output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
         }
-        let report =
-            session.carry_out(Some(&source), &observation.state, &wanted.state, &plan, output, true).await?;
+        let report = session.carry_out(Some(&source), &observation.state, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
     }
     let report = CreateReport {
@@ -142,7 +141,9 @@ fn sign(op: &Op) -> char {
         | Op::RemoveTable { .. }
         | Op::RemoveFile { .. }
         | Op::StopGuest { .. } => '-',
-        Op::SetIpv6 { .. } | Op::SetTxChecksum { .. } | Op::ChangeLink { .. } | Op::Set { .. } | Op::Reload { .. } => '~',
+        Op::SetIpv6 { .. } | Op::SetTxChecksum { .. } | Op::ChangeLink { .. } | Op::Set { .. } | Op::Reload { .. } => {
+            '~'
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     let begun = std::time::Instant::now();
     let lab = lookup::lab(argument)?;
     let mut session = Session::change_of(&lab, "destroy")?;
-    let observation = session.look()?;
+    let observation = session.look(None)?;
     let running: Vec<&VmName> = observation
         .state
         .guests
@@ -64,9 +64,8 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         purge(&session.paths, &lab)?;
     }
     ledger::remove(&session.paths, &lab)?;
-    remove_run_folders(&session.paths, &lab);
-    let report =
-        Report { lab: lab.as_str(), changes: plan.len(), seconds: begun.elapsed().as_secs_f64(), kept };
+    remove_run_folder(&session.paths, &lab)?;
+    let report = Report { lab: lab.as_str(), changes: plan.len(), seconds: begun.elapsed().as_secs_f64(), kept };
     output.result(&report, || {
         let mut text = match report.changes {
             0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
@@ -108,9 +107,11 @@ fn refuse_foreign(lab: &LabName, observation: &Observation) -> Result<(), Failur
 }
 
 fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
-    let guests = paths.lab_state(lab).join("guests");
-    let Ok(entries) = std::fs::read_dir(guests) else { return Vec::new() };
-    let mut disks: Vec<PathBuf> = entries
+    let folders = ["guests", "by-hand"].map(|folder| paths.lab_state(lab).join(folder));
+    let mut disks: Vec<PathBuf> = folders
+        .into_iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
         .filter_map(Result::ok)
         .filter_map(|entry| std::fs::read_dir(entry.path()).ok())
         .flatten()
@@ -123,18 +124,23 @@ fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
 }
 
 fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
-    let folder = paths.lab_state(lab).join("guests");
+    for folder in ["guests", "by-hand"] {
+        let folder = paths.lab_state(lab).join(folder);
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::failed(format!("{} can't be removed", folder.display()), error)),
+        }
+    }
+    Ok(())
+}
+
+/// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks.
+fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
+    let folder = paths.lab_run(lab);
     match std::fs::remove_dir_all(&folder) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failure::failed(format!("{} can't be removed", folder.display()), error)),
-    }
-}
-
-/// The lab's folders below the run directory, where they are empty.
-fn remove_run_folders(paths: &Paths, lab: &LabName) {
-    for folder in [paths.hooks(lab), paths.lab_run(lab).join("guests"), paths.lab_run(lab)] {
-        // What is not empty is not ours to empty.
-        let _ = std::fs::remove_dir(folder);
     }
 }

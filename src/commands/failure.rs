@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::apply::{ApplyError, OpError};
 use crate::definition::Problems;
 use crate::desired::Refusal;
+use crate::engine::EngineError;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,14 @@ impl Failure {
         Self::failed("vmnet can't start its event loop", source)
     }
 
+    /// What to do about it, where the room that failed knows.
+    pub(super) fn help(&self) -> Option<String> {
+        let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
+        let source = source.as_ref()?;
+        let engine = source.downcast_ref::<EngineError>();
+        engine.or_else(|| source.downcast_ref::<ApplyError>().and_then(engine_error)).and_then(EngineError::help)
+    }
+
     /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
@@ -80,6 +90,35 @@ impl Failure {
             Self::Refused(_) | Self::Lacks { .. } => 4,
         })
     }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let message = "the guest can't be reached or prepared";
+        if error.is_lack() {
+            return Self::Lacks { message: message.into(), source: Some(error.into()) };
+        }
+        Self::failed(message, error)
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        let message = "the lab was not changed as wanted";
+        if engine_error(&error).is_some_and(EngineError::is_lack) {
+            return Self::Lacks { message: message.into(), source: Some(error.into()) };
+        }
+        Self::failed(message, error)
+    }
+}
+
+/// The engine's part in a plan that failed.
+fn engine_error(error: &ApplyError) -> Option<&EngineError> {
+    let ApplyError::Failed { failures, .. } = error else { return None };
+    failures.iter().find_map(|failure| match &failure.source {
+        OpError::Guest { source, .. } => Some(source.as_ref()),
+        _ => None,
+    })
 }
 
 impl From<crate::ledger::LedgerError> for Failure {

@@ -20,7 +20,8 @@ pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
     if !argument.ends_with(".toml") {
         return argument.parse().map_err(|error| Failure::Usage(format!("{error}; a definition's name ends in .toml")));
     }
-    let path = std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
+    let path =
+        std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
     let paths = paths()?;
     for lab in ledger::labs(&paths)? {
         if ledger::read(&paths, &lab).is_ok_and(|ledger| ledger.is_some_and(|ledger| ledger.path == path)) {
@@ -35,8 +36,11 @@ pub(super) fn applied(lab: &LabName) -> Result<(Ledger, Source), Failure> {
     let paths = paths()?;
     let Some(ledger) = ledger::read(&paths, lab)? else {
         let known: Vec<String> = ledger::labs(&paths)?.iter().map(ToString::to_string).collect();
-        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
-        return Err(Failure::because(format!("lab {lab} is not created on this host ({known}); run vmnet create first")));
+        let known =
+            if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+        return Err(Failure::because(format!(
+            "lab {lab} is not created on this host ({known}); run vmnet create first"
+        )));
     };
     let source = Source::applied(&ledger)?;
     Ok((ledger, source))
@@ -64,7 +68,9 @@ pub(super) fn guest(argument: &str) -> Result<(LabName, VmName), Failure> {
     match found.as_slice() {
         [lab] => Ok((lab.clone(), vm)),
         [] => match here {
-            Some(lab) => Err(Failure::because(format!("no lab on this host has a guest {vm}; lab {lab} of net.toml may not be created yet"))),
+            Some(lab) => Err(Failure::because(format!(
+                "no lab on this host has a guest {vm}; lab {lab} of net.toml may not be created yet"
+            ))),
             None => Err(Failure::because(format!("no lab on this host has a guest {vm}"))),
         },
         labs => {
@@ -91,7 +97,9 @@ pub(super) fn guests(names: &[String], of: Option<&str>) -> Result<(LabName, Sou
         };
         let (found, vm) = guest(&in_lab)?;
         if let Some(other) = lab.replace(found.clone()).filter(|other| *other != found) {
-            return Err(Failure::Usage(format!("these guests are in two labs, {other} and {found}: name those of one")));
+            return Err(Failure::Usage(format!(
+                "these guests are in two labs, {other} and {found}: name those of one"
+            )));
         }
         if !vms.contains(&vm) {
             vms.push(vm);

@@ -82,7 +82,11 @@ impl Output {
             }
             other => {
                 let chain = chain(other);
-                writeln!(stderr, "{BAD}error{BAD:#}: {}", chain.join(": "))
+                let result = writeln!(stderr, "{BAD}error{BAD:#}: {}", chain.join(": "));
+                match other.help() {
+                    Some(help) => result.and_then(|()| writeln!(stderr, "{GOOD}help{GOOD:#}: {help}")),
+                    None => result,
+                }
             }
         };
     }
@@ -106,6 +110,8 @@ fn chain(failure: &Failure) -> Vec<String> {
 struct FailureReport {
     error: String,
     causes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<crate::definition::ProblemReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -137,14 +143,14 @@ impl FailureReport {
             }
             Failure::Usage(_) | Failure::Lacks { .. } | Failure::Failed { .. } => {}
         }
-        Self { error: chain.remove(0), causes, problems, refusals }
+        Self { error: chain.remove(0), causes, help: failure.help(), problems, refusals }
     }
 }
 
 /// A table in the project's style: no frame, one rule under the heading.
 pub(super) fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading.iter().map(|word| word.to_uppercase()));
     table
 }

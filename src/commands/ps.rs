@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, table};
+use super::output::{Output, table};
 use super::session::Session;
 use crate::engine;
 use crate::model::{Engine, Vm};
@@ -42,7 +42,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let lab = lookup::lab(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
-    let observation = session.look()?;
+    let observation = session.look(None)?;
     let processes =
         engine::running(&session.paths, &lab).map_err(|error| Failure::failed("guests can't be listed", error))?;
     let model = &source.model;
@@ -81,7 +81,7 @@ fn text(report: &Report<'_>) -> String {
     }
     let mut rows = table(&["vm", "engine", "state", "pid", "network", "mac", "tap", "bridge", "address"]);
     for vm in &report.vms {
-        let state = if vm.running { format!("{GOOD}running{GOOD:#}") } else { "stopped".to_owned() };
+        let state = if vm.running { "running" } else { "stopped" }.to_owned();
         let pid = vm.pid.map_or("-".into(), |pid| pid.to_string());
         let head = [vm.name.clone(), vm.engine.to_owned(), state, pid];
         for (number, nic) in vm.nics.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +12,13 @@ use super::progress::Progress;
 use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
 use crate::desired::{Desired, Host, desired};
-use crate::engine::Guests;
 use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
-use crate::model::Model;
-use crate::names::{LabName, VmName};
-use crate::observe::{Observation, Scope};
-use crate::paths::Paths;
+use crate::model::{External, Model};
+use crate::names::{IfName, LabName, VmName};
+use crate::observe::{self, Observation, ObserveError, Scope};
+use crate::paths::{self, Paths};
 use crate::plan::{Found, Op, Phase, Plan, diff};
-use crate::rule;
-use crate::state::{Guest, HostState, Ns, SettingKey};
+use crate::state::{FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +42,7 @@ pub(super) struct Session {
     pub(super) ledger: Ledger,
     /// Whether there was a ledger on disk.
     pub(super) is_known: bool,
-    pub(super) host: KernelHost<Guests>,
+    pub(super) host: KernelHost,
     _lock: Option<ChangeLock>,
 }
 
@@ -56,13 +54,13 @@ impl Session {
 
     /// Opens a lab for changing: waits for the lock.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
-        let paths = paths()?;
+        let paths = self::paths()?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
         Self::open(lab, Some(lock))
     }
 
     fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
-        let paths = paths()?;
+        let paths = self::paths()?;
         let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
         let read = ledger::read(&paths, lab)?;
         let is_known = read.is_some();
@@ -73,20 +71,20 @@ impl Session {
             ledger.found.clear();
             ledger.tables.clear();
         }
-        let scope = Scope {
-            lab: lab.clone(),
-            group: rule::link_group(lab),
-            paths: paths.clone(),
-            settings: ledger.found.keys().cloned().collect(),
-            tables: ledger.tables.clone(),
-        };
-        let host = KernelHost::new(scope, Guests::new(&paths, lab));
+        let mut scope = Scope::new(lab, paths.clone());
+        scope.settings = ledger.found.keys().cloned().collect();
+        scope.tables = ledger.tables.clone();
+        scope.drop_ins = drop_ins(lab);
+        let host = KernelHost::new(scope);
         Ok(Self { paths, lab: lab.clone(), ledger, is_known, host, _lock: lock })
     }
 
-    /// What is there now.
-    pub(super) fn look(&mut self) -> Result<Observation, Failure> {
-        self.host.look().map_err(|error| Failure::failed("this host can't be observed", error))
+    /// What is there now. With a model, what stands in that lab's way is looked for too.
+    pub(super) fn look(&mut self, model: Option<&Model>) -> Result<Observation, Failure> {
+        if let Some(model) = model {
+            self.host.scope.forwards = forwards(model);
+        }
+        self.host.look().map_err(unobservable)
     }
 
     /// What shall be, with these guests running; the settings that it names are read into `observation` too.
@@ -96,11 +94,12 @@ impl Session {
         observation: &mut Observation,
         guests: &BTreeMap<VmName, Guest>,
     ) -> Result<Desired, Failure> {
-        let host = Host { facts: &observation.facts, paths: &self.paths, found: &self.ledger.found, guests };
+        let facts = &mut observation.facts;
+        facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
+        let host = Host { facts, paths: &self.paths, found: &self.ledger.found, guests };
         let wanted = desired(model, &host).map_err(Failure::Refused)?;
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
-        let settings = self.host.settings().map_err(|error| Failure::failed("this host can't be observed", error))?;
-        observation.state.settings = settings;
+        observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
         Ok(wanted)
     }
 
@@ -152,7 +151,7 @@ impl Session {
                 if error.is_as_before() {
                     self.forget(old, journal)?;
                 }
-                Err(Failure::failed(format!("lab {} was not changed as wanted", self.lab), error))
+                Err(error.into())
             }
         }
     }
@@ -166,6 +165,39 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn unobservable(error: ObserveError) -> Failure {
+    Failure::failed("this host can't be observed", error)
+}
+
+/// The files outside of our own folders that a plan may write.
+fn drop_ins(lab: &LabName) -> BTreeSet<PathBuf> {
+    [paths::network_manager_drop_in(lab), paths::networkd_drop_in(lab)].into()
+}
+
+/// The devices whose traffic the host's own forward chains must let pass.
+fn forwards(model: &Model) -> BTreeSet<IfName> {
+    let router = model.router().as_ref();
+    router
+        .and_then(|router| match router.external() {
+            External::Host(host) => Some(host.outer.clone()),
+            External::None | External::Macvlan(_) | External::Vlan { .. } => None,
+        })
+        .into_iter()
+        .collect()
+}
+
+/// Whether the devices with a default route forward, which `via = "host"` needs.
+fn forwarding_of_default_devices(routes: &[FoundRoute]) -> Result<BTreeMap<String, String>, Failure> {
+    let devices = routes.iter().filter(|route| route.to.prefix_len() == 0).filter_map(|route| route.dev.as_ref());
+    let keys = devices.map(|device| SettingKey::sysctl(&Ns::Host, format!("ipv4/conf/{device}/forwarding"))).collect();
+    let found = observe::settings(&keys).map_err(unobservable)?;
+    let by_path = |(key, value)| match key {
+        SettingKey::Sysctl { key, .. } => Some((key, value)),
+        SettingKey::DeviceState { .. } => None,
+    };
+    Ok(found.into_iter().filter_map(by_path).collect())
 }
 
 /// What settings of the host were before this plan changes them for the first time. Those of our own links and
@@ -190,7 +222,8 @@ fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
 /// Sets the flag at SIGINT or SIGTERM. A change that must finish (`destroy`) only says that it goes on.
 async fn cancel_on_signal(cancel: Arc<AtomicBool>, interruptible: bool) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return;
     };
     loop {

@@ -32,7 +32,8 @@ impl Source {
     /// Reads `net.toml` and the `net.lock` beside it.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let text = read_text(path)?;
-        let path = std::path::absolute(path).map_err(|error| Failure::failed("the working directory is gone", error))?;
+        let path =
+            std::path::absolute(path).map_err(|error| Failure::failed("the working directory is gone", error))?;
         let lock_path = path.with_extension("lock");
         let old_lock = match lock_path.exists() {
             true => {
@@ -46,7 +47,8 @@ impl Source {
 
     /// The definition and lock file that a ledger holds.
     pub(super) fn applied(ledger: &ledger::Ledger) -> Result<Self, Failure> {
-        let damaged = |error| Failure::failed(format!("the ledger of lab {} holds a damaged lock file", ledger.lab), error);
+        let damaged =
+            |error| Failure::failed(format!("the ledger of lab {} holds a damaged lock file", ledger.lab), error);
         let lock = if ledger.lock.is_empty() { Lock::default() } else { Lock::parse(&ledger.lock).map_err(damaged)? };
         Self::resolve(ledger.path.clone(), ledger.definition.clone(), lock)
     }
@@ -86,11 +88,13 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     let place = path.display();
     let usage = |problem: String| Failure::Usage(format!("{place}: {problem}"));
     // Without O_NONBLOCK opening a FIFO waits for a writer.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
-        match error.kind() {
-            std::io::ErrorKind::NotFound => usage("there is no such file; name a definition (….toml) or an applied lab".into()),
-            _ => usage(format!("can't be opened: {error}")),
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| match error
+        .kind()
+    {
+        std::io::ErrorKind::NotFound => {
+            usage("there is no such file; name a definition (….toml) or an applied lab".into())
         }
+        _ => usage(format!("can't be opened: {error}")),
     })?;
     let metadata = file.metadata().map_err(|error| usage(format!("can't be read: {error}")))?;
     if !metadata.is_file() {
@@ -102,7 +106,8 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| usage(format!("can't be read: {error}")))?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         usage(format!("line {line} is not UTF-8"))
     })
 }

@@ -62,7 +62,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let lab = lookup::lab(argument)?;
     let (ledger, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
-    let mut observation = session.look()?;
+    let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
     let plan = session.plan(&observation.state, &wanted.state);
@@ -74,10 +74,10 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         unfinished: ledger.progress == Progress::Changing,
         file_changed: now.is_some_and(|text| text != ledger.definition),
         networks: model.networks().values().map(|network| describe(network, &observation)).collect(),
-        router: model.router().as_ref().map(|router| RouterReport {
-            namespace: router.namespace().to_string(),
-            via: via(router.external()),
-        }),
+        router: model
+            .router()
+            .as_ref()
+            .map(|router| RouterReport { namespace: router.namespace().to_string(), via: via(router.external()) }),
         guests: guests.keys().map(ToString::to_string).collect(),
         drift: &plan.waves,
         foreign: foreign_ports(model, &observation),

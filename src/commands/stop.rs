@@ -9,7 +9,7 @@ use super::lookup;
 use super::output::{GOOD, Output};
 use super::session::Session;
 use super::source::Source;
-use crate::ledger;
+use crate::engine;
 use crate::names::VmName;
 
 #[derive(Serialize)]
@@ -39,7 +39,7 @@ async fn stop<'v>(
     vms: &'v [VmName],
     output: &Output,
 ) -> Result<Vec<&'v VmName>, Failure> {
-    let mut observation = session.look()?;
+    let mut observation = session.look(Some(&source.model))?;
     let mut guests = observation.state.guests.clone();
     let stopped: Vec<&VmName> = vms.iter().filter(|vm| guests.remove(*vm).is_some()).collect();
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
@@ -60,27 +60,21 @@ pub(super) async fn reset(
     let begun = std::time::Instant::now();
     let (lab, source, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "reset")?;
-    let observation = session.look()?;
+    let observation = session.look(Some(&source.model))?;
     if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
-        return Err(Failure::because(format!("vm {vm} runs; stop it first (vmnet stop {vm}), or say vmnet reset --stop")));
+        return Err(Failure::because(format!(
+            "vm {vm} runs; stop it first (vmnet stop {vm}), or say vmnet reset --stop"
+        )));
     }
     stop(&mut session, &source, &vms, output).await?;
     for vm in &vms {
-        // The number first: a disk of an old number is never used again, whether or not it can be removed.
-        let old = session.ledger.instance(vm);
-        session.ledger.instances.insert(vm.clone(), old + 1);
-    }
-    ledger::write(&session.paths, &session.ledger)?;
-    for vm in &vms {
         let folder = session.paths.guest_state(&lab, vm);
-        match std::fs::remove_dir_all(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::failed(format!("{} can't be removed", folder.display()), error)),
-        }
+        engine::reset(&folder)?;
     }
     let report = Report { lab: lab.as_str(), vms: vms.iter().collect(), seconds: begun.elapsed().as_secs_f64() };
-    output.result(&report, || format!("{GOOD}reset{GOOD:#}: {} begin with fresh disks at the next boot\n", list(&report.vms)))?;
+    output.result(&report, || {
+        format!("{GOOD}reset{GOOD:#}: {} begin with fresh disks at the next boot\n", list(&report.vms))
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

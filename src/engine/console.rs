@@ -57,12 +57,7 @@ enum End {
     Silent,
 }
 
-fn copy(
-    socket: &mut UnixStream,
-    interactive: bool,
-    signals: BorrowedFd<'_>,
-    silence: Duration,
-) -> io::Result<End> {
+fn copy(socket: &mut UnixStream, interactive: bool, signals: BorrowedFd<'_>, silence: Duration) -> io::Result<End> {
     let (stdin, mut stdout) = (io::stdin(), io::stdout());
     let mut input_open = true;
     let mut last = Instant::now();

@@ -138,7 +138,8 @@ async fn host_key(vm: &VmName, folder: &Folder) -> Result<HostKey, EngineError> 
         folder.rename(new, HOST_KEY)?;
     }
     let read = |name| {
-        let missing = || EngineError::File { action: "read", path: folder.join(name), source: io::ErrorKind::NotFound.into() };
+        let missing =
+            || EngineError::File { action: "read", path: folder.join(name), source: io::ErrorKind::NotFound.into() };
         folder.read(name)?.ok_or_else(missing)
     };
     Ok(HostKey { private: read(HOST_KEY)?, public: read(HOST_KEY_PUBLIC)? })

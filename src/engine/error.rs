@@ -214,7 +214,9 @@ impl EngineError {
             EngineError::KvmAccess { .. } => {
                 "run: chgrp kvm /dev/kvm && chmod 660 /dev/kvm, or write accel = \"tcg\" for slow emulation".into()
             }
-            EngineError::Image { .. } => "correct the path in [image.*] of the definition, or put the file there".into(),
+            EngineError::Image { .. } => {
+                "correct the path in [image.*] of the definition, or put the file there".into()
+            }
             EngineError::ImageAccess { path, .. } => format!("run: chmod a+r {}", path.display()),
             EngineError::Base { problem, .. } => problem.help().into(),
             EngineError::Folder { path, .. } => format!("look at {} and move it away", path.display()),
@@ -244,9 +246,7 @@ impl BaseProblem {
         match self {
             BaseProblem::NotQcow2 => "write format = \"raw\" in [image.*] if it is one",
             BaseProblem::IsQcow2 => "write format = \"qcow2\" in [image.*]",
-            BaseProblem::Backing | BaseProblem::DataFile => {
-                "make one file of it: qemu-img convert -O qcow2 OLD NEW"
-            }
+            BaseProblem::Backing | BaseProblem::DataFile => "make one file of it: qemu-img convert -O qcow2 OLD NEW",
             BaseProblem::Larger { .. } => "write a larger disk = in the definition, or leave it out",
         }
     }

@@ -183,12 +183,7 @@ pub async fn stop(vm: &VmName, guest: &QemuGuest, grace: Duration) -> Result<Sto
     Ok(stopped)
 }
 
-async fn shut_down(
-    vm: &VmName,
-    guest: &QemuGuest,
-    process: &Process,
-    grace: Duration,
-) -> Result<Stopped, EngineError> {
+async fn shut_down(vm: &VmName, guest: &QemuGuest, process: &Process, grace: Duration) -> Result<Stopped, EngineError> {
     if let Some(run) = Folder::open(&guest.run_dir)?
         && let Ok(mut qmp) = Qmp::connect(&run).await
     {
@@ -277,12 +272,7 @@ impl Handed {
     }
 }
 
-fn open_files(
-    vm: &VmName,
-    guest: &QemuGuest,
-    owner: Owner,
-    kvm_group: Option<u32>,
-) -> Result<Vec<File>, EngineError> {
+fn open_files(vm: &VmName, guest: &QemuGuest, owner: Owner, kvm_group: Option<u32>) -> Result<Vec<File>, EngineError> {
     let mut files = Vec::new();
     for (number, path) in guest.files.iter().enumerate() {
         let fail = |source| EngineError::Image { vm: vm.clone(), path: path.clone(), source };

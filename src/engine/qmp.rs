@@ -131,7 +131,8 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn refusals_and_nonsense_are_told_apart() {
         let refused =
-            spoken(&[r#"{"QMP": {}}"#, r#"{"return": {}}"#, r#"{"error": {"class": "X", "desc": "no"}}"#], "stop").await;
+            spoken(&[r#"{"QMP": {}}"#, r#"{"return": {}}"#, r#"{"error": {"class": "X", "desc": "no"}}"#], "stop")
+                .await;
         assert!(matches!(refused, Err(QmpError::Refused { command: "stop", .. })), "{refused:?}");
         let nonsense = spoken(&["HTTP/1.1 400"], "stop").await;
         assert!(matches!(nonsense, Err(QmpError::Nonsense(_))), "{nonsense:?}");

@@ -18,7 +18,7 @@ pub fn read(scope: &Scope, census: &Census) -> Result<BTreeMap<VmName, Guest>, O
             guests.insert(vm, Guest::Netns { ns: ns.clone() });
         }
     }
-    let running = engine::running(&scope.paths, &scope.lab).map_err(Box::new)?;
-    guests.extend(running.into_iter().map(|record| (record.vm, Guest::Qemu(Box::new(record.guest)))));
+    let running = engine::running(&scope.paths, &scope.lab).map_err(|source| ObserveError::Guests(Box::new(source)))?;
+    guests.extend(running.into_iter().map(|running| (running.vm, Guest::Qemu(Box::new(running.guest)))));
     Ok(guests)
 }
