@@ -1,10 +1,9 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
-//!
-//! Those that need the kernel run in network and mount namespaces of their own (see [`private`]), never in the
-//! machine's; without root they say so and pass, except in CI.
 
 mod definitions;
+mod engine_qemu;
 mod fake;
+mod hooks;
 mod kernel_apply;
 mod kernel_observe;
 mod plan_apply;
