@@ -1,0 +1,5 @@
+# The host's NIC is one end of a pair; its other end is a machine outside, in a namespace of its own.
+ip netns add outside
+ip link add nic0 type veth peer name wire0 netns outside
+ip -n outside link set lo up
+ip -n outside link set wire0 up
