@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 pub use error::{ApplyError, Failure, OpError, Restored};
-pub use host::{Engines, KernelHost};
+pub use host::KernelHost;
 
 use crate::observe::ObserveError;
 use crate::plan::{Found, Op, Phase, Plan, diff};

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 pub use toml::Spanned as At;
 
-pub use problem::{Problem, Problems};
+pub use problem::{Problem, ProblemReport, Problems};
 pub use value::{Bytes, ExternalKind, Text};
 
 use crate::model::{Accel, Engine, ImageFormat, Mode, NicModel};

@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod nftables;
+pub mod stand;
 pub mod sysctl;
 pub mod tap;
 mod wire;

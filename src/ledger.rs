@@ -16,7 +16,8 @@ pub use journal::FileJournal;
 pub use lock::{ChangeLock, LockError};
 pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};
 
-use crate::names::{LabName, VmName};
+use crate::names::LabName;
+use crate::observe::Recorded;
 use crate::plan::Found;
 use crate::state::{SettingKey, TableId};
 
@@ -47,8 +48,6 @@ pub struct Ledger {
     /// The nftables tables as the kernel listed them right after they were applied.
     #[serde(with = "tables")]
     pub tables: BTreeMap<TableId, Recorded>,
-    /// The number of each guest's disk, counted from 1 and new after each `reset`.
-    pub instances: BTreeMap<VmName, u32>,
 }
 
 /// How far a change came.
@@ -59,18 +58,6 @@ pub enum Progress {
     Changing,
     /// Applied and read back.
     Applied,
-}
-
-/// A table as it was when it was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recorded {
-    /// What was applied.
-    pub body: String,
-    /// SHA-256 of the kernel's stateless listing (`nft -s list table`), in hexadecimal: the only form in which two
-    /// tables can be compared, since the kernel sorts and merges.
-    pub listing: String,
-    /// The namespace's ruleset generation then: where it is the same, nothing has changed and nothing is listed.
-    pub generation: Option<u32>,
 }
 
 impl Ledger {
@@ -86,13 +73,7 @@ impl Ledger {
             lock: String::new(),
             found: Found::new(),
             tables: BTreeMap::new(),
-            instances: BTreeMap::new(),
         }
-    }
-
-    /// The number of a guest's disk.
-    pub fn instance(&self, vm: &VmName) -> u32 {
-        self.instances.get(vm).copied().unwrap_or(1)
     }
 }
 

@@ -12,6 +12,16 @@ pub const NETWORK_MANAGER_DROP_INS: &str = "/run/NetworkManager/conf.d";
 /// Where systemd-networkd reads network files that don't outlast a boot (systemd.network(5)).
 pub const NETWORKD_DROP_INS: &str = "/run/systemd/network";
 
+/// A lab's drop-in for NetworkManager.
+pub fn network_manager_drop_in(lab: &LabName) -> PathBuf {
+    Path::new(NETWORK_MANAGER_DROP_INS).join(format!("90-vmnet-{lab}.conf"))
+}
+
+/// A lab's drop-in for systemd-networkd.
+pub fn networkd_drop_in(lab: &LabName) -> PathBuf {
+    Path::new(NETWORKD_DROP_INS).join(format!("05-vmnet-{lab}.network"))
+}
+
 /// The two roots, `VMNET_STATE_DIR` and `VMNET_RUN_DIR`, and everything below them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
@@ -51,6 +61,11 @@ impl Paths {
     /// A guest's sockets and pid, 0700 and its user's.
     pub fn guest_run(&self, lab: &LabName, vm: &VmName) -> PathBuf {
         self.lab_run(lab).join("guests").join(vm.as_str())
+    }
+
+    /// The disk and seed of a guest that somebody else starts, 0700 and that user's.
+    pub fn by_hand(&self, lab: &LabName, vm: &VmName, uid: u32) -> PathBuf {
+        self.lab_state(lab).join("by-hand").join(format!("{vm}.{uid}"))
     }
 
     /// A lab's hooks, 0755: QEMU's user runs them.

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::engine::EngineError;
 use crate::kernel::KernelError;
 use crate::kernel::nft::NftError;
 use crate::observe::ObserveError;
-use crate::plan::{Op, Phase, Plan};
+use crate::plan::{Op, Phase, Plan, Service};
 use crate::state::Ns;
 
 /// Why an operation did not work.
@@ -59,6 +60,15 @@ pub enum OpError {
     /// The host has given no answer.
     #[error("the host has not run it")]
     Unanswered,
+    /// A network manager did not read its drop-ins.
+    #[error("cannot tell {service} to read its configuration again")]
+    Reload {
+        /// Which.
+        service: Service,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A guest did not start or stop.
     #[error("cannot {action} guest {vm}")]
     Guest {
@@ -68,7 +78,7 @@ pub enum OpError {
         vm: crate::names::VmName,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<EngineError>,
     },
 }
 
@@ -178,5 +188,17 @@ struct Lines<'a>(&'a Plan);
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.ops().try_for_each(|op| write!(f, "\n  {op}"))
+    }
+}
+
+impl ApplyError {
+    /// Whether the host is as it was before, without exception.
+    pub fn is_as_before(&self) -> bool {
+        match self {
+            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Journal { restored, .. } => {
+                matches!(restored, Restored::Completely)
+            }
+            Self::Observe { .. } | Self::Differs { .. } => false,
+        }
     }
 }

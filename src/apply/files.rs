@@ -4,8 +4,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use crate::plan::Service;
 use crate::state::File;
+
+/// Where programs are looked for, whatever the caller's environment says.
+const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The name beside `path` under which a file is written before it takes its place. Always the same, so that what a
 /// crash leaves is found by the next run.
@@ -118,4 +123,21 @@ mod tests {
         assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
         assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
     }
+}
+
+/// Tells a network manager to read its drop-ins again; one that does not run has nothing to read.
+///
+/// # Errors
+/// When its program is not there or fails.
+pub fn reload(service: Service) -> io::Result<()> {
+    let (program, args): (&str, &[&str]) = match service {
+        Service::NetworkManager => ("nmcli", &["general", "reload", "conf"]),
+        Service::Networkd => ("networkctl", &["reload"]),
+    };
+    let output = Command::new(program).args(args).env_clear().env("PATH", SEARCH_PATH).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{program} {}: {}", output.status, said.trim().escape_debug())))
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::{Host, OpError, files};
+use crate::engine::{self, EngineError};
 use crate::kernel::nft::{self, Nft};
 use crate::kernel::{Kernel, KernelError, Request, netns, sysctl};
 use crate::names::{IfName, VmName};
@@ -14,30 +16,13 @@ use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
 use crate::plan::{LinkChange, Op};
 use crate::state::{Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
 
-/// Starts and stops guests. The seam to the engines, which need the kernel in turn.
-pub trait Engines {
-    /// Starts a guest.
-    fn start(
-        &mut self,
-        kernel: &mut Kernel,
-        vm: &VmName,
-        guest: &Guest,
-    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>>;
-
-    /// Stops a guest; one that does not run is stopped.
-    fn stop(
-        &mut self,
-        kernel: &mut Kernel,
-        vm: &VmName,
-        guest: &Guest,
-    ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>>;
-}
+/// How long a guest may take to shut down by itself; the time that libvirt-guests gives, too.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// This machine, as the host of one lab.
 #[derive(Debug)]
-pub struct KernelHost<E> {
+pub struct KernelHost {
     kernel: Kernel,
-    engines: E,
     /// What is looked at. Tables that are written are recorded here.
     pub scope: Scope,
     nft: Option<Nft>,
@@ -45,11 +30,11 @@ pub struct KernelHost<E> {
 
 type Answers = Vec<Option<Result<(), OpError>>>;
 
-impl<E> KernelHost<E> {
+impl KernelHost {
     /// A host with the lab and the paths of `scope`.
-    pub fn new(scope: Scope, engines: E) -> Self {
+    pub fn new(scope: Scope) -> Self {
         let nft = observe::find_tool(Tool::Nft).map(|program| Nft::new(&program));
-        Self { kernel: Kernel::new(), engines, scope, nft }
+        Self { kernel: Kernel::new(), scope, nft }
     }
 
     /// The connections to the kernel, for what is no operation of a plan.
@@ -100,6 +85,7 @@ impl<E> KernelHost<E> {
             | Op::RemoveTable { .. }
             | Op::WriteFile { .. }
             | Op::RemoveFile { .. }
+            | Op::Reload { .. }
             | Op::StartGuest { .. }
             | Op::StopGuest { .. } => return None,
         })
@@ -194,12 +180,34 @@ impl<E> KernelHost<E> {
         }
     }
 
+    /// Guests start and stop side by side: each takes seconds, most of them waiting.
+    async fn guests(&mut self, ops: &[Op], answers: &mut Answers) {
+        let (mut starting, mut stopping) = (Vec::new(), Vec::new());
+        for (index, op) in ops.iter().enumerate() {
+            match op {
+                Op::StartGuest { vm, guest } => {
+                    if let Guest::Qemu(guest) = guest.as_ref() {
+                        match engine::qemu::launch(&mut self.kernel, vm, guest).await {
+                            Ok(launched) => starting.push(async move { (index, "start", vm, launched.ready().await) }),
+                            Err(error) => answers[index] = Some(Err(guest_failed("start", vm, error))),
+                        }
+                    }
+                }
+                Op::StopGuest { vm, guest } => stopping.push(async move {
+                    let stopped = engine::stop(vm, guest, STOP_LIMIT).await;
+                    (index, "stop", vm, stopped.map(|_| ()))
+                }),
+                _ => {}
+            }
+        }
+        let done = join_all(starting).await.into_iter().chain(join_all(stopping).await);
+        for (index, action, vm, result) in done {
+            answers[index] = Some(result.map_err(|error| guest_failed(action, vm, error)));
+        }
+    }
+
     /// What is neither a request nor a batch.
-    async fn single(&mut self, op: &Op) -> Result<(), OpError>
-    where
-        E: Engines,
-    {
-        let failed = |action, vm: &VmName, source| OpError::Guest { action, vm: vm.clone(), source };
+    async fn single(&mut self, op: &Op) -> Result<(), OpError> {
         match op {
             Op::AddNamespace { ns, mark } => {
                 self.kernel.leave(ns).await;
@@ -217,11 +225,8 @@ impl<E> KernelHost<E> {
                 path: path.clone(),
                 source,
             }),
-            Op::StartGuest { vm, guest } => {
-                self.engines.start(&mut self.kernel, vm, guest).await.map_err(|source| failed("start", vm, source))
-            }
-            Op::StopGuest { vm, guest } => {
-                self.engines.stop(&mut self.kernel, vm, guest).await.map_err(|source| failed("stop", vm, source))
+            Op::Reload { service } => {
+                files::reload(*service).map_err(|source| OpError::Reload { service: *service, source })
             }
             Op::Set { key, value, was: _ } => Err(OpError::Value { key: key.to_string(), value: value.clone() }),
             Op::AddLink { .. }
@@ -235,7 +240,9 @@ impl<E> KernelHost<E> {
             | Op::AddRoute(_)
             | Op::RemoveRoute(_)
             | Op::ReplaceTable { .. }
-            | Op::RemoveTable { .. } => Err(OpError::Unanswered),
+            | Op::RemoveTable { .. }
+            | Op::StartGuest { .. }
+            | Op::StopGuest { .. } => Err(OpError::Unanswered),
         }
     }
 
@@ -254,12 +261,13 @@ impl<E> KernelHost<E> {
     }
 }
 
-impl<E: Engines> Host for KernelHost<E> {
+impl Host for KernelHost {
     async fn run(&mut self, ops: &[Op]) -> Vec<Result<(), OpError>> {
         let mut answers: Answers = ops.iter().map(|_| None).collect();
         self.requests(ops, &mut answers).await;
         self.settings(ops, &mut answers);
         self.tables(ops, &mut answers);
+        self.guests(ops, &mut answers).await;
         let mut all = Vec::with_capacity(ops.len());
         for (op, answer) in ops.iter().zip(answers) {
             all.push(match answer {
@@ -273,6 +281,10 @@ impl<E: Engines> Host for KernelHost<E> {
     async fn observe(&mut self) -> Result<HostState, ObserveError> {
         self.look().map(|observation| observation.state)
     }
+}
+
+fn guest_failed(action: &'static str, vm: &VmName, source: EngineError) -> OpError {
+    OpError::Guest { action, vm: vm.clone(), source: Box::new(source) }
 }
 
 /// Whether the operation's goal is that something is not there.

@@ -1,10 +1,9 @@
 //! Files: the hooks of each network, and drop-ins that keep network managers off our devices. Pure.
 
-use std::path::PathBuf;
-
 use super::Refusal;
 use super::context::Context;
 use crate::mark::Mark;
+use crate::paths::{network_manager_drop_in, networkd_drop_in};
 use crate::render::hooks;
 use crate::state::{File, Ns, Tool};
 
@@ -42,19 +41,11 @@ fn drop_ins(context: &mut Context<'_>) {
     if facts.network_manager {
         let list: Vec<String> = names.iter().map(|name| format!("interface-name:={name}")).collect();
         let content = format!("# {mark}\n[keyfile]\nunmanaged-devices+={}\n", list.join(";"));
-        context.state.files.insert(network_manager_file(context), File { mode: 0o644, content });
+        context.state.files.insert(network_manager_drop_in(context.lab()), File { mode: 0o644, content });
     }
     if facts.networkd {
         let list: Vec<&str> = names.iter().map(String::as_str).collect();
         let content = format!("# {mark}\n[Match]\nName={}\n\n[Link]\nUnmanaged=yes\n", list.join(" "));
-        context.state.files.insert(networkd_file(context), File { mode: 0o644, content });
+        context.state.files.insert(networkd_drop_in(context.lab()), File { mode: 0o644, content });
     }
-}
-
-fn network_manager_file(context: &Context<'_>) -> PathBuf {
-    PathBuf::from(crate::paths::NETWORK_MANAGER_DROP_INS).join(format!("90-vmnet-{}.conf", context.lab()))
-}
-
-fn networkd_file(context: &Context<'_>) -> PathBuf {
-    PathBuf::from(crate::paths::NETWORKD_DROP_INS).join(format!("05-vmnet-{}.network", context.lab()))
 }

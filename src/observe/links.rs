@@ -183,8 +183,9 @@ fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
             Some(dev) => {
                 sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev });
             }
-            None if *ns == Ns::Host => {
-                let dev = dev.map(|dev| dev.map_or_else(|name| name, |name| name.to_string()));
+            // What leads out of our own links (the kernel's route to the transit network) goes with them.
+            None if *ns == Ns::Host && !matches!(dev, Some(Ok(_))) => {
+                let dev = dev.and_then(Result::err);
                 sorted.foreign_routes.push(FoundRoute { to: row.to, dev });
             }
             None => {}

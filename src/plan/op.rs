@@ -151,6 +151,15 @@ pub enum Service {
     Networkd,
 }
 
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Service::NetworkManager => "NetworkManager",
+            Service::Networkd => "systemd-networkd",
+        })
+    }
+}
+
 /// The attributes of a link that change; `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkChange {
@@ -244,8 +253,7 @@ impl fmt::Display for Op {
             Op::RemoveTable { id } => write!(f, "remove table {id}"),
             Op::WriteFile { path, file } => write!(f, "write {} ({:04o})", path.display(), file.mode),
             Op::RemoveFile { path } => write!(f, "remove {}", path.display()),
-            Op::Reload { service: Service::NetworkManager } => f.write_str("reload NetworkManager's configuration"),
-            Op::Reload { service: Service::Networkd } => f.write_str("reload systemd-networkd's configuration"),
+            Op::Reload { service } => write!(f, "reload the configuration of {service}"),
             Op::StartGuest { vm, guest } => write!(f, "start guest {vm} ({})", engine_word(guest)),
             Op::StopGuest { vm, guest } => write!(f, "stop guest {vm} ({})", engine_word(guest)),
         }

@@ -1,5 +1,6 @@
-//! Tests that run the real program on a real kernel, each in namespaces of its own.
+//! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
+mod definitions;
 mod sandbox;
 mod scenarios;
 mod snapshot;

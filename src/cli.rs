@@ -1,0 +1,216 @@
+//! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::names::VmName;
+
+/// One TOML file in, a working VM network out.
+///
+/// Exit codes: 0 done; 1 failed; 2 the definition or the command line is wrong; 3 `plan --check` found changes; 4 the
+/// host lacks something, and the message names the package, module or capability.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print JSON for programs instead of tables for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more about what is done (repeat for more); RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read a definition and report every problem in it; the host is not looked at.
+    Check(Lab),
+    /// Show what `create` would do, and do nothing.
+    Plan {
+        /// The lab.
+        #[command(flatten)]
+        lab: Lab,
+        /// Exit with 3 when there is something to do.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make the network, or change and repair it until it is as the definition says.
+    Create(Lab),
+    /// Remove everything that belongs to a lab; guests' disks are kept.
+    Destroy {
+        /// The lab.
+        #[command(flatten)]
+        lab: Lab,
+        /// Stop running guests first.
+        #[arg(long)]
+        stop: bool,
+        /// Remove the guests' disks and keys too.
+        #[arg(long)]
+        purge: bool,
+        /// Go on although devices that are not the lab's are plugged into its bridges or namespaces.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the network and what differs from what was applied.
+    Status(Lab),
+    /// Probe who reaches whom, and compare with what the definition says.
+    Verify {
+        /// The lab.
+        #[command(flatten)]
+        lab: Lab,
+        /// Write a JUnit report too.
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
+    },
+    /// Start guests.
+    Boot {
+        /// Which.
+        #[command(flatten)]
+        guests: Guests,
+        /// Wait until they answer on the network, at most this long (30s, 2m).
+        #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "120s", value_parser = duration,
+              require_equals = true)]
+        wait: Option<Duration>,
+    },
+    /// Stop guests: by ACPI, after a time limit by the power cord.
+    Stop {
+        /// Which.
+        #[command(flatten)]
+        guests: Guests,
+    },
+    /// Give guests fresh disks; they must not be running.
+    Reset {
+        /// Which.
+        #[command(flatten)]
+        guests: Guests,
+        /// Stop them first.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// List guests with the MAC, TAP, bridge and address of each nic.
+    Ps(Lab),
+    /// Talk to a guest's serial console; Ctrl-] leaves.
+    Console(Guest),
+    /// Log in to a guest, through the lab's router.
+    Ssh {
+        /// Which guest.
+        #[command(flatten)]
+        guest: Guest,
+        /// Further arguments for ssh: options, or a command to run.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run a command in a guest of the netns engine.
+    Exec {
+        /// Which guest.
+        #[command(flatten)]
+        guest: Guest,
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Print libvirt domain XML for a guest.
+    Xml(Guest),
+    /// Print a QEMU command line for a guest, for people who start QEMU themselves.
+    QemuArgs {
+        /// Which guest.
+        #[command(flatten)]
+        guest: Guest,
+        /// For a user who is not root: QEMU's bridge helper instead of the hooks.
+        #[arg(long)]
+        unprivileged: bool,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// A lab, by file or by name.
+#[derive(Debug, Args)]
+pub struct Lab {
+    /// A definition (ends in .toml) or the name of an applied lab.
+    #[arg(value_name = "FILE|LAB", default_value = "net.toml")]
+    pub lab: String,
+}
+
+/// Some guests of one lab.
+#[derive(Debug, Args)]
+pub struct Guests {
+    /// Guests, as vm1 or campus/vm1.
+    #[arg(value_name = "VM", required_unless_present = "all")]
+    pub vms: Vec<String>,
+    /// All guests of the lab.
+    #[arg(long, conflicts_with = "vms")]
+    pub all: bool,
+    /// The lab they are in, by file or name; for --all without it, that of ./net.toml or the only one.
+    #[arg(long, value_name = "FILE|LAB")]
+    pub of: Option<String>,
+}
+
+/// One guest.
+#[derive(Debug, Args)]
+pub struct Guest {
+    /// The guest, as vm1 or campus/vm1.
+    #[arg(value_name = "VM")]
+    pub vm: String,
+}
+
+/// `90`, `90s` or `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, factor) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(|| "write it as 30s or 2m".to_owned())
+}
+
+/// A guest as the command line names it, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestName {
+    /// The lab, where it is said.
+    pub lab: Option<crate::names::LabName>,
+    /// The guest.
+    pub vm: VmName,
+}
+
+impl std::str::FromStr for GuestName {
+    type Err = crate::names::NameError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((lab, vm)) => Ok(Self { lab: Some(lab.parse()?), vm: vm.parse()? }),
+            None => Ok(Self { lab: None, vm: text.parse()? }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_a_unit_or_are_seconds() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "0s", "1h", "-1s", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

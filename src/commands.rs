@@ -1,0 +1,75 @@
+//! One verb a file, thin: read, observe, plan, apply, show. Everything between is in the rooms below.
+
+mod boot;
+mod check;
+mod create;
+mod destroy;
+mod failure;
+mod inside;
+mod keys;
+mod lookup;
+mod output;
+mod progress;
+mod ps;
+mod render;
+mod session;
+mod source;
+mod status;
+mod stop;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+pub use failure::Failure;
+use output::Output;
+
+/// Carries out a command line, and says how it went.
+pub fn run(cli: Cli) -> ExitCode {
+    let output = Output::new(cli.json);
+    match dispatch(cli.command, &output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(lab) => check::run(&lab.lab, output),
+        Command::Plan { lab, check } => wait_for(create::plan(&lab.lab, check, output)),
+        Command::Create(lab) => wait_for(create::run(&lab.lab, output)),
+        Command::Destroy { lab, stop, purge, force } => {
+            wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
+        }
+        Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
+        Command::Verify { lab, junit } => wait_for(verify::run(&lab.lab, junit.as_deref(), output)),
+        Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
+        Command::Stop { guests } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), output)),
+        Command::Reset { guests, stop } => wait_for(stop::reset(&guests.vms, guests.of.as_deref(), stop, output)),
+        Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
+        Command::Console(guest) => inside::console(&guest.vm),
+        Command::Ssh { guest, args } => inside::ssh(&guest.vm, &args),
+        Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
+        Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
+        Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "vmnet", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).map_err(Failure::output)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs the asynchronous part of a verb on this thread.
+fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,137 @@
+//! `vmnet boot`: guests that shall run, as a plan like any other.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::lookup;
+use super::output::{GOOD, Output};
+use super::session::Session;
+use super::source::Source;
+use crate::engine;
+use crate::model::{Engine, Vm};
+use crate::names::VmName;
+use crate::observe::Observation;
+use crate::render::{GuestView, qemu};
+use crate::rule;
+use crate::state::Guest;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    lab: &'a str,
+    started: Vec<&'a VmName>,
+    /// They ran already.
+    running: Vec<&'a VmName>,
+    /// Seconds until each answered on the network, where that was waited for.
+    answered: BTreeMap<&'a VmName, f64>,
+    seconds: f64,
+}
+
+pub(super) async fn run(
+    names: &[String],
+    of: Option<&str>,
+    wait: Option<Duration>,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
+    let begun = std::time::Instant::now();
+    let (lab, source, vms) = lookup::guests(names, of)?;
+    let mut session = Session::change_of(&lab, "boot")?;
+    let mut observation = session.look(Some(&source.model))?;
+    let running: Vec<&VmName> = vms.iter().filter(|vm| observation.state.guests.contains_key(*vm)).collect();
+    if let (Some(vm), false) = (running.first(), names.is_empty()) {
+        return Err(Failure::because(format!("vm {vm} runs already; stop it first (vmnet stop {vm})")));
+    }
+    let to_start: Vec<&VmName> = vms.iter().filter(|vm| !running.contains(vm)).collect();
+    let guests = with_new(&mut session, &source, &mut observation, &to_start)?;
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation.state, &wanted.state);
+    if !plan.is_empty() {
+        session.carry_out(None, &observation.state, &wanted.state, &plan, output, true).await?;
+    }
+    drop(session);
+    let mut report = Report {
+        lab: lab.as_str(),
+        started: to_start.clone(),
+        running: running.clone(),
+        answered: BTreeMap::new(),
+        seconds: 0.0,
+    };
+    if let Some(limit) = wait {
+        output.say(format_args!("waiting for {} guests", to_start.len()));
+        let paths = super::session::paths()?;
+        let waits =
+            to_start.iter().map(|vm| engine::wait::until_up(&source.model, &source.model.vms()[*vm], &paths, limit));
+        let timed = waits.map(async |wait| wait.await.map(|()| begun.elapsed().as_secs_f64()));
+        for (vm, answer) in std::iter::zip(&to_start, futures_util::future::join_all(timed).await) {
+            let after = answer.map_err(|error| Failure::failed(format!("vm {vm} is not on the network"), error))?;
+            report.answered.insert(*vm, after);
+        }
+    }
+    report.seconds = begun.elapsed().as_secs_f64();
+    output.result(&report, || {
+        let names: Vec<&str> = to_start.iter().map(|vm| vm.as_str()).collect();
+        let ready = if wait.is_some() { " and on the network" } else { "" };
+        match names.is_empty() {
+            true => "all guests run already\n".to_owned(),
+            false => format!("{GOOD}started{GOOD:#}{ready} in {:.1} s: {}\n", report.seconds, names.join(", ")),
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The guests that run, and those to be started with everything that their start needs.
+fn with_new(
+    session: &mut Session,
+    source: &Source,
+    observation: &mut Observation,
+    to_start: &[&VmName],
+) -> Result<BTreeMap<VmName, Guest>, Failure> {
+    let mut guests = observation.state.guests.clone();
+    let mtu = session.wanted(&source.model, observation, &guests)?.mtu;
+    for name in to_start {
+        let vm = &source.model.vms()[*name];
+        let guest = match vm.engine() {
+            Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), name) },
+            Engine::Qemu => {
+                images_exist(source, vm)?;
+                let keys = super::keys::read(source, vm)?;
+                let mtus: Vec<u32> =
+                    vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
+                let view = GuestView {
+                    model: &source.model,
+                    vm,
+                    folder: source.folder(),
+                    keys: &keys,
+                    instance: engine::instance(&session.paths.guest_state(source.model.lab(), name))
+                        .map_err(|error| Failure::failed(format!("vm {name} can't be started"), error))?,
+                    mtus: &mtus,
+                };
+                let guest = qemu::guest(&view, &session.paths, &observation.facts)
+                    .map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))?;
+                Guest::Qemu(Box::new(guest))
+            }
+        };
+        guests.insert((*name).clone(), guest);
+    }
+    Ok(guests)
+}
+
+pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {
+    let Some(image) = vm.image() else { return Ok(()) };
+    for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
+        let path = source.folder().join(file);
+        if !path.is_file() {
+            return Err(Failure::because(format!(
+                "vm {}: image {}: {} does not exist or is no file; put it there, or correct [image.{}]",
+                vm.name(),
+                image.name(),
+                path.display(),
+                image.name()
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! `vmnet check`: the definition alone.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::{GOOD, Output};
+use super::source::Source;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    lab: &'a str,
+    networks: usize,
+    vms: usize,
+    model: &'a crate::model::Model,
+    /// The lock file does not hold yet what was chosen by rule; `create` writes it.
+    lock_changes: bool,
+}
+
+pub(super) fn run(file: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let source = Source::read(Path::new(file))?;
+    let model = &source.model;
+    let report = Report {
+        file: source.path.display().to_string(),
+        lab: model.lab().as_str(),
+        networks: model.networks().len(),
+        vms: model.vms().len(),
+        model,
+        lock_changes: source.lock != source.old_lock,
+    };
+    output.result(&report, || {
+        let (lab, networks, vms) = (report.lab, report.networks, report.vms);
+        let lock = if report.lock_changes { "; create will write its lock file" } else { "" };
+        format!("{file}: {GOOD}right{GOOD:#}: lab {lab}, {networks} networks, {vms} guests{lock}")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,162 @@
+//! `vmnet plan` and `vmnet create`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::{BAD, BOLD, GOOD, Output, WARN};
+use super::session::Session;
+use super::source::Source;
+use crate::desired::Note;
+use crate::plan::{Op, Plan, Wave};
+
+#[derive(Serialize)]
+struct PlanReport<'a> {
+    lab: &'a str,
+    changes: usize,
+    waves: &'a [Wave],
+    notes: &'a [Note],
+    lock_changes: bool,
+}
+
+/// `vmnet plan`
+pub(super) async fn plan(file: &str, check: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let source = Source::read(Path::new(file))?;
+    let mut session = Session::look_at(source.model.lab())?;
+    let mut observation = session.look(Some(&source.model))?;
+    let guests = observation.state.guests.clone();
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation.state, &wanted.state);
+    let report = PlanReport {
+        lab: session.lab.as_str(),
+        changes: plan.len(),
+        waves: &plan.waves,
+        notes: &wanted.notes,
+        lock_changes: source.lock != source.old_lock,
+    };
+    output.result(&report, || listing(&plan))?;
+    output.notes(&wanted.notes);
+    missing_files(&source, output);
+    Ok(ExitCode::from(if check && !plan.is_empty() { 3 } else { 0 }))
+}
+
+#[derive(Serialize)]
+struct CreateReport<'a> {
+    lab: &'a str,
+    changes: usize,
+    repaired: usize,
+    seconds: f64,
+    hooks: String,
+    notes: &'a [Note],
+}
+
+/// `vmnet create`
+pub(super) async fn run(file: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let begun = std::time::Instant::now();
+    let source = Source::read(Path::new(file))?;
+    let mut session = Session::change_of(source.model.lab(), "create")?;
+    if session.is_known && session.ledger.path != source.path {
+        let path = session.ledger.path.display();
+        output.say(format_args!("{WARN}note{WARN:#}: lab {} was created from {path} before", session.lab));
+    }
+    let mut observation = session.look(Some(&source.model))?;
+    let guests = observation.state.guests.clone();
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation.state, &wanted.state);
+    output.notes(&wanted.notes);
+    missing_files(&source, output);
+    let same_source = session.is_known
+        && session.ledger.definition == source.text
+        && session.ledger.path == source.path
+        && session.ledger.lock == source.lock.to_string();
+    let mut repaired = 0;
+    if !plan.is_empty() || !same_source {
+        if source.write_lock()? {
+            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
+        }
+        let report = session.carry_out(Some(&source), &observation.state, &wanted.state, &plan, output, true).await?;
+        repaired = report.repaired;
+    }
+    let report = CreateReport {
+        lab: session.lab.as_str(),
+        changes: plan.len(),
+        repaired,
+        seconds: begun.elapsed().as_secs_f64(),
+        hooks: session.paths.hooks(&session.lab).display().to_string(),
+        notes: &wanted.notes,
+    };
+    output.result(&report, || match report.changes {
+        0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
+        changes => format!(
+            "lab {}: {GOOD}created{GOOD:#}, {changes} changes in {:.2} s\nhooks for QEMU's script= are in {}",
+            report.lab, report.seconds, report.hooks
+        ),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A plan for people: one line an operation, grouped by wave; + comes, - goes, ~ changes.
+pub(super) fn listing(plan: &Plan) -> String {
+    if plan.is_empty() {
+        return format!("{GOOD}nothing to do{GOOD:#}\n");
+    }
+    let mut text = String::new();
+    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+    for Wave { phase, ops } in &plan.waves {
+        text.push_str(&format!("{BOLD}{}{BOLD:#}\n", phase.title()));
+        for op in ops {
+            let sign = sign(op);
+            *counts.entry(sign).or_default() += 1;
+            let style = match sign {
+                '+' => GOOD,
+                '-' => BAD,
+                _ => WARN,
+            };
+            text.push_str(&format!("  {style}{sign}{style:#} {op}\n"));
+        }
+    }
+    let count = |sign| counts.get(&sign).copied().unwrap_or(0);
+    text.push_str(&format!("\n{} to add, {} to change, {} to remove\n", count('+'), count('~'), count('-')));
+    text
+}
+
+fn sign(op: &Op) -> char {
+    match op {
+        Op::AddNamespace { .. }
+        | Op::AddLink { .. }
+        | Op::AddVeth { .. }
+        | Op::AddAddress(_)
+        | Op::AddRoute(_)
+        | Op::WriteFile { .. }
+        | Op::ReplaceTable { .. }
+        | Op::StartGuest { .. } => '+',
+        Op::RemoveNamespace { .. }
+        | Op::RemoveLink { .. }
+        | Op::RemoveGroup { .. }
+        | Op::RemoveAddress(_)
+        | Op::RemoveRoute(_)
+        | Op::RemoveTable { .. }
+        | Op::RemoveFile { .. }
+        | Op::StopGuest { .. } => '-',
+        Op::SetIpv6 { .. } | Op::SetTxChecksum { .. } | Op::ChangeLink { .. } | Op::Set { .. } | Op::Reload { .. } => {
+            '~'
+        }
+    }
+}
+
+/// A network can be made without its guests' images; better said now than at `boot`.
+fn missing_files(source: &Source, output: &Output) {
+    for image in source.model.vms().values().filter_map(|vm| vm.image().as_ref()) {
+        for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
+            let path = source.folder().join(file);
+            if !path.exists() {
+                let (name, path) = (image.name(), path.display());
+                output.say(format_args!("{WARN}note{WARN:#}: image {name}: {path} does not exist; boot will need it"));
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! [`Failure`]: how a command ends badly, and the exit code that goes with it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::apply::{ApplyError, OpError};
+use crate::definition::Problems;
+use crate::desired::Refusal;
+use crate::engine::EngineError;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The definition is wrong.
+    #[error("{} is not a valid definition", path.display())]
+    Definition {
+        /// The file.
+        path: PathBuf,
+        /// Its text.
+        text: String,
+        /// Everything that is wrong with it.
+        problems: Problems,
+    },
+    /// The host makes it impossible.
+    #[error("this host makes it impossible")]
+    Refused(Vec<Refusal>),
+    /// The command line or a file's name is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The host lacks something.
+    #[error("{message}")]
+    Lacks {
+        /// What, and where to get it.
+        message: String,
+        /// What the system said.
+        #[source]
+        source: Option<anyhow::Error>,
+    },
+    /// It was tried and did not work.
+    #[error("{message}")]
+    Failed {
+        /// What was tried, and what to do.
+        message: String,
+        /// What the system said.
+        #[source]
+        source: Option<anyhow::Error>,
+    },
+}
+
+impl Failure {
+    /// Something failed for a reason.
+    pub fn failed(message: impl Into<String>, source: impl Into<anyhow::Error>) -> Self {
+        Self::Failed { message: message.into(), source: Some(source.into()) }
+    }
+
+    /// Something is as it must not be.
+    pub fn because(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), source: None }
+    }
+
+    /// The host lacks something.
+    pub fn lacks(message: impl Into<String>) -> Self {
+        Self::Lacks { message: message.into(), source: None }
+    }
+
+    /// Standard output is gone.
+    pub(super) fn output(source: std::io::Error) -> Self {
+        Self::failed("the output can't be written", source)
+    }
+
+    /// The asynchronous runtime can't start.
+    pub(super) fn runtime(source: std::io::Error) -> Self {
+        Self::failed("vmnet can't start its event loop", source)
+    }
+
+    /// What to do about it, where the room that failed knows.
+    pub(super) fn help(&self) -> Option<String> {
+        let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
+        let source = source.as_ref()?;
+        let engine = source.downcast_ref::<EngineError>();
+        engine.or_else(|| source.downcast_ref::<ApplyError>().and_then(engine_error)).and_then(EngineError::help)
+    }
+
+    /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed { .. } => 1,
+            Self::Refused(refusals) if !refusals.iter().any(Refusal::is_lack) => 1,
+            Self::Definition { .. } | Self::Usage(_) => 2,
+            Self::Refused(_) | Self::Lacks { .. } => 4,
+        })
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let message = "the guest can't be reached or prepared";
+        if error.is_lack() {
+            return Self::Lacks { message: message.into(), source: Some(error.into()) };
+        }
+        Self::failed(message, error)
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        let message = "the lab was not changed as wanted";
+        if engine_error(&error).is_some_and(EngineError::is_lack) {
+            return Self::Lacks { message: message.into(), source: Some(error.into()) };
+        }
+        Self::failed(message, error)
+    }
+}
+
+/// The engine's part in a plan that failed.
+fn engine_error(error: &ApplyError) -> Option<&EngineError> {
+    let ApplyError::Failed { failures, .. } = error else { return None };
+    failures.iter().find_map(|failure| match &failure.source {
+        OpError::Guest { source, .. } => Some(source.as_ref()),
+        _ => None,
+    })
+}
+
+impl From<crate::ledger::LedgerError> for Failure {
+    fn from(error: crate::ledger::LedgerError) -> Self {
+        if error.is_permission() {
+            return Self::Lacks { message: not_root(), source: Some(error.into()) };
+        }
+        Self::failed("the lab's ledger can't be used", error)
+    }
+}
+
+impl From<crate::ledger::LockError> for Failure {
+    fn from(error: crate::ledger::LockError) -> Self {
+        if error.is_permission() {
+            return Self::Lacks { message: not_root(), source: Some(error.into()) };
+        }
+        Self::failed("nothing was changed", error)
+    }
+}
+
+/// What to tell somebody who is not root.
+pub(super) fn not_root() -> String {
+    "this needs CAP_NET_ADMIN and CAP_SYS_ADMIN and access to vmnet's folders; run it as root (sudo vmnet …)".to_owned()
+}

@@ -1,0 +1,51 @@
+//! `vmnet console`, `ssh` and `exec`: ways into a guest.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::lookup;
+use super::session::paths;
+use crate::engine;
+use crate::model::Engine;
+use crate::observe::find_tool;
+use crate::rule;
+use crate::state::Tool;
+
+/// A console that is read by a program ends when the guest has been silent for so long.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// `vmnet console`
+pub(super) fn console(name: &str) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    engine::console::attach(&vm, &paths()?.guest_run(&lab, &vm), SILENCE)
+        .map_err(|error| Failure::failed(format!("no console of vm {vm}"), error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `vmnet ssh`
+pub(super) fn ssh(name: &str, args: &[String]) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    let (_, source) = lookup::applied(&lab)?;
+    let Some(program) = find_tool(Tool::Ssh) else {
+        return Err(Failure::lacks("ssh was not found; apt-get install openssh-client"));
+    };
+    let error = engine::ssh::exec(&paths()?, &source.model, &source.model.vms()[&vm], &program, args);
+    Err(Failure::failed(format!("no ssh to vm {vm}"), error))
+}
+
+/// `vmnet exec`
+pub(super) fn exec(name: &str, command: &[String]) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    let (_, source) = lookup::applied(&lab)?;
+    if *source.model.vms()[&vm].engine() != Engine::Netns {
+        return Err(Failure::because(format!(
+            "vm {vm} is a machine of its own; use vmnet ssh or vmnet console (exec is for engine = \"netns\")"
+        )));
+    }
+    let code = engine::netns::exec(&rule::guest_namespace(&lab, &vm), command).map_err(|error| {
+        Failure::failed(format!("nothing was run in vm {vm}; does it run? (vmnet boot {vm})"), error)
+    })?;
+    // A process exits with a byte; 128 and the signal's number for one that was killed.
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}

@@ -1,0 +1,57 @@
+//! The public keys of a guest: as written in the definition, or in files that it names.
+
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User};
+
+use super::failure::Failure;
+use super::source::Source;
+use crate::model::Vm;
+
+/// The words that public keys begin with (sshd(8), AUTHORIZED_KEYS).
+const KEY_TYPES: [&str; 3] = ["ssh-", "ecdsa-", "sk-"];
+
+/// A file of public keys has at most this many bytes.
+const LARGEST: u64 = 64 << 10;
+
+/// The keys, one line each.
+pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
+    let mut keys = Vec::new();
+    for entry in vm.ssh_keys() {
+        if is_key(entry) {
+            keys.push(entry.clone());
+            continue;
+        }
+        let path = expand(source.folder(), entry);
+        let place = format!("vm {}: ssh_keys: {}", vm.name(), path.display());
+        let length =
+            std::fs::metadata(&path).map(|metadata| if metadata.is_file() { metadata.len() } else { u64::MAX });
+        let length = length.map_err(|error| Failure::failed(format!("{place} can't be read"), error))?;
+        if length > LARGEST {
+            return Err(Failure::because(format!("{place} is no file of public keys; name a .pub file")));
+        }
+        let text =
+            std::fs::read_to_string(&path).map_err(|error| Failure::failed(format!("{place} can't be read"), error))?;
+        let found: Vec<&str> = text.lines().map(str::trim).filter(|line| is_key(line)).collect();
+        if found.is_empty() {
+            return Err(Failure::because(format!("{place} holds no public key; name a .pub file")));
+        }
+        keys.extend(found.into_iter().map(str::to_owned));
+    }
+    Ok(keys)
+}
+
+fn is_key(text: &str) -> bool {
+    KEY_TYPES.iter().any(|kind| text.starts_with(kind))
+}
+
+/// `~` is the caller's home: under sudo, that of who called sudo.
+fn expand(folder: &Path, entry: &str) -> PathBuf {
+    let Some(rest) = entry.strip_prefix("~/") else { return folder.join(entry) };
+    let caller =
+        std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map_or_else(Uid::current, Uid::from_raw);
+    match User::from_uid(caller) {
+        Ok(Some(user)) => user.dir.join(rest),
+        _ => folder.join(entry),
+    }
+}

@@ -1,0 +1,136 @@
+//! Names on the command line: which lab, which guest.
+
+use std::path::Path;
+
+use super::failure::Failure;
+use super::session::paths;
+use super::source::Source;
+use crate::cli::GuestName;
+use crate::ledger::{self, Ledger};
+use crate::names::{LabName, VmName};
+
+/// The definition that is meant where none is named.
+const DEFAULT_FILE: &str = "net.toml";
+
+/// The lab that an argument means: a definition ends in `.toml`, anything else is a name.
+///
+/// A definition that was applied is known by its path, so that an edited or broken or deleted file still names its
+/// lab.
+pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
+    if !argument.ends_with(".toml") {
+        return argument.parse().map_err(|error| Failure::Usage(format!("{error}; a definition's name ends in .toml")));
+    }
+    let path =
+        std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
+    let paths = paths()?;
+    for lab in ledger::labs(&paths)? {
+        if ledger::read(&paths, &lab).is_ok_and(|ledger| ledger.is_some_and(|ledger| ledger.path == path)) {
+            return Ok(lab);
+        }
+    }
+    Ok(Source::read(Path::new(argument))?.model.lab().clone())
+}
+
+/// A lab that was applied on this host, as it was.
+pub(super) fn applied(lab: &LabName) -> Result<(Ledger, Source), Failure> {
+    let paths = paths()?;
+    let Some(ledger) = ledger::read(&paths, lab)? else {
+        let known: Vec<String> = ledger::labs(&paths)?.iter().map(ToString::to_string).collect();
+        let known =
+            if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+        return Err(Failure::because(format!(
+            "lab {lab} is not created on this host ({known}); run vmnet create first"
+        )));
+    };
+    let source = Source::applied(&ledger)?;
+    Ok((ledger, source))
+}
+
+/// A guest: `campus/vm1`, or `vm1` in the working directory's lab, else in the only lab that has one of that name.
+pub(super) fn guest(argument: &str) -> Result<(LabName, VmName), Failure> {
+    let GuestName { lab, vm } = argument.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
+    if let Some(lab) = lab {
+        let (_, source) = applied(&lab)?;
+        return has(&source, &vm).map(|()| (lab, vm));
+    }
+    let here = Path::new(DEFAULT_FILE).exists().then(|| self::lab(DEFAULT_FILE)).transpose().unwrap_or(None);
+    let paths = paths()?;
+    let mut found = Vec::new();
+    for lab in ledger::labs(&paths)? {
+        let Ok((_, source)) = applied(&lab) else { continue };
+        if source.model.vms().contains_key(&vm) {
+            if here.as_ref() == Some(&lab) {
+                return Ok((lab, vm));
+            }
+            found.push(lab);
+        }
+    }
+    match found.as_slice() {
+        [lab] => Ok((lab.clone(), vm)),
+        [] => match here {
+            Some(lab) => Err(Failure::because(format!(
+                "no lab on this host has a guest {vm}; lab {lab} of net.toml may not be created yet"
+            ))),
+            None => Err(Failure::because(format!("no lab on this host has a guest {vm}"))),
+        },
+        labs => {
+            let names: Vec<String> = labs.iter().map(|lab| format!("{lab}/{vm}")).collect();
+            Err(Failure::Usage(format!("several labs have a guest {vm}: say {}", names.join(" or "))))
+        }
+    }
+}
+
+/// Guests of one lab; without names all of it.
+pub(super) fn guests(names: &[String], of: Option<&str>) -> Result<(LabName, Source, Vec<VmName>), Failure> {
+    if let (None, true) = (of, names.is_empty()) {
+        return all_of(&default_lab()?);
+    }
+    if let (Some(of), true) = (of, names.is_empty()) {
+        return all_of(&lab(of)?);
+    }
+    let mut vms = Vec::new();
+    let mut lab = of.map(lab).transpose()?;
+    for name in names {
+        let in_lab = match &lab {
+            Some(lab) if !name.contains('/') => format!("{lab}/{name}"),
+            _ => name.clone(),
+        };
+        let (found, vm) = guest(&in_lab)?;
+        if let Some(other) = lab.replace(found.clone()).filter(|other| *other != found) {
+            return Err(Failure::Usage(format!(
+                "these guests are in two labs, {other} and {found}: name those of one"
+            )));
+        }
+        if !vms.contains(&vm) {
+            vms.push(vm);
+        }
+    }
+    let lab = lab.ok_or_else(|| Failure::Usage("name a guest, or say --all".to_owned()))?;
+    let (_, source) = applied(&lab)?;
+    Ok((lab, source, vms))
+}
+
+fn all_of(lab: &LabName) -> Result<(LabName, Source, Vec<VmName>), Failure> {
+    let (_, source) = applied(lab)?;
+    let vms = source.model.vms().keys().cloned().collect();
+    Ok((lab.clone(), source, vms))
+}
+
+fn default_lab() -> Result<LabName, Failure> {
+    if Path::new(DEFAULT_FILE).exists() {
+        return lab(DEFAULT_FILE);
+    }
+    match ledger::labs(&paths()?)?.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::because("no lab is created on this host; run vmnet create first")),
+        _ => Err(Failure::Usage("there are several labs: say --of LAB".to_owned())),
+    }
+}
+
+fn has(source: &Source, vm: &VmName) -> Result<(), Failure> {
+    if source.model.vms().contains_key(vm) {
+        return Ok(());
+    }
+    let known: Vec<&str> = source.model.vms().keys().map(VmName::as_str).collect();
+    Err(Failure::because(format!("lab {} has no guest {vm}; it has {}", source.model.lab(), known.join(", "))))
+}

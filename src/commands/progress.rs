@@ -1,0 +1,57 @@
+//! Progress of a plan: a line that changes on a terminal, plain lines elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output::{Output, on_terminal};
+use crate::apply::Event;
+
+/// Shows what a plan is doing.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    plain: bool,
+    begun: Instant,
+}
+
+impl Progress {
+    /// Progress of `total` operations.
+    pub(super) fn of(total: usize, output: &Output) -> Self {
+        let bar = (on_terminal() && !output.is_json()).then(|| {
+            let style = ProgressStyle::with_template("{spinner} {bar:24} {pos}/{len} {msg}");
+            let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            match style {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        let plain = bar.is_none() && !output.is_json();
+        Self { bar, plain, begun: Instant::now() }
+    }
+
+    /// Shows one event.
+    pub(super) fn event(&mut self, event: &Event) {
+        let (message, more) = match event {
+            Event::WaveStarted { phase, ops } => (format!("{} ({ops})", phase.title()), 0),
+            Event::WaveDone { phase, done, .. } => (phase.title().to_owned(), *done),
+            Event::Verifying => ("reading back".to_owned(), 0),
+            Event::Repairing { ops } => (format!("repairing ({ops})"), 0),
+            Event::RollingBack => ("rolling back".to_owned(), 0),
+        };
+        if let Some(bar) = &self.bar {
+            bar.inc(more as u64);
+            bar.set_message(message);
+        } else if self.plain && matches!(event, Event::RollingBack | Event::Repairing { .. }) {
+            let _ = anstream::eprintln!("{message}");
+        }
+    }
+
+    /// Clears the line; how long it took.
+    pub(super) fn done(self) -> Duration {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.begun.elapsed()
+    }
+}

@@ -1,0 +1,96 @@
+//! `vmnet ps`: guests and their nics.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::lookup;
+use super::output::{Output, table};
+use super::session::Session;
+use crate::engine;
+use crate::model::{Engine, Vm};
+use crate::state::Guest;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    lab: &'a str,
+    vms: Vec<VmReport>,
+}
+
+#[derive(Serialize)]
+struct VmReport {
+    name: String,
+    engine: &'static str,
+    running: bool,
+    pid: Option<i32>,
+    /// Seconds since it started.
+    seconds: Option<u64>,
+    nics: Vec<NicReport>,
+}
+
+#[derive(Serialize)]
+struct NicReport {
+    network: String,
+    mac: String,
+    tap: String,
+    bridge: String,
+    addresses: Vec<String>,
+}
+
+pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let lab = lookup::lab(argument)?;
+    let (_, source) = lookup::applied(&lab)?;
+    let mut session = Session::look_at(&lab)?;
+    let observation = session.look(None)?;
+    let processes =
+        engine::running(&session.paths, &lab).map_err(|error| Failure::failed("guests can't be listed", error))?;
+    let model = &source.model;
+    let report = |vm: &Vm| {
+        let process = processes.iter().find(|process| process.vm == *vm.name());
+        let guest = observation.state.guests.get(vm.name());
+        VmReport {
+            name: vm.name().to_string(),
+            engine: match (guest, vm.engine()) {
+                (Some(Guest::Qemu(_)), _) | (None, Engine::Qemu) => "qemu",
+                (Some(Guest::Netns { .. }), _) | (None, Engine::Netns) => "netns",
+            },
+            running: guest.is_some(),
+            pid: process.map(|process| process.pid),
+            seconds: process.map(|process| process.age().as_secs()),
+            nics: model
+                .nics(vm)
+                .map(|(_, nic, network)| NicReport {
+                    network: network.name().to_string(),
+                    mac: nic.mac().to_string(),
+                    tap: nic.tap().to_string(),
+                    bridge: network.bridge().name().to_string(),
+                    addresses: nic.addresses().iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
+        }
+    };
+    let report = Report { lab: lab.as_str(), vms: model.vms().values().map(report).collect() };
+    output.result(&report, || text(&report))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(report: &Report<'_>) -> String {
+    if report.vms.is_empty() {
+        return format!("lab {} has no guests\n", report.lab);
+    }
+    let mut rows = table(&["vm", "engine", "state", "pid", "network", "mac", "tap", "bridge", "address"]);
+    for vm in &report.vms {
+        let state = if vm.running { "running" } else { "stopped" }.to_owned();
+        let pid = vm.pid.map_or("-".into(), |pid| pid.to_string());
+        let head = [vm.name.clone(), vm.engine.to_owned(), state, pid];
+        for (number, nic) in vm.nics.iter().enumerate() {
+            // Of a guest with several nics only the first row tells whose they are.
+            let mut row = if number == 0 { head.to_vec() } else { vec![String::new(); 4] };
+            let addresses = if nic.addresses.is_empty() { "-".to_owned() } else { nic.addresses.join(" ") };
+            row.extend([nic.network.clone(), nic.mac.clone(), nic.tap.clone(), nic.bridge.clone(), addresses]);
+            rows.add_row(row);
+        }
+    }
+    format!("{rows}\n")
+}

@@ -1,0 +1,88 @@
+//! `vmnet xml` and `vmnet qemu-args`: a guest for libvirt, or for people who start QEMU themselves.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::Output;
+use super::session::Session;
+use super::{keys, lookup};
+use crate::engine::folder::{Owner, service_user};
+use crate::engine::{self};
+use crate::model::{Engine, Vm};
+use crate::render::qemu::{ByHand, Privilege, SEED_IMAGE, by_hand, disk_name, overlay};
+use crate::render::{GuestFiles, GuestView, domain, seed};
+use crate::state::Facts;
+
+/// The user that libvirt runs QEMU as on Debian and Ubuntu.
+const LIBVIRT_USER: &str = "libvirt-qemu";
+
+/// A disk made for somebody else is never reset: its number stays.
+const INSTANCE: u32 = 1;
+
+/// `vmnet xml`
+pub(super) async fn xml(name: &str, output: &Output) -> Result<ExitCode, Failure> {
+    // Where there is no libvirt, the XML is for another host, whose libvirt takes the files over itself.
+    let owner = service_user(LIBVIRT_USER).map_or(Owner { uid: 0, gid: 0 }, |(owner, _)| owner);
+    with_files(name, owner, |view, files, _, _| {
+        let text = domain::xml(view, files).map_err(|error| Failure::failed("no domain XML", error))?;
+        #[derive(Serialize)]
+        struct Report<'a> {
+            vm: &'a str,
+            xml: &'a str,
+        }
+        output.result(&Report { vm: view.vm.name().as_str(), xml: &text }, || text.clone())
+    })
+    .await
+}
+
+/// `vmnet qemu-args`
+pub(super) async fn qemu_args(name: &str, unprivileged: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let (privilege, owner) = match unprivileged {
+        true => (Privilege::Unprivileged, caller()),
+        false => (Privilege::Root, Owner { uid: 0, gid: 0 }),
+    };
+    with_files(name, owner, |view, files, facts, paths| {
+        let by_hand: ByHand = by_hand(view, paths, facts, files, privilege)
+            .map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))?;
+        output.result(&by_hand, || by_hand.shell())
+    })
+    .await
+}
+
+/// Who called, behind sudo where that is in use.
+fn caller() -> Owner {
+    let id = |variable: &str| std::env::var(variable).ok().and_then(|id| id.parse().ok());
+    Owner { uid: id("SUDO_UID").unwrap_or(0), gid: id("SUDO_GID").unwrap_or(0) }
+}
+
+/// Makes a disk and a seed for `owner`, apart from those of `vmnet boot`, and shows what goes with them.
+async fn with_files(
+    name: &str,
+    owner: Owner,
+    show: impl FnOnce(&GuestView<'_>, &GuestFiles, &Facts, &crate::paths::Paths) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    let (_, source) = lookup::applied(&lab)?;
+    let vm: &Vm = &source.model.vms()[&vm];
+    if *vm.engine() == Engine::Netns {
+        return Err(Failure::because(format!("vm {} is a namespace (engine = \"netns\"), no machine", vm.name())));
+    }
+    super::boot::images_exist(&source, vm)?;
+    let mut session = Session::look_at(&lab)?;
+    let mut observation = session.look(Some(&source.model))?;
+    let guests = observation.state.guests.clone();
+    let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
+    let mtus: Vec<u32> = vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
+    let keys = keys::read(&source, vm)?;
+    let view =
+        GuestView { model: &source.model, vm, folder: source.folder(), keys: &keys, instance: INSTANCE, mtus: &mtus };
+    let folder: PathBuf = session.paths.by_hand(&lab, vm.name(), owner.uid);
+    let disk = overlay(&view, &folder.join(disk_name(INSTANCE)));
+    engine::prepare(vm.name(), &folder, owner, disk.as_ref(), &seed::files(&view)).await?;
+    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: folder.join(SEED_IMAGE) };
+    show(&view, &files, &observation.facts, &session.paths)?;
+    Ok(ExitCode::SUCCESS)
+}

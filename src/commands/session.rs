@@ -1,0 +1,249 @@
+//! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Progress;
+use super::source::Source;
+use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
+use crate::desired::{Desired, Host, desired};
+use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
+use crate::model::{External, Model};
+use crate::names::{IfName, LabName, VmName};
+use crate::observe::{self, Observation, ObserveError, Scope};
+use crate::paths::{self, Paths};
+use crate::plan::{Found, Op, Phase, Plan, diff};
+use crate::state::{FoundRoute, Guest, HostState, Ns, SettingKey};
+
+/// How long a command waits for another one's change.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
+pub(super) fn paths() -> Result<Paths, Failure> {
+    let root = |variable: &str, default: PathBuf| match std::env::var_os(variable).map(PathBuf::from) {
+        None => Ok(default),
+        Some(path) if path.is_absolute() => Ok(path),
+        Some(path) => Err(Failure::Usage(format!("{variable}={} is not an absolute path", path.display()))),
+    };
+    let Paths { state, run } = Paths::default();
+    Ok(Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? })
+}
+
+/// One lab on this host.
+pub(super) struct Session {
+    pub(super) paths: Paths,
+    pub(super) lab: LabName,
+    /// What was remembered; for a lab that was never applied, an empty ledger that is not on disk yet.
+    pub(super) ledger: Ledger,
+    /// Whether there was a ledger on disk.
+    pub(super) is_known: bool,
+    pub(super) host: KernelHost,
+    _lock: Option<ChangeLock>,
+}
+
+impl Session {
+    /// Opens a lab for looking at.
+    pub(super) fn look_at(lab: &LabName) -> Result<Self, Failure> {
+        Self::open(lab, None)
+    }
+
+    /// Opens a lab for changing: waits for the lock.
+    pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
+        let paths = self::paths()?;
+        let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
+        Self::open(lab, Some(lock))
+    }
+
+    fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
+        let paths = self::paths()?;
+        let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
+        let read = ledger::read(&paths, lab)?;
+        let is_known = read.is_some();
+        let mut ledger = read.unwrap_or_else(|| Ledger::new(lab.clone(), boot_id.clone()));
+        if ledger.boot_id != boot_id {
+            // Another boot: what was found and recorded is of a kernel that is gone.
+            ledger.boot_id = boot_id;
+            ledger.found.clear();
+            ledger.tables.clear();
+        }
+        let mut scope = Scope::new(lab, paths.clone());
+        scope.settings = ledger.found.keys().cloned().collect();
+        scope.tables = ledger.tables.clone();
+        scope.drop_ins = drop_ins(lab);
+        let host = KernelHost::new(scope);
+        Ok(Self { paths, lab: lab.clone(), ledger, is_known, host, _lock: lock })
+    }
+
+    /// What is there now. With a model, what stands in that lab's way is looked for too.
+    pub(super) fn look(&mut self, model: Option<&Model>) -> Result<Observation, Failure> {
+        if let Some(model) = model {
+            self.host.scope.forwards = forwards(model);
+        }
+        self.host.look().map_err(unobservable)
+    }
+
+    /// What shall be, with these guests running; the settings that it names are read into `observation` too.
+    pub(super) fn wanted(
+        &mut self,
+        model: &Model,
+        observation: &mut Observation,
+        guests: &BTreeMap<VmName, Guest>,
+    ) -> Result<Desired, Failure> {
+        let facts = &mut observation.facts;
+        facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
+        let host = Host { facts, paths: &self.paths, found: &self.ledger.found, guests };
+        let wanted = desired(model, &host).map_err(Failure::Refused)?;
+        self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
+        observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
+        Ok(wanted)
+    }
+
+    /// The plan from what is there to what shall be.
+    pub(super) fn plan(&self, current: &HostState, wanted: &HostState) -> Plan {
+        diff(current, wanted, &self.ledger.found)
+    }
+
+    /// Carries out a plan: ledger first, so that what was found is never lost; then the waves; then what became of it.
+    pub(super) async fn carry_out(
+        &mut self,
+        source: Option<&Source>,
+        before: &HostState,
+        wanted: &HostState,
+        plan: &Plan,
+        output: &Output,
+        interruptible: bool,
+    ) -> Result<Report, Failure> {
+        let old = self.is_known.then(|| self.ledger.clone());
+        remember_found(&mut self.ledger.found, plan, wanted);
+        self.host.scope.settings.extend(self.ledger.found.keys().cloned());
+        if let Some(source) = source {
+            self.ledger.definition.clone_from(&source.text);
+            self.ledger.path.clone_from(&source.path);
+            self.ledger.lock = source.lock.to_string();
+        }
+        self.ledger.progress = Came::Changing;
+        ledger::write(&self.paths, &self.ledger)?;
+        let file = FileJournal::begin(&self.paths, &self.lab)
+            .map_err(|error| Failure::failed("the journal can't be begun; nothing was changed", error))?;
+        let mut journal = WaveJournal(file);
+        let mut progress = Progress::of(plan.len(), output);
+        let cancel = Arc::new(AtomicBool::new(false));
+        let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
+        let found = self.ledger.found.clone();
+        let work = Work { before, desired: wanted, plan, found: &found, cancel: &cancel };
+        let result = apply::run(&mut self.host, &work, &mut journal, &mut |event| progress.event(&event)).await;
+        listener.abort();
+        progress.done();
+        match result {
+            Ok(report) => {
+                self.ledger.tables = self.host.recorded().clone();
+                self.ledger.progress = Came::Applied;
+                ledger::write(&self.paths, &self.ledger)?;
+                journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
+                Ok(report)
+            }
+            Err(error) => {
+                if error.is_as_before() {
+                    self.forget(old, journal)?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Everything is as it was before a change that failed: so is the ledger.
+    fn forget(&mut self, old: Option<Ledger>, journal: WaveJournal) -> Result<(), Failure> {
+        journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
+        match old {
+            Some(old) => ledger::write(&self.paths, &old)?,
+            None => ledger::remove(&self.paths, &self.lab)?,
+        }
+        Ok(())
+    }
+}
+
+fn unobservable(error: ObserveError) -> Failure {
+    Failure::failed("this host can't be observed", error)
+}
+
+/// The files outside of our own folders that a plan may write.
+fn drop_ins(lab: &LabName) -> BTreeSet<PathBuf> {
+    [paths::network_manager_drop_in(lab), paths::networkd_drop_in(lab)].into()
+}
+
+/// The devices whose traffic the host's own forward chains must let pass.
+fn forwards(model: &Model) -> BTreeSet<IfName> {
+    let router = model.router().as_ref();
+    router
+        .and_then(|router| match router.external() {
+            External::Host(host) => Some(host.outer.clone()),
+            External::None | External::Macvlan(_) | External::Vlan { .. } => None,
+        })
+        .into_iter()
+        .collect()
+}
+
+/// Whether the devices with a default route forward, which `via = "host"` needs.
+fn forwarding_of_default_devices(routes: &[FoundRoute]) -> Result<BTreeMap<String, String>, Failure> {
+    let devices = routes.iter().filter(|route| route.to.prefix_len() == 0).filter_map(|route| route.dev.as_ref());
+    let keys = devices.map(|device| SettingKey::sysctl(&Ns::Host, format!("ipv4/conf/{device}/forwarding"))).collect();
+    let found = observe::settings(&keys).map_err(unobservable)?;
+    let by_path = |(key, value)| match key {
+        SettingKey::Sysctl { key, .. } => Some((key, value)),
+        SettingKey::DeviceState { .. } => None,
+    };
+    Ok(found.into_iter().filter_map(by_path).collect())
+}
+
+/// What settings of the host were before this plan changes them for the first time. Those of our own links and
+/// namespaces go with them.
+fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
+    for op in plan.ops() {
+        let Op::Set { key, was: Some(was), .. } = op else { continue };
+        let ours = match key {
+            SettingKey::DeviceState { .. } => false,
+            SettingKey::Sysctl { ns: Ns::Named(_), .. } => true,
+            SettingKey::Sysctl { ns: Ns::Host, key } => {
+                let device = key.split('/').nth(2).unwrap_or_default();
+                wanted.links.keys().any(|id| id.ns == Ns::Host && id.name.as_str() == device)
+            }
+        };
+        if !ours && wanted.settings.contains_key(key) {
+            found.entry(key.clone()).or_insert_with(|| was.clone());
+        }
+    }
+}
+
+/// Sets the flag at SIGINT or SIGTERM. A change that must finish (`destroy`) only says that it goes on.
+async fn cancel_on_signal(cancel: Arc<AtomicBool>, interruptible: bool) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if interruptible {
+            cancel.store(true, Ordering::Relaxed);
+        } else {
+            let _ = anstream::eprintln!("interrupted: finishing all the same, half removed is worse than gone");
+        }
+    }
+}
+
+/// The ledger's journal as the executor wants it.
+struct WaveJournal(FileJournal);
+
+impl Journal for WaveJournal {
+    fn wave(&mut self, index: usize, phase: Phase, ops: &[Op], state: WaveState) -> std::io::Result<()> {
+        self.0.wave(index, phase, ops.len(), state == WaveState::Done)
+    }
+}

@@ -1,0 +1,113 @@
+//! A definition from its file: read with care, resolved with its lock file.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::definition::Definition;
+use crate::ledger;
+use crate::model::{Lock, Model, Resolved, resolve};
+
+/// A definition of this size has more than a hundred thousand lines.
+const LARGEST: u64 = 8 << 20;
+
+/// A definition that was read and resolved.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The file, absolute.
+    pub(super) path: PathBuf,
+    /// Its text.
+    pub(super) text: String,
+    /// What it means.
+    pub(super) model: Model,
+    /// The lock file as it was.
+    pub(super) old_lock: Lock,
+    /// The lock file as it has to be.
+    pub(super) lock: Lock,
+}
+
+impl Source {
+    /// Reads `net.toml` and the `net.lock` beside it.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = read_text(path)?;
+        let path =
+            std::path::absolute(path).map_err(|error| Failure::failed("the working directory is gone", error))?;
+        let lock_path = path.with_extension("lock");
+        let old_lock = match lock_path.exists() {
+            true => {
+                let text = read_text(&lock_path)?;
+                Lock::parse(&text).map_err(|error| Failure::Usage(format!("{}: {error}", lock_path.display())))?
+            }
+            false => Lock::default(),
+        };
+        Self::resolve(path, text, old_lock)
+    }
+
+    /// The definition and lock file that a ledger holds.
+    pub(super) fn applied(ledger: &ledger::Ledger) -> Result<Self, Failure> {
+        let damaged =
+            |error| Failure::failed(format!("the ledger of lab {} holds a damaged lock file", ledger.lab), error);
+        let lock = if ledger.lock.is_empty() { Lock::default() } else { Lock::parse(&ledger.lock).map_err(damaged)? };
+        Self::resolve(ledger.path.clone(), ledger.definition.clone(), lock)
+    }
+
+    fn resolve(path: PathBuf, text: String, old_lock: Lock) -> Result<Self, Failure> {
+        let resolved = Definition::parse(&text).and_then(|definition| resolve(&definition, &old_lock));
+        match resolved {
+            Ok(Resolved { model, lock }) => Ok(Self { path, text, model, old_lock, lock }),
+            Err(problems) => Err(Failure::Definition { path, text, problems }),
+        }
+    }
+
+    /// The definition's folder, where relative paths start.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Where the lock file is.
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.path.with_extension("lock")
+    }
+
+    /// Writes the lock file where it differs; nothing is written for a lab that needs none.
+    pub(super) fn write_lock(&self) -> Result<bool, Failure> {
+        if self.lock == self.old_lock {
+            return Ok(false);
+        }
+        let path = self.lock_path();
+        ledger::write_atomically(&path, self.lock.to_string().as_bytes(), 0o644)
+            .map_err(|error| Failure::failed(format!("{} can't be written", path.display()), error))?;
+        Ok(true)
+    }
+}
+
+/// A text file that a user named: no device, no pipe, not endless.
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let place = path.display();
+    let usage = |problem: String| Failure::Usage(format!("{place}: {problem}"));
+    // Without O_NONBLOCK opening a FIFO waits for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| match error
+        .kind()
+    {
+        std::io::ErrorKind::NotFound => {
+            usage("there is no such file; name a definition (….toml) or an applied lab".into())
+        }
+        _ => usage(format!("can't be opened: {error}")),
+    })?;
+    let metadata = file.metadata().map_err(|error| usage(format!("can't be read: {error}")))?;
+    if !metadata.is_file() {
+        return Err(usage("is not a regular file".into()));
+    }
+    if metadata.len() > LARGEST {
+        return Err(usage(format!("has {} bytes; a definition has at most {LARGEST}", metadata.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| usage(format!("can't be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        usage(format!("line {line} is not UTF-8"))
+    })
+}

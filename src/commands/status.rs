@@ -1,0 +1,174 @@
+//! `vmnet status`: the network as it is, and what differs from what was applied.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::create::listing;
+use super::failure::Failure;
+use super::lookup;
+use super::output::{BOLD, GOOD, Output, WARN, foreign, table};
+use super::session::Session;
+use crate::desired::Note;
+use crate::ledger::Progress;
+use crate::model::{Bridge, External, Model, Network};
+use crate::observe::Observation;
+use crate::plan::{Plan, Wave};
+use crate::state::Ns;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    lab: &'a str,
+    /// The definition as applied came from here.
+    file: String,
+    /// A change was interrupted and not finished.
+    unfinished: bool,
+    /// The definition's file says something else by now.
+    file_changed: bool,
+    networks: Vec<NetworkReport>,
+    router: Option<RouterReport>,
+    guests: Vec<String>,
+    /// What `create` would do to repair it.
+    drift: &'a [Wave],
+    /// Devices that are not the lab's on its bridges.
+    foreign: Vec<Foreign>,
+    notes: &'a [Note],
+}
+
+#[derive(Serialize)]
+struct NetworkReport {
+    name: String,
+    mode: &'static str,
+    vlan: Option<u16>,
+    bridge: String,
+    subnets: Vec<String>,
+    gateways: Vec<String>,
+    ports: usize,
+}
+
+#[derive(Serialize)]
+struct RouterReport {
+    namespace: String,
+    via: &'static str,
+}
+
+#[derive(Serialize)]
+struct Foreign {
+    device: String,
+    bridge: String,
+}
+
+pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let lab = lookup::lab(argument)?;
+    let (ledger, source) = lookup::applied(&lab)?;
+    let mut session = Session::look_at(&lab)?;
+    let mut observation = session.look(Some(&source.model))?;
+    let guests = observation.state.guests.clone();
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation.state, &wanted.state);
+    let model = &source.model;
+    let now = std::fs::read_to_string(&ledger.path).ok();
+    let report = Report {
+        lab: lab.as_str(),
+        file: ledger.path.display().to_string(),
+        unfinished: ledger.progress == Progress::Changing,
+        file_changed: now.is_some_and(|text| text != ledger.definition),
+        networks: model.networks().values().map(|network| describe(network, &observation)).collect(),
+        router: model
+            .router()
+            .as_ref()
+            .map(|router| RouterReport { namespace: router.namespace().to_string(), via: via(router.external()) }),
+        guests: guests.keys().map(ToString::to_string).collect(),
+        drift: &plan.waves,
+        foreign: foreign_ports(model, &observation),
+        notes: &wanted.notes,
+    };
+    output.result(&report, || text(&report, &plan))?;
+    output.notes(&wanted.notes);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(network: &Network, observation: &Observation) -> NetworkReport {
+    let bridge = network.bridge().name();
+    let on_bridge = |master: Option<&str>| master == Some(bridge.as_str());
+    let ours = observation.state.links.iter();
+    let ours = ours.filter(|(id, link)| id.ns == Ns::Host && on_bridge(link.master.as_deref())).count();
+    let others = observation.facts.devices.values().filter(|device| on_bridge(device.master.as_deref())).count();
+    NetworkReport {
+        name: network.name().to_string(),
+        mode: network.mode().word(),
+        vlan: network.tagged().as_ref().map(|tagged| tagged.vlan.get()),
+        bridge: bridge.to_string(),
+        subnets: network.subnets().iter().map(|subnet| subnet.net().to_string()).collect(),
+        gateways: network.subnets().iter().filter_map(|subnet| *subnet.gateway()).map(|g| g.to_string()).collect(),
+        ports: ours + others,
+    }
+}
+
+fn via(external: &External) -> &'static str {
+    match external {
+        External::None => "none",
+        External::Host(_) => "host",
+        External::Macvlan(_) => "macvlan",
+        External::Vlan { .. } => "vlan",
+    }
+}
+
+fn foreign_ports(model: &Model, observation: &Observation) -> Vec<Foreign> {
+    let own: Vec<&str> = model
+        .networks()
+        .values()
+        .filter(|network| matches!(network.bridge(), Bridge::Own { .. }))
+        .map(|network| network.bridge().name().as_str())
+        .collect();
+    let devices = observation.facts.devices.iter();
+    devices
+        .filter_map(|(name, device)| {
+            let bridge = device.master.as_deref().filter(|master| own.contains(master))?;
+            Some(Foreign { device: foreign(name), bridge: bridge.to_owned() })
+        })
+        .collect()
+}
+
+fn text(report: &Report<'_>, plan: &Plan) -> String {
+    let mut text = format!("{BOLD}lab {}{BOLD:#} from {}\n", report.lab, foreign(&report.file));
+    if report.unfinished {
+        text.push_str(&format!("{WARN}a change was interrupted; run vmnet create{WARN:#}\n"));
+    }
+    if report.file_changed {
+        text.push_str(&format!("{WARN}the file was edited since; vmnet plan shows what create would change{WARN:#}\n"));
+    }
+    let mut networks = table(&["network", "mode", "vlan", "bridge", "ports", "subnet", "gateway"]);
+    for network in &report.networks {
+        let NetworkReport { name, mode, vlan, bridge, subnets, gateways, ports } = network;
+        networks.add_row([
+            name.clone(),
+            (*mode).to_owned(),
+            vlan.map_or("-".into(), |vlan| vlan.to_string()),
+            bridge.clone(),
+            ports.to_string(),
+            or_dash(subnets),
+            or_dash(gateways),
+        ]);
+    }
+    text.push_str(&format!("\n{networks}\n"));
+    if let Some(RouterReport { namespace, via }) = &report.router {
+        text.push_str(&format!("\nrouter in namespace {namespace}, outside via {via}\n"));
+    }
+    if !report.guests.is_empty() {
+        text.push_str(&format!("guests running: {}\n", report.guests.join(", ")));
+    }
+    for Foreign { device, bridge } in &report.foreign {
+        text.push_str(&format!("{WARN}{device}{WARN:#} on {bridge} is not this lab's\n"));
+    }
+    if plan.is_empty() {
+        text.push_str(&format!("{GOOD}as applied{GOOD:#}\n"));
+    } else {
+        text.push_str(&format!("\n{WARN}differs from what was applied; vmnet create would{WARN:#}\n{}", listing(plan)));
+    }
+    text
+}
+
+fn or_dash(list: &[String]) -> String {
+    if list.is_empty() { "-".to_owned() } else { list.join(" ") }
+}

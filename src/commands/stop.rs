@@ -1,0 +1,83 @@
+//! `vmnet stop` and `vmnet reset`.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::lookup;
+use super::output::{GOOD, Output};
+use super::session::Session;
+use super::source::Source;
+use crate::engine;
+use crate::names::VmName;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    lab: &'a str,
+    vms: Vec<&'a VmName>,
+    seconds: f64,
+}
+
+/// `vmnet stop`
+pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
+    let begun = std::time::Instant::now();
+    let (lab, source, vms) = lookup::guests(names, of)?;
+    let mut session = Session::change_of(&lab, "stop")?;
+    let stopped = stop(&mut session, &source, &vms, output).await?;
+    let report = Report { lab: lab.as_str(), vms: stopped, seconds: begun.elapsed().as_secs_f64() };
+    output.result(&report, || match report.vms.is_empty() {
+        true => "no such guest runs\n".to_owned(),
+        false => format!("{GOOD}stopped{GOOD:#} in {:.1} s: {}\n", report.seconds, list(&report.vms)),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop<'v>(
+    session: &mut Session,
+    source: &Source,
+    vms: &'v [VmName],
+    output: &Output,
+) -> Result<Vec<&'v VmName>, Failure> {
+    let mut observation = session.look(Some(&source.model))?;
+    let mut guests = observation.state.guests.clone();
+    let stopped: Vec<&VmName> = vms.iter().filter(|vm| guests.remove(*vm).is_some()).collect();
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation.state, &wanted.state);
+    if !plan.is_empty() {
+        session.carry_out(None, &observation.state, &wanted.state, &plan, output, false).await?;
+    }
+    Ok(stopped)
+}
+
+/// `vmnet reset`
+pub(super) async fn reset(
+    names: &[String],
+    of: Option<&str>,
+    may_stop: bool,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
+    let begun = std::time::Instant::now();
+    let (lab, source, vms) = lookup::guests(names, of)?;
+    let mut session = Session::change_of(&lab, "reset")?;
+    let observation = session.look(Some(&source.model))?;
+    if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
+        return Err(Failure::because(format!(
+            "vm {vm} runs; stop it first (vmnet stop {vm}), or say vmnet reset --stop"
+        )));
+    }
+    stop(&mut session, &source, &vms, output).await?;
+    for vm in &vms {
+        let folder = session.paths.guest_state(&lab, vm);
+        engine::reset(&folder)?;
+    }
+    let report = Report { lab: lab.as_str(), vms: vms.iter().collect(), seconds: begun.elapsed().as_secs_f64() };
+    output.result(&report, || {
+        format!("{GOOD}reset{GOOD:#}: {} begin with fresh disks at the next boot\n", list(&report.vms))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(vms: &[&VmName]) -> String {
+    vms.iter().map(|vm| vm.as_str()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,73 @@
+//! `vmnet verify`: who should reach whom, who does, and whether that is the same.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::failure::Failure;
+use super::lookup;
+use super::output::Output;
+use super::session::Session;
+use crate::model::{External, Model};
+use crate::names::VmName;
+use crate::observe::Observation;
+use crate::probe;
+use crate::reach::{Known, Report, expectations};
+
+/// The width of a terminal that does not tell.
+const WIDTH: usize = 80;
+
+pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -> Result<ExitCode, Failure> {
+    let lab = lookup::lab(argument)?;
+    let (_, source) = lookup::applied(&lab)?;
+    let mut session = Session::look_at(&lab)?;
+    let observation = session.look(Some(&source.model))?;
+    let running: BTreeSet<VmName> = observation.state.guests.keys().cloned().collect();
+    let expected = expectations(&source.model, &known(&source.model, &observation));
+    output.say(format_args!("probing {} pairs", expected.len()));
+    let seen = probe::run(&source.model, &running, &expected)
+        .map_err(|error| Failure::failed(format!("lab {lab} can't be probed"), error))?;
+    let report = Report::new(&lab, expected, seen);
+    if let Some(path) = junit {
+        let text = report.junit().map_err(|error| Failure::failed("the JUnit report can't be written", error))?;
+        let failed = |error| Failure::failed(format!("{} can't be written", path.display()), error);
+        crate::ledger::write_atomically(path, text.as_bytes(), 0o644).map_err(failed)?;
+    }
+    output.result(&report, || report.text(width()))?;
+    Ok(ExitCode::from(u8::from(!report.passed())))
+}
+
+/// Addresses that the definition does not hold: the host's own, where the router goes through it, and next hops.
+fn known(model: &Model, observation: &Observation) -> Known {
+    let mut known = Known::default();
+    let Some(router) = model.router() else { return known };
+    match router.external() {
+        External::None => {}
+        External::Host(host) => {
+            known.host.push(IpAddr::V4(host.host_address().addr()));
+            let devices = observation.facts.devices.values().filter(|device| device.up && device.master.is_none());
+            let addresses = devices.flat_map(|device| &device.addresses).map(ipnet::IpNet::addr);
+            known.host.extend(addresses.filter(|address| match address {
+                IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+                IpAddr::V6(_) => false,
+            }));
+        }
+        External::Macvlan(own) | External::Vlan { external: own, .. } => known.outside.extend(&own.gateways),
+    }
+    known
+}
+
+fn width() -> usize {
+    let from_environment = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || {
+        // SAFETY: `winsize` is four numbers, for which all zeros is a value; TIOCGWINSZ writes one of that size.
+        let (size, result) = unsafe {
+            let mut size: libc::winsize = std::mem::zeroed();
+            let result = libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size);
+            (size, result)
+        };
+        (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+    };
+    from_environment.or_else(asked).unwrap_or(WIDTH)
+}

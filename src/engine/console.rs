@@ -1,0 +1,175 @@
+//! The serial console of a guest on this terminal, or for a script on standard input and output.
+//!
+//! QEMU drops what a guest writes while nobody is connected, so a guest never stalls on its console.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+use super::EngineError;
+use super::folder::Folder;
+use crate::names::VmName;
+use crate::render::qemu::CONSOLE_SOCKET;
+
+/// Ctrl-], which leaves the console.
+const LEAVE: u8 = 0x1d;
+
+/// Connects standard input and output to the console of the guest whose run folder is `run_dir`.
+///
+/// On a terminal: raw, until Ctrl-] or the guest's end. Else standard input is sent, then the console's output is
+/// copied until the guest ends or has been silent for `silence`.
+pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), EngineError> {
+    let _lock = lock(vm, run_dir)?;
+    let run = Folder::open(run_dir)?.ok_or_else(|| EngineError::NotRunning { vm: vm.clone() })?;
+    let fail = |source| EngineError::Console { vm: vm.clone(), source };
+    let place = run.socket(CONSOLE_SOCKET).map_err(|_| EngineError::NotRunning { vm: vm.clone() })?;
+    let mut socket = UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(fail)?;
+    let terminal = RawTerminal::enter().map_err(fail)?;
+    let signals = signals().map_err(fail)?;
+    if terminal.is_some() {
+        eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
+    }
+    let ended = copy(&mut socket, terminal.is_some(), signals.as_fd(), silence);
+    drop(terminal);
+    if let Ok(End::Left) = ended {
+        eprintln!();
+    }
+    ended.map(drop).map_err(fail)
+}
+
+/// Why the copying came to its end.
+enum End {
+    /// Ctrl-], or a signal.
+    Left,
+    /// The guest's QEMU closed the socket.
+    Closed,
+    /// A script's time is over.
+    Silent,
+}
+
+fn copy(socket: &mut UnixStream, interactive: bool, signals: BorrowedFd<'_>, silence: Duration) -> io::Result<End> {
+    let (stdin, mut stdout) = (io::stdin(), io::stdout());
+    let mut input_open = true;
+    let mut last = Instant::now();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let input = if input_open { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut waiting = vec![
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals, PollFlags::POLLIN),
+            PollFd::new(stdin.as_fd(), input),
+        ];
+        if !input_open {
+            // Without events of interest a closed input would still wake the poll all the time.
+            waiting.pop();
+        }
+        let limit = match (interactive, input_open) {
+            (false, false) => match silence.checked_sub(last.elapsed()) {
+                Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+                None => return Ok(End::Silent),
+            },
+            _ => PollTimeout::NONE,
+        };
+        match poll(&mut waiting, limit) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            result => result?,
+        };
+        let ready: Vec<bool> = waiting.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        if ready[0] {
+            let length = socket.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(End::Closed);
+            }
+            stdout.write_all(&buffer[..length])?;
+            stdout.flush()?;
+            last = Instant::now();
+        }
+        if ready[1] {
+            return Ok(End::Left);
+        }
+        if ready.get(2) == Some(&true) {
+            // Past std's buffer, which a poll does not see into.
+            let length = nix::unistd::read(&stdin, &mut buffer)?;
+            let typed = &buffer[..length];
+            input_open = length > 0;
+            last = Instant::now();
+            let leave = interactive.then(|| typed.iter().position(|byte| *byte == LEAVE)).flatten();
+            socket.write_all(&typed[..leave.unwrap_or(length)])?;
+            if leave.is_some() || (interactive && !input_open) {
+                return Ok(End::Left);
+            }
+        }
+    }
+}
+
+/// One console a guest: QEMU would let a second one wait without a word.
+fn lock(vm: &VmName, run_dir: &Path) -> Result<File, EngineError> {
+    let path = run_dir.with_extension("console");
+    let fail = |source| match io::Error::kind(&source) {
+        io::ErrorKind::NotFound => EngineError::NotRunning { vm: vm.clone() },
+        _ => EngineError::File { action: "open", path: path.clone(), source },
+    };
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(EngineError::ConsoleBusy { vm: vm.clone() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(fail(source)),
+    }
+}
+
+/// The signals that end a console, as a descriptor: the terminal has to be put right first.
+fn signals() -> io::Result<SignalFd> {
+    let set = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT]);
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// The terminal's settings as they were, for whoever has to restore them.
+static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// A terminal that hands every key on; as it was again when this is dropped, and when the program panics.
+struct RawTerminal;
+
+impl RawTerminal {
+    /// `None` when standard input is no terminal.
+    fn enter() -> io::Result<Option<Self>> {
+        let stdin = io::stdin();
+        let Ok(found) = tcgetattr(&stdin) else { return Ok(None) };
+        let mut raw = found.clone();
+        cfmakeraw(&mut raw);
+        if FOUND.lock().unwrap_or_else(PoisonError::into_inner).replace(found).is_none() {
+            let previous = std::panic::take_hook();
+            // A panic may abort without unwinding, and then nothing is dropped.
+            std::panic::set_hook(Box::new(move |panic| {
+                restore();
+                previous(panic);
+            }));
+        }
+        tcsetattr(&stdin, SetArg::TCSADRAIN, &raw)?;
+        Ok(Some(Self))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn restore() {
+    if let Some(found) = FOUND.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        // Nothing can be done about a terminal that is gone.
+        let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, found);
+    }
+}

@@ -1,0 +1,189 @@
+//! A guest's disk, seed and host key in its folder.
+//!
+//! Helper programs run as the folder's owner, inside it: they could only harm what is the guest's anyway.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::error::BaseProblem;
+use super::folder::{Folder, Owner};
+use super::seed::{self, HostKey};
+use super::{EngineError, identity};
+use crate::names::VmName;
+use crate::render::qemu::{SEED_IMAGE, disk_name};
+use crate::state::Overlay;
+
+/// The private host key in a guest's folder.
+const HOST_KEY: &str = "host-key";
+/// The public one.
+const HOST_KEY_PUBLIC: &str = "host-key.pub";
+/// The number of the guest's present disk.
+const INSTANCE: &str = "instance";
+
+/// The number of the disk that the guest with this folder has, or gets at its next start: 1, and one more after
+/// each reset.
+pub fn instance(folder: &Path) -> Result<u32, EngineError> {
+    let Some(folder) = Folder::open(folder)? else { return Ok(1) };
+    let text = folder.read(INSTANCE)?;
+    Ok(text.and_then(|text| text.trim().parse().ok()).unwrap_or(1))
+}
+
+/// Gives the guest with this folder a fresh disk at its next start. It does not run.
+pub fn reset(folder: &Path) -> Result<(), EngineError> {
+    let number = instance(folder)?;
+    let Some(folder) = Folder::open(folder)? else { return Ok(()) };
+    // The number first: whatever interrupts this, the old disk is never started again under the new number.
+    folder.replace(INSTANCE, format!("{}\n", number.saturating_add(1)).as_bytes())?;
+    folder.remove(&disk_name(number))
+}
+
+/// Makes the overlay where it is missing; says whether it did. Never leaves half of one.
+pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -> Result<bool, EngineError> {
+    let name = disk.path.file_name().and_then(|name| name.to_str()).unwrap_or("disk.qcow2");
+    if folder.has(name) {
+        return Ok(false);
+    }
+    let size = match (base_size(vm, disk)?, disk.size) {
+        (base, Some(wanted)) if wanted < base => {
+            return Err(EngineError::Base { path: disk.base.clone(), problem: BaseProblem::Larger { base, wanted } });
+        }
+        (_, Some(wanted)) => wanted,
+        (base, None) => base,
+    };
+    let new = format!("{name}.new");
+    folder.remove(&new)?;
+    let mut command = inside("qemu-img", folder);
+    // -u: the base is not opened, so QEMU's user needs no way to it; what must be known of it is known.
+    command.args(["create", "-q", "-u", "-f", "qcow2", "-F", &disk.base_format, "-b"]).arg(&disk.base);
+    command.args([new.as_str(), &size.to_string()]);
+    let made = run(vm, "qemu-img", command).await;
+    if made.is_err() {
+        folder.remove(&new)?;
+    }
+    made?;
+    folder.rename(&new, name)?;
+    Ok(true)
+}
+
+/// The virtual size of a base image in bytes, once it is known to be one.
+fn base_size(vm: &VmName, disk: &Overlay) -> Result<u64, EngineError> {
+    let path = &disk.base;
+    let fail = |source| EngineError::Image { vm: vm.clone(), path: path.clone(), source };
+    let bad = |problem| EngineError::Base { path: path.clone(), problem };
+    let mut file = open_image(path).map_err(fail)?;
+    let mut header = [0; 80];
+    let length = read_up_to(&mut file, &mut header).map_err(fail)?;
+    let qcow2 = length >= 72 && header.starts_with(b"QFI\xfb");
+    if disk.base_format != "qcow2" {
+        return if qcow2 { Err(bad(BaseProblem::IsQcow2)) } else { file.metadata().map(|m| m.len()).map_err(fail) };
+    }
+    if !qcow2 {
+        return Err(bad(BaseProblem::NotQcow2));
+    }
+    // QEMU's docs/interop/qcow2: version at 4, backing file's place at 8, virtual size at 24, and from version 3
+    // the incompatible features at 72, bit 2 of which is an external data file. All big-endian.
+    let number = |at: usize| header[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    if number(8) != 0 {
+        return Err(bad(BaseProblem::Backing));
+    }
+    if header[7] >= 3 && number(72) & 4 != 0 {
+        return Err(bad(BaseProblem::DataFile));
+    }
+    Ok(number(24))
+}
+
+/// Opens a file of an image for reading; a folder or a FIFO is none.
+pub(super) fn open_image(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_block_device() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..])? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    Ok(length)
+}
+
+/// Writes the seed anew, with the guest's host key; makes that where it is missing.
+pub(super) async fn make_seed(vm: &VmName, folder: &Folder, files: &[(String, String)]) -> Result<(), EngineError> {
+    let key = host_key(vm, folder).await?;
+    let place = folder.join(SEED_IMAGE);
+    let volume =
+        seed::volume(files, &key).map_err(|source| EngineError::File { action: "make", path: place, source })?;
+    folder.replace(SEED_IMAGE, &volume)
+}
+
+async fn host_key(vm: &VmName, folder: &Folder) -> Result<HostKey, EngineError> {
+    // The private key comes last under its name: where it is, both are whole.
+    if !folder.has(HOST_KEY) {
+        let (new, new_public) = ("host-key.new", "host-key.new.pub");
+        folder.remove(new)?;
+        folder.remove(new_public)?;
+        let mut command = inside("ssh-keygen", folder);
+        command.args(["-q", "-t", "ed25519", "-N", "", "-C", vm.as_str(), "-f", new]);
+        run(vm, "ssh-keygen", command).await?;
+        folder.rename(new_public, HOST_KEY_PUBLIC)?;
+        folder.rename(new, HOST_KEY)?;
+    }
+    let read = |name| {
+        let missing =
+            || EngineError::File { action: "read", path: folder.join(name), source: io::ErrorKind::NotFound.into() };
+        folder.read(name)?.ok_or_else(missing)
+    };
+    Ok(HostKey { private: read(HOST_KEY)?, public: read(HOST_KEY_PUBLIC)? })
+}
+
+/// The public host key of the guest with this folder; `None` before its first start.
+pub fn public_host_key(folder: &Path) -> Result<Option<String>, EngineError> {
+    let Some(folder) = Folder::open(folder)? else { return Ok(None) };
+    folder.read(HOST_KEY_PUBLIC)
+}
+
+/// A helper program that runs as the folder's owner in the folder, with an empty environment.
+fn inside(program: &'static str, folder: &Folder) -> Command {
+    let mut command = Command::new(program);
+    // Of the environment only the way to programs stays.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    command.env_clear().env("PATH", path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    identity::drop_in_child(command.as_std_mut(), folder.owner(), None, folder.as_fd(), &[]);
+    command.kill_on_drop(true);
+    command
+}
+
+async fn run(vm: &VmName, program: &'static str, mut command: Command) -> Result<(), EngineError> {
+    let output = command.output().await.map_err(|source| EngineError::Spawn { program: program.into(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let said = if said.is_empty() { output.status.to_string() } else { said };
+    Err(EngineError::Helper { vm: vm.clone(), program, output: said })
+}
+
+/// Makes disk and seed of a guest in a folder of its own, for people and programs that start it without vmnet.
+/// The folder's parents are made where they are missing; the folder and its files belong to `owner`.
+pub async fn prepare(
+    vm: &VmName,
+    folder: &Path,
+    owner: Owner,
+    disk: Option<&Overlay>,
+    seed: &[(String, String)],
+) -> Result<(), EngineError> {
+    let folder = Folder::make(folder, owner)?;
+    if let Some(disk) = disk {
+        make_overlay(vm, &folder, disk).await?;
+    }
+    make_seed(vm, &folder, seed).await
+}

@@ -1,0 +1,253 @@
+//! [`EngineError`]: what went wrong with a guest.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::qmp::QmpError;
+use super::wait::Stage;
+use crate::kernel::KernelError;
+use crate::names::VmName;
+
+/// A guest that could not be started, stopped or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// It runs already.
+    #[error("guest {vm} runs already, as process {pid}")]
+    Running {
+        /// The guest.
+        vm: VmName,
+        /// Its QEMU.
+        pid: i32,
+    },
+    /// It does not run.
+    #[error("guest {vm} does not run")]
+    NotRunning {
+        /// The guest.
+        vm: VmName,
+    },
+    /// The user that QEMU runs as is missing.
+    #[error("there is no user {user}, which guests run as")]
+    NoUser {
+        /// Its name.
+        user: String,
+    },
+    /// `/dev/kvm` does not open for the user that QEMU runs as.
+    #[error("the user {user} may not open /dev/kvm, which guest {vm} needs")]
+    KvmAccess {
+        /// The guest.
+        vm: VmName,
+        /// QEMU's user.
+        user: String,
+    },
+    /// A file of the guest's image can't be opened.
+    #[error("cannot open {}, which guest {vm} boots from", path.display())]
+    Image {
+        /// The guest.
+        vm: VmName,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that QEMU opens by itself is not readable for its user.
+    #[error("the user {user} may not read {}, which guest {vm} boots from", path.display())]
+    ImageAccess {
+        /// The guest.
+        vm: VmName,
+        /// The file.
+        path: PathBuf,
+        /// QEMU's user.
+        user: String,
+    },
+    /// A base image that is not what it should be.
+    #[error("{} can't be the base of a disk: {problem}", path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: BaseProblem,
+    },
+    /// Something stands where a folder of ours should be.
+    #[error("{} is not a folder that vmnet can trust: {problem}", path.display())]
+    Folder {
+        /// The place.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A file of the guest's can't be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was to be done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A record of a running guest that nobody can read.
+    #[error("{} is not a record of a guest as this version writes it", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What serde says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A helper program failed.
+    #[error("{program} failed for guest {vm}: {output}")]
+    Helper {
+        /// The guest.
+        vm: VmName,
+        /// The program.
+        program: &'static str,
+        /// What it said.
+        output: String,
+    },
+    /// A program can't be started.
+    #[error("cannot start {}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU ended at its start.
+    #[error("QEMU ended when it started guest {vm}{}", if log.is_empty() { String::new() } else { format!(": {log}") })]
+    Died {
+        /// The guest.
+        vm: VmName,
+        /// The last lines of what it said.
+        log: String,
+    },
+    /// QEMU does not answer on its control socket.
+    #[error("QEMU of guest {vm} does not answer")]
+    Qmp {
+        /// The guest.
+        vm: VmName,
+        /// Why.
+        #[source]
+        source: QmpError,
+    },
+    /// A process of the guest's does not end.
+    #[error("process {pid} of guest {vm} does not end")]
+    Unkillable {
+        /// The guest.
+        vm: VmName,
+        /// The process.
+        pid: i32,
+    },
+    /// The kernel refused something about a TAP or a namespace.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The guest did not get as far as it should within the time.
+    #[error("guest {vm} did not answer within {} s: {}", limit.as_secs(), stage.missing())]
+    Wait {
+        /// The guest.
+        vm: VmName,
+        /// What was not reached.
+        stage: Stage,
+        /// The time given.
+        limit: Duration,
+    },
+    /// The console is in use.
+    #[error("another vmnet console is open on guest {vm}")]
+    ConsoleBusy {
+        /// The guest.
+        vm: VmName,
+    },
+    /// The terminal or the socket broke.
+    #[error("the console of guest {vm} broke off")]
+    Console {
+        /// The guest.
+        vm: VmName,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No way leads to the guest by ssh.
+    #[error("guest {vm} has no address on a network that the router serves")]
+    NoWay {
+        /// The guest.
+        vm: VmName,
+    },
+}
+
+/// What is wrong with a base image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BaseProblem {
+    /// The definition says qcow2.
+    #[error("it is no qcow2 image")]
+    NotQcow2,
+    /// The definition says raw.
+    #[error("it is a qcow2 image, not a raw one")]
+    IsQcow2,
+    /// It leans on another file, which its header names.
+    #[error("it has a backing file of its own")]
+    Backing,
+    /// Its data are in another file, which its header names.
+    #[error("it keeps its data in another file")]
+    DataFile,
+    /// The disk is to be smaller than the image.
+    #[error("it has {base} bytes and the disk is to have {wanted}")]
+    Larger {
+        /// Bytes of the base.
+        base: u64,
+        /// Bytes asked for.
+        wanted: u64,
+    },
+}
+
+impl EngineError {
+    /// What to do about it, as a sentence without a full stop, where that is known.
+    pub fn help(&self) -> Option<String> {
+        Some(match self {
+            EngineError::Running { vm, .. } => format!("stop it first: vmnet stop {vm}"),
+            EngineError::NotRunning { vm } => format!("start it: vmnet boot {vm}"),
+            EngineError::NoUser { user } => {
+                format!("run: useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin --groups kvm {user}")
+            }
+            EngineError::KvmAccess { .. } => {
+                "run: chgrp kvm /dev/kvm && chmod 660 /dev/kvm, or write accel = \"tcg\" for slow emulation".into()
+            }
+            EngineError::Image { .. } => {
+                "correct the path in [image.*] of the definition, or put the file there".into()
+            }
+            EngineError::ImageAccess { path, .. } => format!("run: chmod a+r {}", path.display()),
+            EngineError::Base { problem, .. } => problem.help().into(),
+            EngineError::Folder { path, .. } => format!("look at {} and move it away", path.display()),
+            EngineError::Record { path, .. } => format!("stop the guest's QEMU by hand and remove {}", path.display()),
+            EngineError::Kernel(source) => source.help()?.into(),
+            EngineError::Wait { vm, .. } => format!("look at its console: vmnet console {vm}"),
+            EngineError::ConsoleBusy { .. } => "leave it there with Ctrl-]".into(),
+            EngineError::NoWay { vm } => format!("use its console: vmnet console {vm}"),
+            EngineError::File { .. }
+            | EngineError::Helper { .. }
+            | EngineError::Spawn { .. }
+            | EngineError::Died { .. }
+            | EngineError::Qmp { .. }
+            | EngineError::Unkillable { .. }
+            | EngineError::Console { .. } => return None,
+        })
+    }
+
+    /// Whether the host lacks something, as opposed to something going wrong (exit code 4).
+    pub fn is_lack(&self) -> bool {
+        matches!(self, EngineError::NoUser { .. } | EngineError::KvmAccess { .. })
+    }
+}
+
+impl BaseProblem {
+    fn help(&self) -> &'static str {
+        match self {
+            BaseProblem::NotQcow2 => "write format = \"raw\" in [image.*] if it is one",
+            BaseProblem::IsQcow2 => "write format = \"qcow2\" in [image.*]",
+            BaseProblem::Backing | BaseProblem::DataFile => "make one file of it: qemu-img convert -O qcow2 OLD NEW",
+            BaseProblem::Larger { .. } => "write a larger disk = in the definition, or leave it out",
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! A guest as a QEMU process without a daemon.
+//!
+//! vmnet opens what needs a privilege (TAPs, vhost-net, image files) and hands over descriptors; QEMU itself runs
+//! as an unprivileged user from its first instruction. When it ends, however it does, its TAPs are gone with it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::folder::{Folder, Owner, service_user};
+use super::process::{self, Process};
+use super::qmp::{Qmp, QmpError};
+use super::record::{self, Running};
+use super::{EngineError, disk, identity};
+use crate::kernel::{Kernel, sysctl, tap};
+use crate::mark::Mark;
+use crate::names::{IfName, VmName};
+use crate::plan::LinkChange;
+use crate::render::qemu::QMP_SOCKET;
+use crate::state::{Link, LinkId, QemuGuest};
+
+/// What QEMU says, in a guest's run folder.
+const LOG: &str = "qemu.log";
+
+/// How long QEMU may take until its control socket is there.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A QEMU process that has just been started and may still fail.
+#[derive(Debug)]
+#[must_use = "a guest runs only when it is ready"]
+pub struct Launched {
+    record: Running,
+    run: Folder,
+    made_disk: bool,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was not running.
+    WasOff,
+    /// It shut down when it was asked to.
+    PoweredOff,
+    /// It did not react in time: its QEMU was told to end.
+    Quit,
+    /// QEMU did not react either and was killed.
+    Killed,
+}
+
+/// Prepares folders, disk, seed and TAPs and starts QEMU. On an error nothing of it stays but the guest's folder.
+///
+/// # Errors
+/// Also when the guest runs already.
+pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Result<Launched, EngineError> {
+    if let Some(record) = record::running_in(&guest.run_dir)? {
+        return Err(EngineError::Running { vm: vm.clone(), pid: record.pid });
+    }
+    let (owner, kvm_group) = service_user(&guest.user)?;
+    if guest.kvm {
+        check_kvm(vm, guest, owner, kvm_group)?;
+    }
+    let files = open_files(vm, guest, owner, kvm_group)?;
+    let state = Folder::make(&guest.state_dir, owner)?;
+    let run = Folder::make(&guest.run_dir, owner)?;
+    // Sockets of a QEMU that was killed: a new one would not bind to them.
+    for name in run.names()? {
+        run.remove(&name)?;
+    }
+    let made_disk = match &guest.disk {
+        Some(overlay) => disk::make_overlay(vm, &state, overlay).await?,
+        None => false,
+    };
+    disk::make_seed(vm, &state, &guest.seed).await?;
+    let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files };
+    for (name, link) in &guest.taps {
+        handed.taps.push(open_tap(kernel, name, link).await?);
+        if guest.vhost {
+            handed.vhosts.push(open_vhost()?);
+        }
+    }
+    let pid = spawn(guest, &handed, &run, (owner, kvm_group))?;
+    // The descriptors live on in QEMU alone.
+    drop(handed);
+    let started = process::start_time(pid).unwrap_or_default();
+    let record = Running { vm: vm.clone(), pid, started, guest: guest.clone() };
+    let launched = Launched { record, run, made_disk };
+    match record::write(&launched.record) {
+        Ok(()) => Ok(launched),
+        Err(error) => {
+            launched.undo().await?;
+            Err(error)
+        }
+    }
+}
+
+impl Launched {
+    /// Waits until QEMU answers on its control socket. On an error it is gone, and its record with it.
+    pub async fn ready(self) -> Result<(), EngineError> {
+        match self.answers().await {
+            Ok(()) => {
+                scope(&self.record).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.undo().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn answers(&self) -> Result<(), EngineError> {
+        let vm = &self.record.vm;
+        let deadline = tokio::time::Instant::now() + READY_LIMIT;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            if self.run.has(QMP_SOCKET) {
+                match Qmp::connect(&self.run).await {
+                    Ok(_) => return Ok(()),
+                    // It is between bind and listen, or about to end.
+                    Err(QmpError::Socket(_) | QmpError::Closed) => {}
+                    Err(source) => return Err(EngineError::Qmp { vm: vm.clone(), source }),
+                }
+            }
+            let ended = match self.record.process() {
+                Some(process) => process.ended_within(pause).await.unwrap_or(false),
+                None => true,
+            };
+            if ended {
+                return Err(EngineError::Died { vm: vm.clone(), log: self.last_words() });
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let source = QmpError::Late("the connection");
+                return Err(EngineError::Qmp { vm: vm.clone(), source });
+            }
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// The last lines of QEMU's log, escaped, in one line.
+    fn last_words(&self) -> String {
+        let log = self.run.read(LOG).ok().flatten().unwrap_or_default();
+        let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(3)..].join("; ");
+        last.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    }
+
+    async fn undo(self) -> Result<(), EngineError> {
+        let Self { record, run, made_disk } = self;
+        if let Some(process) = record.process() {
+            end(&record.vm, &process).await?;
+        }
+        record::remove(&record.guest.run_dir)?;
+        run.remove_all()?;
+        if let (true, Some(overlay)) = (made_disk, &record.guest.disk)
+            && let (Some(state), Some(name)) = (Folder::open(&record.guest.state_dir)?, overlay.path.file_name())
+        {
+            state.remove(&name.to_string_lossy())?;
+        }
+        Ok(())
+    }
+}
+
+/// Presses the power button, waits for `grace`, then pulls the cord: `quit`, and if that does nothing, signals.
+pub async fn stop(vm: &VmName, guest: &QemuGuest, grace: Duration) -> Result<Stopped, EngineError> {
+    let record = record::running_in(&guest.run_dir)?;
+    let stopped = match record.as_ref().and_then(Running::process) {
+        Some(process) => shut_down(vm, guest, &process, grace).await?,
+        None => Stopped::WasOff,
+    };
+    record::remove(&guest.run_dir)?;
+    if let Some(run) = Folder::open(&guest.run_dir)? {
+        run.remove_all()?;
+    }
+    Ok(stopped)
+}
+
+async fn shut_down(vm: &VmName, guest: &QemuGuest, process: &Process, grace: Duration) -> Result<Stopped, EngineError> {
+    if let Some(run) = Folder::open(&guest.run_dir)?
+        && let Ok(mut qmp) = Qmp::connect(&run).await
+    {
+        if !grace.is_zero() && qmp.execute("system_powerdown").await.is_ok() && ended(process, grace).await {
+            return Ok(Stopped::PoweredOff);
+        }
+        // It closes the connection rather than answer, or it hangs: either way the wait below tells.
+        let _ = qmp.execute("quit").await;
+        if ended(process, Duration::from_secs(5)).await {
+            return Ok(Stopped::Quit);
+        }
+    }
+    end(vm, process).await?;
+    Ok(Stopped::Killed)
+}
+
+/// Ends a process by signals.
+async fn end(vm: &VmName, process: &Process) -> Result<(), EngineError> {
+    for (signal, limit) in [(Signal::SIGTERM, 2), (Signal::SIGKILL, 10)] {
+        // What can't be signalled shows in the wait.
+        let _ = process.signal(signal);
+        if ended(process, Duration::from_secs(limit)).await {
+            return Ok(());
+        }
+    }
+    Err(EngineError::Unkillable { vm: vm.clone(), pid: process.pid() })
+}
+
+async fn ended(process: &Process, limit: Duration) -> bool {
+    process.ended_within(limit).await.unwrap_or(false)
+}
+
+/// What is opened for QEMU.
+struct Handed {
+    taps: Vec<OwnedFd>,
+    vhosts: Vec<OwnedFd>,
+    files: Vec<File>,
+}
+
+impl Handed {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let sockets = self.taps.iter().chain(&self.vhosts).map(AsRawFd::as_raw_fd);
+        sockets.chain(self.files.iter().map(AsRawFd::as_raw_fd)).collect()
+    }
+
+    /// The arguments with numbers of descriptors in place of what stands for them. Only in the options that may
+    /// have them: a kernel's command line is the user's own text.
+    fn args(&self, args: &[String]) -> Vec<String> {
+        let mut option = "";
+        let mut filled = Vec::with_capacity(args.len());
+        for arg in args {
+            let takes = matches!(option, "-netdev" | "-add-fd" | "-kernel" | "-initrd");
+            filled.push(if takes { self.fill(arg) } else { arg.clone() });
+            option = arg;
+        }
+        filled
+    }
+
+    fn fill(&self, arg: &str) -> String {
+        let mut text = arg.to_owned();
+        let numbered = |kind: &str, text: &mut String, numbers: Vec<RawFd>| {
+            for (place, number) in numbers.iter().enumerate() {
+                *text = text.replace(&format!("{{{kind}:{place}}}"), &number.to_string());
+            }
+        };
+        numbered("tap", &mut text, self.taps.iter().map(AsRawFd::as_raw_fd).collect());
+        numbered("vhost", &mut text, self.vhosts.iter().map(AsRawFd::as_raw_fd).collect());
+        numbered("file", &mut text, self.files.iter().map(AsRawFd::as_raw_fd).collect());
+        text
+    }
+}
+
+fn open_files(vm: &VmName, guest: &QemuGuest, owner: Owner, kvm_group: Option<u32>) -> Result<Vec<File>, EngineError> {
+    let mut files = Vec::new();
+    for (number, path) in guest.files.iter().enumerate() {
+        let fail = |source| EngineError::Image { vm: vm.clone(), path: path.clone(), source };
+        let file = disk::open_image(path).map_err(fail)?;
+        // What is named by /proc/self/fd is opened once more, by QEMU's user.
+        let reopened = guest.args.iter().any(|arg| *arg == format!("/proc/self/fd/{{file:{number}}}"));
+        let meta = file.metadata().map_err(fail)?;
+        if reopened && !may(0o4, (meta.uid(), meta.gid(), meta.mode()), owner, kvm_group) {
+            return Err(EngineError::ImageAccess { vm: vm.clone(), path: path.clone(), user: guest.user.clone() });
+        }
+        files.push(file);
+    }
+    Ok(files)
+}
+
+fn check_kvm(vm: &VmName, guest: &QemuGuest, owner: Owner, kvm_group: Option<u32>) -> Result<(), EngineError> {
+    let meta = Path::new("/dev/kvm").metadata().ok();
+    let may = meta.is_some_and(|meta| may(0o6, (meta.uid(), meta.gid(), meta.mode()), owner, kvm_group));
+    if may { Ok(()) } else { Err(EngineError::KvmAccess { vm: vm.clone(), user: guest.user.clone() }) }
+}
+
+/// Whether mode bits of a file with this owner, group and mode let a user in.
+fn may(wanted: u32, (uid, gid, mode): (u32, u32, u32), owner: Owner, group: Option<u32>) -> bool {
+    let shift = if uid == owner.uid {
+        6
+    } else if gid == owner.gid || Some(gid) == group {
+        3
+    } else {
+        0
+    };
+    mode >> shift & wanted == wanted
+}
+
+/// A TAP, marked before it comes up: it is not persistent, so whatever interrupts this, it is gone.
+async fn open_tap(kernel: &mut Kernel, name: &IfName, link: &Link) -> Result<OwnedFd, EngineError> {
+    let Link { kind: _, mac, mtu, group, alias, master, up, ipv6, tx_checksum: _ } = link;
+    let tap = tap::open(name)?;
+    if !ipv6 && sysctl::has_ipv6() {
+        let key = sysctl::disable_ipv6(name.as_str());
+        let fail = |source| EngineError::File { action: "write", path: Path::new("/proc/sys/net").join(&key), source };
+        sysctl::write(&key, "1").map_err(fail)?;
+    }
+    let change = LinkChange {
+        alias: Some(alias.clone()),
+        mac: Some(*mac),
+        mtu: Some(*mtu),
+        group: Some(*group),
+        master: Some(master.clone()),
+        up: Some(*up),
+        bridge: None,
+    };
+    kernel.change_link(&LinkId::host(name.clone()), &change)?.send().await?;
+    Ok(tap)
+}
+
+fn open_vhost() -> Result<OwnedFd, EngineError> {
+    let path = Path::new("/dev/vhost-net");
+    let open = File::options().read(true).write(true).open(path);
+    open.map(Into::into).map_err(|source| EngineError::File { action: "open", path: path.to_owned(), source })
+}
+
+/// Starts QEMU as its user and gives its process number.
+fn spawn(
+    guest: &QemuGuest,
+    handed: &Handed,
+    run: &Folder,
+    (owner, kvm_group): (Owner, Option<u32>),
+) -> Result<i32, EngineError> {
+    let log = run.create(LOG)?;
+    let fail = |source| EngineError::Spawn { program: guest.program.clone(), source };
+    let mut command = Command::new(&guest.program);
+    command.args(handed.args(&guest.args)).env_clear().stdin(Stdio::null());
+    command.stdout(log.try_clone().map_err(fail)?).stderr(log);
+    identity::drop_in_child(&mut command, owner, kvm_group, run.as_fd(), &handed.descriptors());
+    let child = command.spawn().map_err(fail)?;
+    i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))
+}
+
+/// Under systemd, moves QEMU into a scope of its own, so that the end of a login does not end the guest.
+async fn scope(record: &Running) {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return;
+    }
+    // The first TAP's mark names lab and guest; a guest without a nic goes by its name alone.
+    let lab = record.guest.taps.first().and_then(|(_, link)| link.alias.parse::<Mark>().ok());
+    let name = match lab {
+        Some(mark) => format!("vmnet-{}.{}.scope", mark.lab, record.vm),
+        None => format!("vmnet-{}.scope", record.vm),
+    };
+    let pid = record.pid.to_string();
+    let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
+    let mut command = tokio::process::Command::new("busctl");
+    command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &name, "fail"]);
+    command.args(["2", "PIDs", "au", "1", &pid, "CollectMode", "s", "inactive-or-failed", "0"]);
+    let output = command.stdin(Stdio::null()).output().await;
+    let done = output.as_ref().is_ok_and(|output| output.status.success());
+    if !done {
+        tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_stand_only_where_they_belong() {
+        let file = || File::open("/dev/null").unwrap();
+        let handed = Handed { taps: vec![file().into()], vhosts: vec![file().into()], files: vec![file()] };
+        let words = ["-netdev", "tap,fd={tap:0},vhostfd={vhost:0}", "-kernel", "/proc/self/fd/{file:0}", "-append"];
+        let args: Vec<String> = words.iter().chain(&["{tap:0} {file:0}"]).map(|word| (*word).to_owned()).collect();
+        let filled = handed.args(&args);
+        let [tap, vhost] = [&handed.taps, &handed.vhosts].map(|fds| fds[0].as_raw_fd());
+        assert_eq!(filled[1], format!("tap,fd={tap},vhostfd={vhost}"));
+        assert_eq!(filled[3], format!("/proc/self/fd/{}", handed.files[0].as_raw_fd()));
+        assert_eq!(filled[5], "{tap:0} {file:0}");
+    }
+
+    #[test]
+    fn mode_bits_count_for_the_class_that_the_user_is_in() {
+        let owner = Owner { uid: 990, gid: 990 };
+        assert!(may(0o4, (0, 0, 0o644), owner, None));
+        assert!(!may(0o4, (0, 0, 0o640), owner, None));
+        assert!(may(0o6, (0, 104, 0o660), owner, Some(104)));
+        assert!(!may(0o6, (0, 104, 0o606), owner, Some(104)));
+        assert!(may(0o4, (990, 0, 0o400), owner, None));
+    }
+}

@@ -1,0 +1,100 @@
+//! `ssh` to a guest from inside the router: no route on the host is needed, and the guest's host key is known
+//! beforehand.
+
+use std::ffi::CString;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{Gid, Uid, User};
+
+use super::{EngineError, netns, public_host_key};
+use crate::model::{Model, Vm};
+use crate::names::NsName;
+use crate::paths::Paths;
+
+/// How a guest is reached by ssh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The router's namespace.
+    pub ns: NsName,
+    /// The guest's address on a network of the router's.
+    pub address: IpAddr,
+}
+
+/// The guest's first address on a network that the router serves.
+pub fn way(model: &Model, vm: &Vm) -> Result<Way, EngineError> {
+    let none = || EngineError::NoWay { vm: vm.name().clone() };
+    let router = model.router().as_ref().ok_or_else(none)?;
+    let served = vm.nics().iter().filter(|nic| router.ports().contains_key(nic.network().as_str()));
+    let address = served.flat_map(|nic| nic.addresses()).next().ok_or_else(none)?;
+    Ok(Way { ns: router.namespace().clone(), address: address.addr() })
+}
+
+/// Replaces this process by ssh in the router's namespace, as the user who called (the one behind sudo, so that
+/// their keys, agent and configuration count). Comes back with an error only.
+///
+/// `extra` are further arguments: options, then a command.
+pub fn exec(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) -> EngineError {
+    match command(paths, model, vm, ssh, extra) {
+        Ok(mut command) => EngineError::Spawn { program: ssh.to_owned(), source: command.exec() },
+        Err(error) => error,
+    }
+}
+
+fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) -> Result<Command, EngineError> {
+    let way = way(model, vm)?;
+    let mut command = Command::new(ssh);
+    let (lab, name) = (model.lab(), vm.name());
+    let alias = format!("{lab}-{name}");
+    if let Some(key) = public_host_key(&paths.guest_state(lab, name))? {
+        let file = known_hosts(&paths.guest_run(lab, name), &format!("{alias} {}\n", key.trim_end()))?;
+        command.arg("-o").arg(format!("UserKnownHostsFile={}", quoted(&file)));
+        command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"]);
+    }
+    command.args(["-o", &format!("HostKeyAlias={alias}"), "-o", "CheckHostIP=no"]);
+    command.args(["-l", vm.user()]);
+    // Options may stand before the host as well as after; a command only after.
+    command.arg(way.address.to_string()).args(extra);
+    netns::enter(&way.ns)?;
+    as_caller(&mut command)?;
+    Ok(command)
+}
+
+/// A value of an ssh option: in quotes, since ssh splits such a value at blanks.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
+}
+
+/// Writes the file with the guest's one key beside its run folder, readable for the caller.
+fn known_hosts(run_dir: &Path, line: &str) -> Result<PathBuf, EngineError> {
+    let path = run_dir.with_extension("known_hosts");
+    let put = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        io::Write::write_all(&mut file, line.as_bytes())?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    put().map_err(|source| EngineError::File { action: "write", path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// Under sudo: the user who called it, with their groups and home.
+fn as_caller(command: &mut Command) -> Result<(), EngineError> {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u32>().ok());
+    let Some(uid) = number("SUDO_UID").filter(|uid| *uid != 0 && Uid::effective().is_root()) else { return Ok(()) };
+    let Some(user) = User::from_uid(uid.into()).ok().flatten() else { return Ok(()) };
+    let gid = number("SUDO_GID").map_or(user.gid, Gid::from_raw);
+    command.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name).env("SHELL", &user.shell);
+    let fail = |source| EngineError::Spawn { program: command.get_program().into(), source };
+    let name = CString::new(user.name.as_str()).map_err(|error| fail(error.into()))?;
+    // The process is about to become ssh, so it may change itself for good.
+    nix::unistd::initgroups(&name, gid)
+        .and_then(|()| nix::unistd::setresgid(gid, gid, gid))
+        .and_then(|()| nix::unistd::setresuid(user.uid, user.uid, user.uid))
+        .map_err(|errno| fail(errno.into()))
+}

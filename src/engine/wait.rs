@@ -1,0 +1,142 @@
+//! Waiting until a guest answers on the network, and saying how far it got when it does not.
+
+mod arp;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use tokio::time::{Instant, sleep};
+
+use super::folder::Folder;
+use super::qmp::Qmp;
+use super::record::running_in;
+use super::{EngineError, Running};
+use crate::model::{Engine, Model, Vm};
+use crate::names::Mac;
+use crate::paths::Paths;
+
+/// What a guest passes through on its way, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its QEMU runs and executes it.
+    Qemu,
+    /// Its interfaces are up on the host's side.
+    Carrier,
+    /// It answers ARP for one of its addresses.
+    Arp,
+}
+
+impl Stage {
+    /// What it means that a guest has not reached it.
+    pub fn missing(self) -> &'static str {
+        match self {
+            Stage::Qemu => "QEMU does not say that it runs (stage QEMU)",
+            Stage::Carrier => "an interface of its on this host is not up (stage carrier)",
+            Stage::Arp => "QEMU runs and the interfaces are up, but none of its addresses answers (stage ARP)",
+        }
+    }
+}
+
+/// How often a stage is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Returns when a guest that has been started answers ARP on one of its networks; without an IPv4 address, when its
+/// interfaces are up.
+///
+/// # Errors
+/// [`EngineError::Wait`] with the stage that was not reached within `limit`; at once when its QEMU has ended.
+pub async fn until_up(model: &Model, vm: &Vm, paths: &Paths, limit: Duration) -> Result<(), EngineError> {
+    let deadline = Instant::now() + limit;
+    let late = |stage| EngineError::Wait { vm: vm.name().clone(), stage, limit };
+    match tokio::time::timeout_at(deadline, qemu_runs(model, vm, paths)).await {
+        Ok(result) => result?,
+        Err(_) => return Err(late(Stage::Qemu)),
+    }
+    while !has_carrier(vm) {
+        if Instant::now() >= deadline {
+            return Err(late(Stage::Carrier));
+        }
+        sleep(PAUSE).await;
+    }
+    let targets = targets(model, vm);
+    while !targets.is_empty() {
+        // A guest that panics ends, or hangs; only the first shows here.
+        if let Engine::Qemu = vm.engine() {
+            process_of(model, vm, paths)?;
+        }
+        if Instant::now() >= deadline {
+            return Err(late(Stage::Arp));
+        }
+        if any_answers(&targets).await {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineError> {
+    if let Engine::Netns = vm.engine() {
+        return Ok(());
+    }
+    loop {
+        process_of(model, vm, paths)?;
+        if let Some(run) = Folder::open(&paths.guest_run(model.lab(), vm.name()))?
+            && let Ok(mut qmp) = Qmp::connect(&run).await
+            && let Ok(status) = qmp.execute("query-status").await
+            && status["status"] == "running"
+        {
+            return Ok(());
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn process_of(model: &Model, vm: &Vm, paths: &Paths) -> Result<Running, EngineError> {
+    let record = running_in(&paths.guest_run(model.lab(), vm.name()))?;
+    record.ok_or_else(|| EngineError::NotRunning { vm: vm.name().clone() })
+}
+
+/// Whether every nic's end on the host is up and has a carrier.
+fn has_carrier(vm: &Vm) -> bool {
+    let Ok(interfaces) = getifaddrs() else { return false };
+    let up: Vec<String> = interfaces
+        .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING))
+        .map(|interface| interface.interface_name)
+        .collect();
+    vm.nics().iter().all(|nic| up.iter().any(|name| name == nic.tap().as_str()))
+}
+
+/// An address that a guest should answer for.
+struct Target {
+    bridge: String,
+    address: Ipv4Addr,
+    mac: Mac,
+}
+
+fn targets(model: &Model, vm: &Vm) -> Vec<Target> {
+    let of_nic = |(_, nic, network): (usize, &crate::model::Nic, &crate::model::Network)| {
+        let bridge = network.bridge().name().to_string();
+        let mac = *nic.mac();
+        let addresses = nic.addresses().iter().filter_map(|net| match net.addr() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        addresses.map(move |address| Target { bridge: bridge.clone(), address, mac }).collect::<Vec<_>>()
+    };
+    model.nics(vm).flat_map(of_nic).collect()
+}
+
+/// Asks for every address once and says whether the guest answered for one of them. Takes [`PAUSE`] or less.
+async fn any_answers(targets: &[Target]) -> bool {
+    let deadline = Instant::now() + PAUSE;
+    for target in targets {
+        // A bridge that is gone does not answer either; the time limit has the last word.
+        if let Ok(true) = arp::answers(&target.bridge, target.address, target.mac, PAUSE).await {
+            return true;
+        }
+    }
+    tokio::time::sleep_until(deadline).await;
+    false
+}
