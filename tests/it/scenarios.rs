@@ -170,7 +170,7 @@ fn run(name: &str, engine: Engine, look: Look) {
     if world.exists() {
         sh(&format!("cd {} && sh -eu ./world.sh", folder.display()));
     }
-    let before = Snapshot::take();
+    let before = Snapshot::when_settled();
     let lab = Lab::new(&folder, engine);
     lab.ok(&["check"]);
     lab.ok(&["create"]);

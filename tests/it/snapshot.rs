@@ -1,6 +1,6 @@
 //! What a kernel holds, as text, for a comparison of before and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -36,12 +36,37 @@ impl Snapshot {
 
     /// The first differences, for people; empty when there is none.
     pub fn differences(&self, later: &Self) -> Vec<String> {
-        let keys: std::collections::BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
+        let keys: BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
         let differs = |key: &&String| self.0.get(*key) != later.0.get(*key);
         keys.into_iter()
             .filter(differs)
-            .map(|key| format!("{key}\n  before: {:?}\n  after:  {:?}", self.0.get(key), later.0.get(key)))
+            .map(|key| {
+                let lines = |snapshot: &Self| -> BTreeSet<String> {
+                    snapshot.0.get(key).into_iter().flat_map(|text| text.lines()).map(ToOwned::to_owned).collect()
+                };
+                let (before, after) = (lines(self), lines(later));
+                let gone: Vec<&String> = before.difference(&after).collect();
+                let come: Vec<&String> = after.difference(&before).collect();
+                format!("{key}\n  gone: {gone:#?}\n  come: {come:#?}")
+            })
             .collect()
+    }
+
+    /// Takes one when links have their carrier and addresses are usable: surroundings need a moment.
+    pub fn when_settled() -> Self {
+        for _ in 0..50 {
+            let namespaces = std::iter::once(None).chain(namespace_names().into_iter().map(Some));
+            let unsettled = |ns: Option<String>| {
+                let text = output(&inside(ns.as_deref(), "ip -o address"))
+                    + &output(&inside(ns.as_deref(), "ip -o link show up"));
+                text.contains("tentative") || text.contains("NO-CARRIER") || text.contains("LOWERLAYERDOWN")
+            };
+            if !namespaces.into_iter().any(unsettled) {
+                return Self::take();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the surroundings do not settle: {}", output("ip address"));
     }
 }
 
