@@ -20,6 +20,7 @@ use serde::Serialize;
 pub use facts::find_tool;
 pub use tables::{Commit, Recorded};
 
+use crate::engine::EngineError;
 use crate::kernel::ethtool::Control;
 use crate::kernel::{KernelError, netns, sysctl};
 use crate::names::{IfName, LabName, NsName};
@@ -107,15 +108,9 @@ pub enum ObserveError {
         #[source]
         source: io::Error,
     },
-    /// A running guest's description can't be understood.
-    #[error("the guest behind {} runs, but its description cannot be read; stop it by hand", path.display())]
-    Guest {
-        /// The description.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: serde_json::Error,
-    },
+    /// The records of running guests can't be read.
+    #[error(transparent)]
+    Guests(Box<EngineError>),
 }
 
 /// Looks at the host.

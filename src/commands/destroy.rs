@@ -64,7 +64,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         purge(&session.paths, &lab)?;
     }
     ledger::remove(&session.paths, &lab)?;
-    remove_run_folders(&session.paths, &lab);
+    remove_run_folder(&session.paths, &lab)?;
     let report = Report { lab: lab.as_str(), changes: plan.len(), seconds: begun.elapsed().as_secs_f64(), kept };
     output.result(&report, || {
         let mut text = match report.changes {
@@ -135,10 +135,12 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The lab's folders below the run directory, where they are empty.
-fn remove_run_folders(paths: &Paths, lab: &LabName) {
-    for folder in [paths.hooks(lab), paths.lab_run(lab).join("guests"), paths.lab_run(lab)] {
-        // What is not empty is not ours to empty.
-        let _ = std::fs::remove_dir(folder);
+/// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks.
+fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
+    let folder = paths.lab_run(lab);
+    match std::fs::remove_dir_all(&folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::failed(format!("{} can't be removed", folder.display()), error)),
     }
 }
