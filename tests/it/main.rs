@@ -7,6 +7,7 @@ mod definitions;
 mod fake;
 mod kernel_apply;
 mod kernel_observe;
+mod kernel_vlan;
 mod plan_apply;
 mod private;
 mod states;
