@@ -6,6 +6,7 @@ mod fake;
 mod hooks;
 mod kernel_apply;
 mod kernel_observe;
+mod kernel_vlan;
 mod plan_apply;
 mod private;
 mod sandbox;
