@@ -194,7 +194,7 @@ fn a_killed_qemu_leaves_no_tap_and_the_guest_starts_again() {
         let (vm, guest) = stand.start("vm1").await;
         let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while links().contains(guest.taps[0].0.as_str()) {
             assert!(Instant::now() < deadline, "{}", links());
             tokio::time::sleep(Duration::from_millis(10)).await;
