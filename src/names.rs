@@ -157,6 +157,11 @@ name_type! {
     IfName, "interface name", check_ifname
 }
 name_type! {
+    /// The name or altname of a device of the host as a definition writes it. The kernel takes nearly any byte
+    /// (`dev_valid_name`); a device with an odder name can be named by its permanent MAC.
+    DeviceName, "device name", check_device
+}
+name_type! {
     /// The name of a network namespace below `/run/netns`.
     NsName, "namespace name", check_nsname
 }
@@ -179,6 +184,22 @@ fn check_ifname(what: &'static str, text: &str) -> Result<(), NameError> {
     // The kernel keeps these two for its per-namespace settings in /proc/sys/net/ipv4/conf.
     if matches!(text, "all" | "default") {
         return fail("is the kernel's own word");
+    }
+    Ok(())
+}
+
+fn check_device(what: &'static str, text: &str) -> Result<(), NameError> {
+    let help = "write the name, an altname or the permanent MAC of a NIC or bond, for example \"eno1\"";
+    let fail = |problem| Err(NameError::new(what, text, problem, help));
+    // ALTIFNAMSIZ less the NUL.
+    if text.is_empty() || text.len() > 127 {
+        return fail("is empty or longer than 127 characters");
+    }
+    if !text.as_bytes()[0].is_ascii_alphanumeric() {
+        return fail("does not begin with a letter or digit");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'@' | b'+')) {
+        return fail("has a character that is not a letter, a digit or one of . _ - @ +");
     }
     Ok(())
 }

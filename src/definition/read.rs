@@ -1,13 +1,12 @@
 //! [`Reader`]: takes keys out of a table, remembers which are known, and complains about the rest. Pure.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::str::FromStr;
 
 use toml::de::{DeTable, DeValue};
 
-use super::value::FromValue;
-use super::{At, Entries, Problem, Problems};
+use super::value::{FromValue, wrong};
+use super::{At, Entries, Key, Problem, Problems};
 
 /// One table of the definition while it is being read.
 pub(super) struct Reader<'a, 'i> {
@@ -17,35 +16,49 @@ pub(super) struct Reader<'a, 'i> {
 }
 
 impl<'a, 'i> Reader<'a, 'i> {
-    /// Reads `table`; `what` names it in complaints, for example `[network.web]`.
+    /// Reads `table`; `what` names it in complaints, for example `network.web`.
     pub(super) fn new(table: &'a DeTable<'i>, what: &'a str) -> Self {
         Self { table, what, known: Vec::new() }
     }
 
     /// The value of a key as written.
-    pub(super) fn raw(&mut self, key: &'static str) -> Option<&'a At<DeValue<'i>>> {
+    fn raw(&mut self, key: &'static str) -> Option<&'a At<DeValue<'i>>> {
         self.known.push(key);
         self.table.get(key)
     }
 
-    /// Whether a key is missing; asking makes it no known key.
-    pub(super) fn lacks(&self, key: &str) -> bool {
-        self.table.get(key).is_none()
-    }
-
     /// The value of a key.
-    pub(super) fn get<T: FromValue>(&mut self, key: &'static str, problems: &mut Problems) -> Option<At<T>> {
-        T::from_value(self.raw(key)?, problems)
+    pub(super) fn get<T: FromValue>(&mut self, key: &'static str, problems: &mut Problems) -> Key<T> {
+        let Some(value) = self.raw(key) else { return Key::Missing };
+        T::from_value(value, problems).map_or(Key::Wrong, Key::Is)
     }
 
     /// The value of a key that may be one or a list, under its singular name.
-    pub(super) fn list<T: FromValue>(&mut self, key: &'static str, problems: &mut Problems) -> Option<At<Vec<At<T>>>> {
-        let value = self.raw(key)?;
-        let items = match value.get_ref() {
-            DeValue::Array(array) => array.iter().filter_map(|item| T::from_value(item, problems)).collect(),
-            _ => vec![T::from_value(value, problems)?],
+    pub(super) fn list<T: FromValue>(&mut self, key: &'static str, problems: &mut Problems) -> Key<Vec<At<T>>> {
+        let Some(value) = self.raw(key) else { return Key::Missing };
+        let items: Vec<Option<At<T>>> = match value.get_ref() {
+            DeValue::Array(array) => array.iter().map(|item| T::from_value(item, problems)).collect(),
+            _ => vec![T::from_value(value, problems)],
         };
-        Some(At::new(value.span(), items))
+        let items: Option<Vec<At<T>>> = items.into_iter().collect();
+        items.map_or(Key::Wrong, |items| Key::Is(At::new(value.span(), items)))
+    }
+
+    /// A table that stands under one key.
+    pub(super) fn table<T>(
+        &mut self,
+        key: &'static str,
+        what: &str,
+        problems: &mut Problems,
+        read: impl Fn(&DeTable<'i>, Range<usize>, &str, &mut Problems) -> T,
+    ) -> Key<T> {
+        let Some(value) = self.raw(key) else { return Key::Missing };
+        let Some(table) = value.get_ref().as_table() else {
+            let problem = wrong(value, &format!("{what} is a table"));
+            problems.push(problem.help(format!("write [{what}] with its keys on the lines below it")));
+            return Key::Wrong;
+        };
+        Key::Is(At::new(value.span(), read(table, value.span(), what, problems)))
     }
 
     /// A section of named tables, `[what.NAME]`.
@@ -58,30 +71,30 @@ impl<'a, 'i> Reader<'a, 'i> {
     where
         K: FromStr<Err = crate::names::NameError> + Ord,
     {
-        let mut entries = BTreeMap::new();
+        let mut entries = Entries::default();
         let Some(value) = self.raw(key) else { return entries };
         let Some(section) = value.get_ref().as_table() else {
-            problems.push(
-                Problem::new(value.span(), format!("{key} is a section of named tables"))
-                    .help(format!("write [{key}.NAME], with the keys below it")),
-            );
+            let problem = wrong(value, &format!("{key} is a section of named tables"));
+            problems.push(problem.help(format!("write [{key}.NAME] with its keys on the lines below it")));
+            entries.broken();
             return entries;
         };
         for (name, value) in section {
-            let Some(table) = value.get_ref().as_table() else {
-                problems.push(
-                    Problem::new(value.span(), format!("{key}.{} is not a table", name.get_ref().escape_debug()))
-                        .help(format!("write [{key}.NAME], with the keys below it")),
-                );
-                continue;
-            };
-            let what = format!("[{key}.{}]", name.get_ref().escape_debug());
-            let entry = read(table, name.span(), &what, problems);
-            match name.get_ref().parse() {
-                Ok(parsed) => {
-                    entries.insert(parsed, At::new(name.span(), entry));
-                }
-                Err(error) => problems.push(Problem::new(name.span(), error.to_string()).help(error.help())),
+            let what = format!("{key}.{}", name.get_ref().escape_debug());
+            let parsed = name.get_ref().parse::<K>();
+            let table = value.get_ref().as_table();
+            if table.is_none() {
+                let problem = wrong(value, &format!("{what} is a table"));
+                problems.push(problem.help(format!("write [{key}.NAME] with its keys on the lines below it")));
+            }
+            if let Err(error) = &parsed {
+                problems.push(Problem::new(name.span(), error.to_string()).help(error.help()));
+            }
+            // The keys are read whatever the name is: all problems at once.
+            let table = table.map(|table| At::new(name.span(), read(table, name.span(), &what, problems)));
+            match (parsed, table) {
+                (Ok(name), Some(table)) => entries.insert(name, table),
+                _ => entries.broken(),
             }
         }
         entries
@@ -94,18 +107,22 @@ impl<'a, 'i> Reader<'a, 'i> {
             if self.known.contains(&name) {
                 continue;
             }
-            let problem = Problem::new(key.span(), format!("{} has no key {:?}", self.what, name));
-            let known = || format!("the keys of {} are {}", self.what, self.known.join(", "));
+            let problem = Problem::new(key.span(), format!("{} has no key {name:?}", self.what));
+            let known = match self.known[..] {
+                [only] => format!("its only key is {only}"),
+                _ => format!("its keys are {}", self.known.join(", ")),
+            };
+            let problem = problem.help(known);
             problems.push(match nearest(name, &self.known) {
-                Some(near) => problem.label(format!("did you mean `{near}`?")).help(known()),
-                None => problem.help(known()),
+                Some(near) => problem.label(format!("did you mean {near}?")),
+                None => problem,
             });
         }
     }
 }
 
 /// The known word that is near enough to be what was meant: at most a third of its letters wrong.
-pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let near = |candidate: &str| {
         // `subnets` for `subnet`, `gw` for `gateway` aside: count edits.
         let distance = edit_distance(word, candidate);

@@ -5,9 +5,9 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::read::Reader;
-use super::value::FromValue;
+use super::value::{FromValue, wrong};
 use super::{
-    At, Definition, ExternalDef, ImageDef, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef, VmDef,
+    At, Definition, ExternalDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef, VmDef,
 };
 
 pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> Definition {
@@ -16,41 +16,25 @@ pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> De
         lab: reader.get("lab", problems),
         uplinks: reader.section("uplink", problems, uplink),
         networks: reader.section("network", problems, network),
-        router: reader.raw("router").and_then(|value| inner(value, "[router]", problems, router)),
+        router: reader.table("router", "router", problems, router),
         images: reader.section("image", problems, image),
         vms: reader.section("vm", problems, vm),
-        defaults: reader
-            .raw("defaults")
-            .and_then(|value| inner(value, "[defaults]", problems, defaults))
-            .map_or_else(VmDef::default, At::into_inner),
+        defaults: match reader.table("defaults", "defaults", problems, defaults) {
+            Key::Is(defaults) => defaults.into_inner(),
+            Key::Missing | Key::Wrong => VmDef::default(),
+        },
+        problems: Problems::default(),
     };
     reader.finish(problems);
     definition
 }
 
-/// A table that stands under one key.
-fn inner<T>(
-    value: &At<DeValue<'_>>,
-    what: &str,
-    problems: &mut Problems,
-    read: impl Fn(&DeTable<'_>, Range<usize>, &str, &mut Problems) -> T,
-) -> Option<At<T>> {
-    let Some(table) = value.get_ref().as_table() else {
-        problems
-            .push(Problem::new(value.span(), format!("{what} is a table")).help(format!("write {what} or {{ … }}")));
-        return None;
-    };
-    Some(At::new(value.span(), read(table, value.span(), what, problems)))
-}
-
 fn uplink(table: &DeTable<'_>, span: Range<usize>, what: &str, problems: &mut Problems) -> UplinkDef {
     let mut reader = Reader::new(table, what);
     let uplink = UplinkDef { device: reader.get("device", problems) };
-    if reader.lacks("device") {
-        problems.push(
-            Problem::new(span, format!("{what} has no device"))
-                .help("add device = \"eno1\": the name, altname or permanent MAC of a NIC or bond"),
-        );
+    if uplink.device.is_missing() {
+        let problem = Problem::new(span, format!("{what} has no device"));
+        problems.push(problem.help("add device = \"eno1\": the name, altname or permanent MAC of a NIC or bond"));
     }
     reader.finish(problems);
     uplink
@@ -75,9 +59,9 @@ fn network(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Prob
 
 fn router(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> RouterDef {
     let mut reader = Reader::new(table, what);
-    let external = reader.raw("external").and_then(|value| inner(value, "router.external", problems, external));
+    let router = RouterDef { external: reader.table("external", "router.external", problems, external) };
     reader.finish(problems);
-    RouterDef { external }
+    router
 }
 
 fn external(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> ExternalDef {
@@ -110,9 +94,12 @@ fn image(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Proble
 
 fn defaults(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> VmDef {
     let mut reader = Reader::new(table, what);
-    let defaults = reader.raw("vm").and_then(|value| inner(value, "[defaults.vm]", problems, vm));
+    let defaults = reader.table("vm", "defaults.vm", problems, vm);
     reader.finish(problems);
-    defaults.map_or_else(VmDef::default, At::into_inner)
+    match defaults {
+        Key::Is(defaults) => defaults.into_inner(),
+        Key::Missing | Key::Wrong => VmDef::default(),
+    }
 }
 
 fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> VmDef {
@@ -132,33 +119,37 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
     vm
 }
 
+/// A nic is never refused as a whole: what can be read of it counts, and the guest keeps its other nics.
 impl FromValue for NicDef {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
-        if value.get_ref().is_str() {
-            let network = FromValue::from_value(value, problems)?;
-            return Some(At::new(value.span(), NicDef { network: Some(network), ..NicDef::default() }));
-        }
-        let Some(table) = value.get_ref().as_table() else {
-            problems.push(
-                Problem::new(value.span(), "a nic is wanted here")
-                    .help("write a network's name in quotes, or { network = \"web\", address = \"…\" }"),
-            );
-            return None;
+        let nic = match value.get_ref() {
+            DeValue::String(_) => {
+                let network = FromValue::from_value(value, problems).map_or(Key::Wrong, Key::Is);
+                NicDef { network, ..NicDef::default() }
+            }
+            DeValue::Table(table) => nic(table, value.span(), problems),
+            _ => {
+                let help = "write a network's name in quotes, or { network = \"web\", address = \"…\" }";
+                problems.push(wrong(value, "a nic is wanted here").help(help));
+                NicDef { network: Key::Wrong, ..NicDef::default() }
+            }
         };
-        let mut reader = Reader::new(table, "a nic");
-        let nic = NicDef {
-            network: reader.get("network", problems),
-            addresses: reader.list("address", problems),
-            mac: reader.get("mac", problems),
-            model: reader.get("model", problems),
-            tap: reader.get("tap", problems),
-        };
-        if reader.lacks("network") {
-            problems.push(
-                Problem::new(value.span(), "this nic has no network").help("add network = \"…\", one of [network.*]"),
-            );
-        }
-        reader.finish(problems);
         Some(At::new(value.span(), nic))
     }
+}
+
+fn nic(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems) -> NicDef {
+    let mut reader = Reader::new(table, "a nic");
+    let nic = NicDef {
+        network: reader.get("network", problems),
+        addresses: reader.list("address", problems),
+        mac: reader.get("mac", problems),
+        model: reader.get("model", problems),
+        tap: reader.get("tap", problems),
+    };
+    if nic.network.is_missing() {
+        problems.push(Problem::new(span, "this nic has no network").help("add network = \"…\", the name of a network"));
+    }
+    reader.finish(problems);
+    nic
 }

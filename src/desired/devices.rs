@@ -47,7 +47,8 @@ fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'
     let devices = &context.facts().devices;
     match wanted {
         DeviceRef::Name(name) => {
-            devices.get_key_value(name).or_else(|| devices.iter().find(|(_, device)| device.altnames.contains(name)))
+            let by_altname = |device: &Device| device.altnames.iter().any(|altname| altname == name.as_str());
+            devices.get_key_value(name.as_str()).or_else(|| devices.iter().find(|(_, device)| by_altname(device)))
         }
         // A sub-interface and a bridge carry their parent's address too: only a device with a permanent one is meant,
         // and where no device has one (virtual machines' NICs of some kinds), a physical one with that address.

@@ -2,4 +2,15 @@
 
 mod definitions;
 mod engine_qemu;
+mod fake;
 mod hooks;
+mod kernel_apply;
+mod kernel_observe;
+mod plan_apply;
+mod private;
+mod sandbox;
+mod scenarios;
+mod snapshot;
+mod states;
+mod wire;
+mod world;

@@ -1,0 +1,135 @@
+//! What a kernel holds, as text, for a comparison of before and after.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::world::output;
+
+/// Everything of the sandbox that a lab could have changed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Snapshot(BTreeMap<String, String>);
+
+impl Snapshot {
+    pub fn take() -> Self {
+        let mut parts = BTreeMap::new();
+        let mut namespaces = vec![None];
+        namespaces.extend(namespace_names().into_iter().map(Some));
+        parts.insert("namespaces".into(), format!("{namespaces:?}"));
+        for ns in namespaces {
+            let ns = ns.as_deref();
+            let place = ns.unwrap_or("host");
+            for what in ["link", "address", "rule", "route show table all", "-6 route show table all"] {
+                let json = output(&inside(ns, &format!("ip -d -j {what}")));
+                parts.insert(format!("{place}: {what}"), tidy(&json));
+            }
+            let rules = output(&inside(ns, "nft list ruleset"));
+            parts.insert(format!("{place}: ruleset"), rules);
+        }
+        let mut sysctls = BTreeMap::new();
+        read_tree(Path::new("/proc/sys/net"), &mut sysctls);
+        parts.extend(sysctls);
+        parts.insert("processes".into(), processes());
+        Self(parts)
+    }
+
+    /// The first differences, for people; empty when there is none.
+    pub fn differences(&self, later: &Self) -> Vec<String> {
+        let keys: BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
+        let differs = |key: &&String| self.0.get(*key) != later.0.get(*key);
+        keys.into_iter()
+            .filter(differs)
+            .map(|key| {
+                let lines = |snapshot: &Self| -> BTreeSet<String> {
+                    snapshot.0.get(key).into_iter().flat_map(|text| text.lines()).map(ToOwned::to_owned).collect()
+                };
+                let (before, after) = (lines(self), lines(later));
+                let gone: Vec<&String> = before.difference(&after).collect();
+                let come: Vec<&String> = after.difference(&before).collect();
+                format!("{key}\n  gone: {gone:#?}\n  come: {come:#?}")
+            })
+            .collect()
+    }
+
+    /// Takes one when links have their carrier and addresses are usable: surroundings need a moment.
+    pub fn when_settled() -> Self {
+        for _ in 0..50 {
+            let namespaces = std::iter::once(None).chain(namespace_names().into_iter().map(Some));
+            let unsettled = |ns: Option<String>| {
+                let text = output(&inside(ns.as_deref(), "ip -o address"))
+                    + &output(&inside(ns.as_deref(), "ip -o link show up"));
+                text.contains("tentative") || text.contains("NO-CARRIER") || text.contains("LOWERLAYERDOWN")
+            };
+            if !namespaces.into_iter().any(unsettled) {
+                return Self::take();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the surroundings do not settle: {}", output("ip address"));
+    }
+}
+
+/// The names below `/run/netns`.
+pub fn namespace_names() -> Vec<String> {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A command in a named namespace, or as it is.
+pub fn inside(ns: Option<&str>, command: &str) -> String {
+    ns.map_or_else(|| command.to_owned(), |ns| format!("ip netns exec {ns} {command}"))
+}
+
+/// JSON without what changes by itself: timers, and the numbers by which namespaces are known.
+fn tidy(json: &str) -> String {
+    let mut value: Value = serde_json::from_str(json).unwrap_or(Value::Null);
+    strip(&mut value);
+    let mut rows: Vec<String> = value.as_array().into_iter().flatten().map(ToString::to_string).collect();
+    rows.sort();
+    rows.join("\n")
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| {
+                !key.ends_with("_timer")
+                    && !["link_netnsid", "topology_change", "topology_change_detected"].contains(&&**key)
+            });
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
+fn read_tree(folder: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_tree(&path, found);
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            // Counters, not settings.
+            if !path.ends_with("nf_conntrack_count") && !path.ends_with("nf_conntrack_max") {
+                found.insert(path.display().to_string(), text);
+            }
+        }
+    }
+}
+
+/// What runs in the sandbox, by command name; zombies and kernel threads have none.
+fn processes() -> String {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let is_process = entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+        let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if is_process && !command.is_empty() {
+            names.push(command.replace('\0', " "));
+        }
+    }
+    names.sort();
+    names.join("\n")
+}

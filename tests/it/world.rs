@@ -1,0 +1,161 @@
+//! A lab under test: the program, its definition, and the surroundings that a scenario builds.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// What runs the guests of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Namespaces.
+    Netns,
+    /// QEMU, with this accelerator.
+    Qemu(&'static str),
+}
+
+/// A scenario's lab.
+pub struct Lab {
+    /// Its name.
+    pub name: String,
+    /// What its guests are.
+    pub engine: Engine,
+    folder: PathBuf,
+}
+
+impl Lab {
+    /// Copies the definition of a scenario to a folder of its own, for this engine.
+    pub fn new(scenario: &Path, engine: Engine) -> Self {
+        // Below /run, which is the sandbox's own; QEMU's user must get through it.
+        let folder = PathBuf::from("/run/lab");
+        std::fs::create_dir_all(&folder).expect("a folder for the lab");
+        let text = std::fs::read_to_string(scenario.join("net.toml")).expect("a net.toml");
+        let text = match engine {
+            Engine::Netns => text,
+            Engine::Qemu(accel) => for_qemu(&text, accel),
+        };
+        std::fs::write(folder.join("net.toml"), &text).expect("net.toml is written");
+        let name = text.lines().find_map(|line| line.strip_prefix("lab")).expect("a line with the lab's name");
+        let name = name.trim_matches([' ', '=', '"']).to_owned();
+        Self { name, engine, folder }
+    }
+
+    /// The program with these arguments, in the lab's folder.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmnet"));
+        command.args(args).current_dir(&self.folder).stdin(Stdio::null());
+        command.env("VMNET_STATE_DIR", "/run/state").env("VMNET_RUN_DIR", "/run/vmnet").env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs the program, whatever comes of it.
+    pub fn vmnet(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("vmnet starts")
+    }
+
+    /// Runs the program, which must succeed, and gives its stdout.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        text_of(&format!("vmnet {}", args.join(" ")), self.vmnet(args))
+    }
+
+    /// Runs a shell command in a guest, and gives its output and exit code.
+    pub fn in_guest(&self, vm: &str, command: &str) -> (String, i32) {
+        let output = match self.engine {
+            Engine::Netns => self.vmnet(&["exec", vm, "--", "sh", "-c", command]),
+            Engine::Qemu(_) => self.vmnet(&["ssh", vm, command]),
+        };
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (text.into_owned(), output.status.code().unwrap_or(-1))
+    }
+
+    /// Whether a guest gets an answer to one of three echo requests.
+    pub fn pings(&self, vm: &str, address: &str) -> bool {
+        self.in_guest(vm, &format!("ping -c 3 -W 1 {address}")).1 == 0
+    }
+
+    /// The namespace of a guest of the netns engine.
+    pub fn guest_ns(&self, vm: &str) -> String {
+        format!("vmnet-{}.{vm}", self.name)
+    }
+
+    /// The router's namespace.
+    pub fn router_ns(&self) -> String {
+        format!("vmnet-{}", self.name)
+    }
+
+    /// The folder that the definition stands in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes a guest send frames on its first nic.
+    pub fn send(&self, vm: &str, frames: &[Vec<u8>]) {
+        match self.engine {
+            Engine::Netns => super::wire::send(Some(&self.guest_ns(vm)), "eth0", frames),
+            Engine::Qemu(_) => {
+                let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let commands: Vec<String> =
+                    frames.iter().map(|frame| format!("sudo rawframe eth0 {}", hex(frame))).collect();
+                let (text, code) = self.in_guest(vm, &commands.join(" && "));
+                assert_eq!(code, 0, "{vm}: {text}");
+            }
+        }
+    }
+
+    /// The host's end of a guest's first nic.
+    pub fn tap(&self, vm: &str) -> String {
+        let lab = self.name.parse().expect("a lab name");
+        vmnet::rule::tap_name(&lab, &vm.parse().expect("a guest name"), 0).to_string()
+    }
+
+    /// The MAC of a guest's first nic, where it is the only one on its network.
+    pub fn mac(&self, vm: &str, network: &str) -> [u8; 6] {
+        let lab = self.name.parse().expect("a lab name");
+        let (vm, network) = (vm.parse().expect("a guest name"), network.parse().expect("a network name"));
+        vmnet::rule::guest_mac(&lab, &vm, &network, 0, 0).octets()
+    }
+
+    /// A hook of a network.
+    pub fn hook(&self, network: &str, hook: &str) -> String {
+        format!("/run/vmnet/{}/hooks/{network}/{hook}", self.name)
+    }
+}
+
+/// The same definition with QEMU guests: other defaults, and the image that they boot.
+fn for_qemu(text: &str, accel: &str) -> String {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/tiny");
+    assert!(tiny.join("disk.qcow2").exists(), "the tiny guest is not built; run: make vm-images");
+    let netns = "engine = \"netns\"";
+    assert!(text.contains(netns), "[defaults.vm] says {netns}");
+    let defaults = format!("engine = \"qemu\"\naccel = \"{accel}\"\nimage = \"tiny\"\nmemory = \"160MiB\"");
+    let image = format!(
+        "\n[image.tiny]\nfile = \"{0}/disk.qcow2\"\nkernel = \"{0}/vmlinuz\"\ninitrd = \"{0}/initrd.img\"\n\
+         cmdline = \"console=ttyS0 quiet\"\n",
+        tiny.display()
+    );
+    text.replacen(netns, &defaults, 1) + &image
+}
+
+#[track_caller]
+fn text_of(what: &str, output: Output) -> String {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {}\n{stdout}{stderr}", output.status);
+    stdout
+}
+
+/// Runs a shell command, which must succeed, and gives its stdout.
+#[track_caller]
+pub fn sh(command: &str) -> String {
+    text_of(command, Command::new("sh").args(["-euc", command]).stdin(Stdio::null()).output().expect("sh starts"))
+}
+
+/// As [`sh`], and empty when the command fails: some kernels lack a table or a family.
+pub fn output(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().expect("sh starts");
+    if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { String::new() }
+}
+
+/// Whether a shell command succeeds.
+pub fn succeeds(command: &str) -> bool {
+    Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().expect("sh starts").status.success()
+}
