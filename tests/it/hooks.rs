@@ -148,7 +148,10 @@ fn a_hostile_environment_does_not_count() {
             std::os::unix::process::CommandExt::arg0(&mut command, "sh");
             command.arg(&pair.up).arg("tap0").current_dir(&folder);
             command.env("PATH", format!("{0}:.", folder.display())).env("IFS", "a0").env("ENV", folder.join("ip"));
-            command.env("BASH_ENV", folder.join("ip")).env("LD_PRELOAD", folder.join("ip")).env("LC_ALL", "tr_TR.UTF-8");
+            command
+                .env("BASH_ENV", folder.join("ip"))
+                .env("LD_PRELOAD", folder.join("ip"))
+                .env("LC_ALL", "tr_TR.UTF-8");
             for name in ["ip", "echo", "[", "exec", "set", "unset", "exit", "/usr/sbin/ip", "/sbin/ip"] {
                 command.env(format!("BASH_FUNC_{name}%%"), format!("() {{ touch {}; }}", trap.display()));
             }
