@@ -312,7 +312,9 @@ impl FromStr for Mac {
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(malformed)?;
+            // `from_str_radix` takes a sign too.
+            let hex = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(hex).ok_or_else(malformed)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| malformed())?;
         }
         if parts.next().is_some() {
@@ -378,8 +380,15 @@ mod tests {
     #[test]
     fn macs_are_unicast_and_lower_case() {
         assert_eq!("52-54-00-AB-CD-EF".parse::<Mac>().map(|m| m.to_string()), Ok("52:54:00:ab:cd:ef".into()));
-        for bad in ["", "52:54:00", "52:54:00:1:2:3", "01:80:c2:00:00:00", "00:00:00:00:00:00", "52:54:00:11:22:33:44"]
-        {
+        for bad in [
+            "",
+            "52:54:00",
+            "52:54:00:1:2:3",
+            "52:54:00:12:34:+5",
+            "01:80:c2:00:00:00",
+            "00:00:00:00:00:00",
+            "52:54:00:11:22:33:44",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
         }
     }

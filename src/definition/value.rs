@@ -66,7 +66,8 @@ fn string<'v>(value: &'v At<DeValue<'_>>, what: &str, problems: &mut Problems) -
     let text = value.get_ref().as_str();
     if text.is_none() {
         problems.push(wanted(value, what).help(match value.get_ref() {
-            DeValue::Array(_) => "write one, in quotes, without brackets",
+            DeValue::Array(_) => "write one value, in quotes, without brackets",
+            DeValue::Table(_) => "write one value, in quotes",
             _ => "write it in quotes",
         }));
     }

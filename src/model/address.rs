@@ -21,7 +21,7 @@ pub(super) fn nth(net: &IpNet, number: u128) -> Option<IpAddr> {
 pub(super) fn unusable(net: &IpNet, address: IpAddr) -> Option<&'static str> {
     if address == net.network() {
         // For IPv6 it is the subnet-router anycast address (RFC 4291, 2.6.1).
-        return Some("is the network's own address");
+        return Some("is the network address");
     }
     (net.addr().is_ipv4() && address == net.broadcast()).then_some("is the broadcast address")
 }

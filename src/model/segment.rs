@@ -31,7 +31,7 @@ pub(super) fn networks(
             Key::Missing => Mode::Nat,
             Key::Is(mode) => *mode.get_ref(),
             // Any mode would bring complaints that may not be true; this one brings the fewest.
-            Key::Wrong => Mode::Isolated,
+            Key::Wrong(_) => Mode::Isolated,
         };
         if !def.mode.is_wrong() {
             fits_mode(name, span.clone(), mode, def, problems);
@@ -232,10 +232,12 @@ fn unique_vlans(networks: &BTreeMap<NetName, Network>, defs: &Defs, problems: &m
     for (name, network) in networks {
         let Some(tagged) = &network.tagged else { continue };
         let place = |name: &NetName| defs[name].get_ref().vlan.as_ref().map_or_else(|| defs[name].span(), At::span);
-        let first = *seen.entry(tagged).or_insert(name);
-        if first != name {
+        let other = *seen.entry(tagged).or_insert(name);
+        if other != name {
+            // What stands further down was probably written later.
+            let (first, second) = if place(other).start < place(name).start { (other, name) } else { (name, other) };
             let title = format!("VLAN {} of uplink {} is used twice", tagged.vlan, tagged.uplink);
-            let problem = Problem::new(place(name), title).related(place(first), format!("network {first} has it"));
+            let problem = Problem::new(place(second), title).related(place(first), format!("network {first} has it"));
             problems.push(problem.help("give each network a VLAN of its own"));
         }
     }
