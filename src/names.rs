@@ -26,12 +26,21 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, found: &str, problem: &'static str, help: &'static str) -> Self {
-        Self { what, found: format!("{found:?}"), problem, help }
+        Self { what, found: quoted(found), problem, help }
     }
 
     /// What would be right, as a sentence without a full stop.
     pub fn help(&self) -> &'static str {
         self.help
+    }
+}
+
+/// A text of foreign origin in quotes, for a message: escaped, and cut where it is longer than anybody wants to read.
+pub fn quoted(text: &str) -> String {
+    const SHOWN: usize = 64;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
     }
 }
 
@@ -308,7 +317,7 @@ impl TryFrom<[u8; 6]> for Mac {
 impl FromStr for Mac {
     type Err = MacError;
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let malformed = || MacError { found: format!("{text:?}"), problem: "is not six bytes with colons" };
+        let malformed = || MacError { found: quoted(text), problem: "is not six bytes with colons" };
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
@@ -360,6 +369,12 @@ mod tests {
             assert!(reserved.parse::<NetName>().is_err());
             assert!(reserved.parse::<VmName>().is_err());
         }
+    }
+
+    #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(quoted("a\u{1b}[31m\"\u{202e}"), "\"a\\u{1b}[31m\\\"\\u{202e}\"");
+        assert_eq!(quoted(&"ä".repeat(65)), format!("\"{}\"…", "ä".repeat(64)));
     }
 
     #[test]

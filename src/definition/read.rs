@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::value::{FromValue, wrong};
 use super::{At, Entries, Key, Problem, Problems};
+use crate::names::{NameError, quoted};
 
 /// One table of the definition while it is being read.
 pub(super) struct Reader<'a, 'i> {
@@ -32,7 +33,7 @@ impl<'a, 'i> Reader<'a, 'i> {
             if keys.contains(&name) {
                 continue;
             }
-            let problem = Problem::new(key.span(), format!("{what} has no key {name:?}"));
+            let problem = Problem::new(key.span(), format!("{what} has no key {}", quoted(name)));
             let problem = problem.help(match keys {
                 [only] => format!("its only key is {only}"),
                 _ => format!("its keys are {}", keys.join(", ")),
@@ -112,7 +113,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         read: impl Fn(&DeTable<'i>, Range<usize>, &str, &mut Problems) -> V,
     ) -> Entries<K, V>
     where
-        K: FromStr<Err = crate::names::NameError> + Ord,
+        K: FromStr<Err = NameError> + Ord,
     {
         let mut entries = Entries::default();
         let value = match self.raw(key) {
@@ -130,8 +131,12 @@ impl<'a, 'i> Reader<'a, 'i> {
             return entries;
         };
         for (name, value) in section {
-            let what = format!("{key}.{}", name.get_ref().escape_debug());
             let parsed = name.get_ref().parse::<K>();
+            // Only what is no name needs quotes and may be long.
+            let what = match &parsed {
+                Ok(_) => format!("{key}.{}", name.get_ref()),
+                Err(_) => format!("{key}.{}", quoted(name.get_ref())),
+            };
             let table = value.get_ref().as_table();
             if table.is_none() {
                 let problem = wrong(value, &format!("{what} is a table"));
@@ -167,7 +172,8 @@ enum Raw<'a, 'i> {
 /// the other (`mem`, `nics`).
 pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let near = |candidate: &str| {
-        let begins = word.len().min(candidate.len()) >= 3 && (candidate.starts_with(word) || word.starts_with(candidate));
+        let begins =
+            word.len().min(candidate.len()) >= 3 && (candidate.starts_with(word) || word.starts_with(candidate));
         let distance = edit_distance(word, candidate);
         (begins || distance <= candidate.len().max(word.len()).div_ceil(3)).then_some(distance)
     };

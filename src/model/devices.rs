@@ -97,7 +97,10 @@ fn taps(model: &Model, definition: &Definition, claims: &mut Claims) {
             let what = format!("nic {number} of vm {name}");
             let said = nics.get(number).and_then(|nic| nic.get_ref().tap.as_ref());
             let span = said.map_or(def.span(), At::span);
-            claims.push(((Place::Host, nic.tap.clone()), Claim { what, span, origin: if said.is_some() { Origin::ByHand } else { Origin::ByRule } }));
+            claims.push((
+                (Place::Host, nic.tap.clone()),
+                Claim { what, span, origin: if said.is_some() { Origin::ByHand } else { Origin::ByRule } },
+            ));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Mac, NetName, VmName};
+use crate::names::{Mac, NetName, VmName, quoted};
 
 /// The version that this program writes and the only one it reads.
 const VERSION: u32 = 1;
@@ -37,15 +37,15 @@ impl FromStr for NicKey {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split('/');
-        let mut next = || parts.next().ok_or_else(|| format!("{text:?} is not guest/network/number"));
+        let mut next = || parts.next().ok_or_else(|| format!("{} is not guest/network/number", quoted(text)));
         let key = Self {
             vm: next()?.parse().map_err(|error| format!("{error}"))?,
             network: next()?.parse().map_err(|error| format!("{error}"))?,
-            number: next()?.parse().map_err(|_| format!("{text:?} does not end in a number"))?,
+            number: next()?.parse().map_err(|_| format!("{} does not end in a number", quoted(text)))?,
         };
         match parts.next() {
             None => Ok(key),
-            Some(_) => Err(format!("{text:?} has more than three parts")),
+            Some(_) => Err(format!("{} has more than three parts", quoted(text))),
         }
     }
 }
@@ -89,7 +89,9 @@ pub enum LockError {
     #[error("the lock file is damaged: {0}; restore it from version control, or delete it to choose anew")]
     Damaged(String),
     /// Two nics have one address of a network, or one MAC: most likely two branches were merged.
-    #[error("the lock file gives {what} to {first} and to {second}; remove one of the two lines, and it gets a new one")]
+    #[error(
+        "the lock file gives {what} to {first} and to {second}; remove one of the two lines, and it gets a new one"
+    )]
     Twice {
         /// The address or MAC.
         what: String,

@@ -305,8 +305,10 @@ fn overlap(claim: &Claim<'_>, wider: &Claim<'_>, defs: &Defs) -> Problem {
         let title = format!("subnets {} and {} of network {} overlap", wider.net, claim.net, claim.network);
         return Problem::new(place(claim), title).help("subnets of one network must not overlap");
     }
-    let title =
-        format!("subnet {} of network {} overlaps {} of network {}", claim.net, claim.network, wider.net, wider.network);
+    let title = format!(
+        "subnet {} of network {} overlaps {} of network {}",
+        claim.net, claim.network, wider.net, wider.network
+    );
     let problem = Problem::new(place(claim), title).related(place(wider), "overlaps this one");
     problem.help("give every network that the router joins a subnet of its own")
 }

@@ -159,23 +159,77 @@ proptest! {
 /// A definition of known keys with values that fit now and then.
 fn plausible() -> impl Strategy<Value = String> {
     let header = select(vec![
-        "", "[uplink.trunk]", "[uplink.a]", "[network.web]", "[network.db]", "[[network.db]]", "[network.\"$(id)\"]",
-        "[router]", "[router.external]", "[image.debian]", "[defaults.vm]", "[vm.vm1]", "[vm.vm2]", "[vm.web]", "[vm]",
-        "[[vm]]", "[vm.vm1.nic]", "[[vm.vm2.nic]]", "[host.h1]",
+        "",
+        "[uplink.trunk]",
+        "[uplink.a]",
+        "[network.web]",
+        "[network.db]",
+        "[[network.db]]",
+        "[network.\"$(id)\"]",
+        "[router]",
+        "[router.external]",
+        "[image.debian]",
+        "[defaults.vm]",
+        "[vm.vm1]",
+        "[vm.vm2]",
+        "[vm.web]",
+        "[vm]",
+        "[[vm]]",
+        "[vm.vm1.nic]",
+        "[[vm.vm2.nic]]",
+        "[host.h1]",
     ]);
     let keys = vec![
         "lab", "device", "mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname", "external",
         "via", "address", "snat", "transit", "file", "format", "kernel", "initrd", "cmdline", "nic", "engine", "accel",
-        "cpus", "memory", "image", "disk", "user", "ssh_keys", "network", "mac", "model", "tap", "vm", "subnets", "\"\"",
+        "cpus", "memory", "image", "disk", "user", "ssh_keys", "network", "mac", "model", "tap", "vm", "subnets",
+        "\"\"",
     ];
     let value = select(vec![
-        "\"campus\"", "\"trunk\"", "\"web\"", "\"db\"", "\"debian\"", "\"eno1\"", "\"br0\"", "\"nat\"", "\"routed\"",
-        "\"isolated\"", "\"bridged\"", "\"host\"", "\"macvlan\"", "\"vlan\"", "\"none\"", "\"netns\"", "\"qemu\"", "10",
-        "0", "4095", "-1", "99999999999999999999", "1.5", "true", "2026-11-21", "[]", "{}", "\"\"", "\"\\u0000\"",
-        "\"192.168.10.0/24\"", "\"192.168.10.1\"", "[\"192.168.10.0/24\", \"fd00::/64\"]", "\"0.0.0.0/0\"", "\"::/0\"",
-        "\"255.255.255.255\"", "\"10.0.0.0/31\"", "[\"10.0.0.0/30\", \"10.0.0.0/30\"]", "\"52:54:00:00:00:01\"",
-        "[\"web\", \"db\", \"web\"]", "{ network = \"web\", address = \"192.168.10.10\" }",
-        "[{ network = \"web\", mac = \"52:54:00:00:00:01\" }, \"web\"]", "\"1GiB\"", "\"x.qcow2\"", "[[[[1]]]]",
+        "\"campus\"",
+        "\"trunk\"",
+        "\"web\"",
+        "\"db\"",
+        "\"debian\"",
+        "\"eno1\"",
+        "\"br0\"",
+        "\"nat\"",
+        "\"routed\"",
+        "\"isolated\"",
+        "\"bridged\"",
+        "\"host\"",
+        "\"macvlan\"",
+        "\"vlan\"",
+        "\"none\"",
+        "\"netns\"",
+        "\"qemu\"",
+        "10",
+        "0",
+        "4095",
+        "-1",
+        "99999999999999999999",
+        "1.5",
+        "true",
+        "2026-11-21",
+        "[]",
+        "{}",
+        "\"\"",
+        "\"\\u0000\"",
+        "\"192.168.10.0/24\"",
+        "\"192.168.10.1\"",
+        "[\"192.168.10.0/24\", \"fd00::/64\"]",
+        "\"0.0.0.0/0\"",
+        "\"::/0\"",
+        "\"255.255.255.255\"",
+        "\"10.0.0.0/31\"",
+        "[\"10.0.0.0/30\", \"10.0.0.0/30\"]",
+        "\"52:54:00:00:00:01\"",
+        "[\"web\", \"db\", \"web\"]",
+        "{ network = \"web\", address = \"192.168.10.10\" }",
+        "[{ network = \"web\", mac = \"52:54:00:00:00:01\" }, \"web\"]",
+        "\"1GiB\"",
+        "\"x.qcow2\"",
+        "[[[[1]]]]",
     ]);
     let table = (header, subsequence(keys.clone(), 0..8), proptest::collection::vec(value, keys.len())).prop_map(
         |(header, keys, values)| {
@@ -193,7 +247,8 @@ fn damaged() -> impl Strategy<Value = String> {
         include_str!("../definitions/good/families.toml"),
         include_str!("../definitions/bad/types.toml"),
     ];
-    let piece = select(vec!["", "\"", "]", "[", "{", "}", "=", "\n", ".", "#", "'''", "\\", "\u{0}", "ä", "\u{202e}", "1"]);
+    let piece =
+        select(vec!["", "\"", "]", "[", "{", "}", "=", "\n", ".", "#", "'''", "\\", "\u{0}", "ä", "\u{202e}", "1"]);
     let wounds = proptest::collection::vec((any::<prop::sample::Index>(), 0..12_usize, piece), 0..6);
     (select(TEXTS.to_vec()), wounds).prop_map(|(text, wounds)| {
         let mut chars: Vec<char> = text.chars().collect();
