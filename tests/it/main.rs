@@ -12,6 +12,7 @@ mod private;
 mod properties;
 mod sandbox;
 mod scenarios;
+mod skip;
 mod snapshot;
 mod states;
 mod wire;
