@@ -14,6 +14,8 @@ use vmnet::paths::Paths;
 use vmnet::render::{self, GuestView};
 use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
 
+use crate::sandbox;
+
 /// A user that every system has, in place of the one that an administrator would add.
 const USER: &str = "nobody";
 
@@ -41,49 +43,40 @@ fn images() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/tiny")
 }
 
-/// Says why the tests here can't run, where they can't; on a machine that checks the project that is a failure.
-fn missing() -> bool {
-    let reason = if !nix::unistd::Uid::effective().is_root() {
-        "needs root"
-    } else if !images().join("vmlinuz").exists() {
+/// Whether the tests here can't run, and says why; on a machine that checks the project that is a failure.
+fn missing(name: &str) -> bool {
+    let reason = if !images().join("vmlinuz").exists() {
         "needs the small guest: make vm-images"
     } else if !Path::new("/usr/bin/qemu-system-x86_64").exists() {
         "needs qemu-system-x86_64"
     } else {
         return false;
     };
-    assert!(std::env::var_os("CI").is_none(), "{reason}");
-    eprintln!("SKIPPED: {reason}");
+    assert!(std::env::var_os("CI").is_none(), "{name} {reason}");
+    sandbox::say(&format!("SKIP {name}: {reason}"));
     true
 }
 
-/// A lab of its own: folders, a network namespace (this thread's) with the lab's bridge, and what is found there.
+/// A lab of its own: folders, the lab's bridge, and what is found there.
 struct Stand {
     model: Model,
     paths: Paths,
     facts: Facts,
     kernel: Kernel,
-    root: PathBuf,
 }
 
 impl Stand {
-    /// Runs `work` on a thread with a namespace of its own, with a runtime.
-    fn run<F: Future<Output = ()>>(work: impl FnOnce(Stand) -> F + Send) {
-        if missing() {
+    /// Runs `work` in a sandbox, whose end is the end of every guest too.
+    fn run<F: Future<Output = ()>>(name: &str, work: impl FnOnce(Stand) -> F) {
+        let name = format!("engine_qemu::{name}");
+        if missing(&name) {
             return;
         }
-        std::thread::scope(|scope| {
-            let body = || {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                ip("link add br-web type bridge");
-                ip("link set br-web up");
-                let folder = tempfile::tempdir().unwrap();
-                // QEMU's user has to pass.
-                fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async { work(Stand::new(folder.path())).await });
-            };
-            scope.spawn(body).join().unwrap();
+        sandbox::run(&name, || {
+            ip("link add br-web type bridge");
+            ip("link set br-web up");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { work(Stand::new(Path::new("/run"))).await });
         });
     }
 
@@ -101,7 +94,7 @@ impl Stand {
             qemu_user: Some(ServiceUser { name: USER.into(), uid: 65534, gid: 65534, kvm_gid: None }),
             ..Facts::default()
         };
-        Stand { model, paths, facts, kernel: Kernel::new(), root: root.to_owned() }
+        Stand { model, paths, facts, kernel: Kernel::new() }
     }
 
     fn guest(&self, vm: &str) -> (VmName, QemuGuest) {
@@ -123,15 +116,6 @@ impl Stand {
     }
 }
 
-impl Drop for Stand {
-    fn drop(&mut self) {
-        // A test that failed leaves no guest behind.
-        for record in engine::running(&self.paths, self.model.lab()).unwrap_or_default() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(record.pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-}
-
 fn ip(args: &str) -> String {
     let output = Command::new("ip").args(args.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {args}: {output:?}");
@@ -144,7 +128,7 @@ fn links() -> String {
 
 #[test]
 fn a_guest_starts_answers_and_powers_off() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_guest_starts_answers_and_powers_off", async |mut stand| {
         let (vm, guest) = stand.start("vm1").await;
         let tap = guest.taps[0].0.clone();
         assert!(ip(&format!("link show {tap}")).contains("master br-web"));
@@ -190,7 +174,7 @@ fn check_process(pid: i32) {
 
 #[test]
 fn a_killed_qemu_leaves_no_tap_and_the_guest_starts_again() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_killed_qemu_leaves_no_tap_and_the_guest_starts_again", async |mut stand| {
         let (vm, guest) = stand.start("vm1").await;
         let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -208,7 +192,7 @@ fn a_killed_qemu_leaves_no_tap_and_the_guest_starts_again() {
 
 #[test]
 fn a_qemu_that_fails_leaves_nothing() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_qemu_that_fails_leaves_nothing", async |mut stand| {
         let (vm, mut guest) = stand.guest("vm1");
         guest.args.push("-no-such-option".into());
         let result = qemu::launch(&mut stand.kernel, &vm, &guest).await.unwrap().ready().await;
@@ -217,7 +201,6 @@ fn a_qemu_that_fails_leaves_nothing() {
         assert!(!links().contains(guest.taps[0].0.as_str()));
         assert!(!guest.run_dir.exists());
         assert!(!guest.disk.unwrap().path.exists());
-        assert!(stand.root.exists());
     });
 }
 
@@ -255,7 +238,7 @@ impl Console {
 /// A guest that writes to a console that nobody reads must go on; a megabyte is more than any buffer on the way has.
 #[test]
 fn a_console_without_a_reader_does_not_stall_the_guest() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_console_without_a_reader_does_not_stall_the_guest", async |mut stand| {
         let (vm, guest) = stand.start("vm1").await;
         stand.until_up(&vm).await;
         let mut console = Console::open(&guest);
