@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vmnet::definition::Definition;
+use vmnet::engine::folder::Folder;
+use vmnet::engine::wait::Stage;
 use vmnet::engine::{self, EngineError, Stopped, qemu};
 use vmnet::kernel::Kernel;
 use vmnet::model::{Lock, Model, resolve};
@@ -33,6 +35,11 @@ file = "disk.qcow2"
 kernel = "vmlinuz"
 initrd = "initrd.img"
 cmdline = "console=ttyS0 quiet"
+[image.none]
+file = "disk.qcow2"
+[vm.silent]
+image = "none"
+nic = { network = "web", model = "e1000" }
 [vm.vm1]
 nic = "web"
 [vm.vm2]
@@ -201,6 +208,36 @@ fn a_qemu_that_fails_leaves_nothing() {
         assert!(!links().contains(guest.taps[0].0.as_str()));
         assert!(!guest.run_dir.exists());
         assert!(!guest.disk.unwrap().path.exists());
+    });
+}
+
+#[test]
+fn the_stage_that_was_not_reached_is_named() {
+    Stand::run("the_stage_that_was_not_reached_is_named", async |mut stand| {
+        // Its disk has nothing to boot.
+        let (vm, guest) = stand.start("silent").await;
+        let model = stand.model.clone();
+        let paths = stand.paths.clone();
+        let wait = async || {
+            let limit = Duration::from_secs(1);
+            engine::wait::until_up(&model, &model.vms()[vm.as_str()], &paths, limit).await.unwrap_err()
+        };
+        let is_stage = |error, wanted| matches!(error, EngineError::Wait { stage, .. } if stage == wanted);
+        assert!(is_stage(wait().await, Stage::Arp));
+        let tap = &guest.taps[0].0;
+        ip(&format!("link set {tap} down"));
+        assert!(is_stage(wait().await, Stage::Carrier));
+        let run = Folder::open(&guest.run_dir).unwrap().unwrap();
+        engine::qmp::Qmp::connect(&run).await.unwrap().execute("stop").await.unwrap();
+        assert!(is_stage(wait().await, Stage::Qemu));
+        fs::write(guest.run_dir.join("qemu.log"), "one\ntwo\nthree\nfour\x1b[2J\n").unwrap();
+        let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let error = wait().await.to_string();
+        assert_eq!(error, "QEMU of guest silent has ended: two; three; four?[2J");
+        qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
+        assert!(matches!(wait().await, EngineError::NotRunning { .. }));
     });
 }
 
