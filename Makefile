@@ -1,10 +1,22 @@
-# Everything that a contributor runs. What the targets need is installed by `make setup`.
+# Everything that a contributor runs. Each target does its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab vm-images
+.PHONY: help setup demo test check lab vm-images bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## see the main job: VLANs, router, three KVM guests, who reaches whom
+	@tests/demo
+
+test: ## run all tests: pure, in private namespaces, and in the kernel lab
+	@tests/all
+
+check: ## formatting, lints and documentation, warnings denied
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items
+	shellcheck tests/all tests/demo tests/setup tests/lab/run vm-images/tiny/build
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup
@@ -18,3 +30,6 @@ lab: ## run a command in a virtual machine with a stock kernel: make lab CMD='ip
 
 vm-images: ## build the small guest that the tests and the demonstration boot
 	@vm-images/tiny/build
+
+bench: ## measure vmnet beside ip, nmstate and virsh; writes the table of docs/performance.md
+	@benches/run

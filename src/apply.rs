@@ -131,7 +131,9 @@ pub async fn run(
     let restored = run.back(work).await;
     Err(match stopped {
         Stopped::Final(error) => error,
-        Stopped::Failed(phase, failures) => ApplyError::Failed { phase, failures, restored },
+        Stopped::Failed(phase, Failure { op, source }, others) => {
+            ApplyError::Failed { phase, op: Box::new(op), source, others, restored }
+        }
         Stopped::Cancelled => ApplyError::Cancelled { restored },
         Stopped::Journal(source) => ApplyError::Journal { source, restored },
     })
@@ -139,7 +141,7 @@ pub async fn run(
 
 /// Why the waves did not all run.
 enum Stopped {
-    Failed(Phase, Vec<Failure>),
+    Failed(Phase, Failure, Vec<Failure>),
     Cancelled,
     Journal(io::Error),
     Final(ApplyError),
@@ -158,9 +160,9 @@ impl<H: Host> Run<'_, H> {
             if cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 return Err(Stopped::Cancelled);
             }
-            let failures = self.wave(wave.phase, &wave.ops).await.map_err(Stopped::Journal)?;
-            if !failures.is_empty() {
-                return Err(Stopped::Failed(wave.phase, failures));
+            let mut failures = self.wave(wave.phase, &wave.ops).await.map_err(Stopped::Journal)?.into_iter();
+            if let Some(first) = failures.next() {
+                return Err(Stopped::Failed(wave.phase, first, failures.collect()));
             }
         }
         Ok(())

@@ -3,31 +3,33 @@
 //! Untrusted text comes in; typed values come out, or a list of all problems at once. A key is known because a line
 //! of this room reads it, so nothing can be accepted and ignored. What values mean together is `model/`. Pure.
 
+mod entries;
+mod key;
 mod problem;
 mod read;
 mod sections;
 mod value;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 pub use toml::Spanned as At;
 
+pub use entries::Entries;
+pub use key::Key;
 pub use problem::{Problem, ProblemReport, Problems};
-pub use value::{Bytes, ExternalKind, Text};
+pub use value::{Bytes, Cpus, ExternalKind, Login, Text};
 
-use crate::model::{Accel, Engine, ImageFormat, Mode, NicModel};
+use crate::model::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
 use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName};
 
-/// Entries of a section by name, each with the place of its key.
-pub type Entries<K, V> = BTreeMap<K, At<V>>;
-
 /// A definition as written: nothing filled in, nothing compared.
+///
+/// It may carry problems: values that could not be read. `model/` adds its own, so that one run tells them all.
 #[derive(Debug, Clone, Default)]
 pub struct Definition {
     /// `lab`
-    pub lab: Option<At<LabName>>,
+    pub lab: Key<LabName>,
     /// `[uplink.*]`
     pub uplinks: Entries<UplinkName, UplinkDef>,
     /// `[defaults.vm]`
@@ -35,137 +37,142 @@ pub struct Definition {
     /// `[network.*]`
     pub networks: Entries<NetName, NetworkDef>,
     /// `[router]`
-    pub router: Option<At<RouterDef>>,
+    pub router: Key<RouterDef>,
     /// `[image.*]`
     pub images: Entries<ImageName, ImageDef>,
     /// `[vm.*]`
     pub vms: Entries<VmName, VmDef>,
+    /// What is wrong with it so far: unknown keys, and values that are not what they should be.
+    pub problems: Problems,
 }
 
 /// `[uplink.*]`
 #[derive(Debug, Clone, Default)]
 pub struct UplinkDef {
     /// `device`: name, altname or permanent MAC.
-    pub device: Option<At<Text>>,
+    pub device: Key<DeviceRef>,
 }
 
 /// `[network.*]`
 #[derive(Debug, Clone, Default)]
 pub struct NetworkDef {
     /// `mode`
-    pub mode: Option<At<Mode>>,
+    pub mode: Key<Mode>,
     /// `vlan`
-    pub vlan: Option<At<VlanId>>,
+    pub vlan: Key<VlanId>,
     /// `uplink`
-    pub uplink: Option<At<UplinkName>>,
+    pub uplink: Key<UplinkName>,
     /// `subnet`, one or a list
-    pub subnets: Option<At<Vec<At<IpNet>>>>,
+    pub subnets: Key<Vec<At<IpNet>>>,
     /// `gateway`, one or a list: at most one in each subnet
-    pub gateways: Option<At<Vec<At<IpAddr>>>>,
+    pub gateways: Key<Vec<At<IpAddr>>>,
     /// `dns`, one or a list
-    pub dns: Option<At<Vec<At<IpAddr>>>>,
+    pub dns: Key<Vec<At<IpAddr>>>,
     /// `mtu` in bytes
-    pub mtu: Option<At<u32>>,
+    pub mtu: Key<u32>,
     /// `bridge`: one that exists already
-    pub bridge: Option<At<IfName>>,
+    pub bridge: Key<IfName>,
     /// `ifname`: fixes the name of the bridge
-    pub ifname: Option<At<IfName>>,
+    pub ifname: Key<IfName>,
 }
 
 /// `[router]`
 #[derive(Debug, Clone, Default)]
 pub struct RouterDef {
     /// `external`
-    pub external: Option<At<ExternalDef>>,
+    pub external: Key<ExternalDef>,
 }
 
 /// `router.external`
 #[derive(Debug, Clone, Default)]
 pub struct ExternalDef {
     /// `via`
-    pub via: Option<At<ExternalKind>>,
+    pub via: Key<ExternalKind>,
     /// `uplink`
-    pub uplink: Option<At<UplinkName>>,
+    pub uplink: Key<UplinkName>,
     /// `vlan`
-    pub vlan: Option<At<VlanId>>,
+    pub vlan: Key<VlanId>,
     /// `address`, one or a list, with prefix length
-    pub addresses: Option<At<Vec<At<IpNet>>>>,
+    pub addresses: Key<Vec<At<IpNet>>>,
     /// `gateway`, one or a list
-    pub gateways: Option<At<Vec<At<IpAddr>>>>,
+    pub gateways: Key<Vec<At<IpAddr>>>,
     /// `snat`
-    pub snat: Option<At<Ipv4Addr>>,
+    pub snat: Key<Ipv4Addr>,
     /// `transit`
-    pub transit: Option<At<Ipv4Net>>,
+    pub transit: Key<Ipv4Net>,
 }
 
 /// `[image.*]`
 #[derive(Debug, Clone, Default)]
 pub struct ImageDef {
     /// `file`
-    pub file: Option<At<Text>>,
+    pub file: Key<Text>,
     /// `format`
-    pub format: Option<At<ImageFormat>>,
+    pub format: Key<ImageFormat>,
     /// `kernel`
-    pub kernel: Option<At<Text>>,
+    pub kernel: Key<Text>,
     /// `initrd`
-    pub initrd: Option<At<Text>>,
+    pub initrd: Key<Text>,
     /// `cmdline`
-    pub cmdline: Option<At<Text>>,
+    pub cmdline: Key<Text>,
 }
 
 /// `[vm.*]` and `[defaults.vm]`
 #[derive(Debug, Clone, Default)]
 pub struct VmDef {
     /// `nic`, one or a list
-    pub nics: Option<At<Vec<At<NicDef>>>>,
+    pub nics: Key<Vec<At<NicDef>>>,
     /// `engine`
-    pub engine: Option<At<Engine>>,
+    pub engine: Key<Engine>,
     /// `accel`
-    pub accel: Option<At<Accel>>,
+    pub accel: Key<Accel>,
     /// `cpus`
-    pub cpus: Option<At<u32>>,
+    pub cpus: Key<Cpus>,
     /// `memory`
-    pub memory: Option<At<Bytes>>,
+    pub memory: Key<Bytes<16>>,
     /// `image`
-    pub image: Option<At<ImageName>>,
+    pub image: Key<ImageName>,
     /// `disk`
-    pub disk: Option<At<Bytes>>,
+    pub disk: Key<Bytes<1>>,
     /// `user`
-    pub user: Option<At<Text>>,
+    pub user: Key<Login>,
     /// `ssh_keys`, one or a list
-    pub ssh_keys: Option<At<Vec<At<Text>>>>,
+    pub ssh_keys: Key<Vec<At<Text>>>,
 }
 
 /// One nic of a guest, `"web"` being short for `{ network = "web" }`.
 #[derive(Debug, Clone, Default)]
 pub struct NicDef {
     /// `network`
-    pub network: Option<At<NetName>>,
+    pub network: Key<NetName>,
     /// `address`, one or a list, without prefix length
-    pub addresses: Option<At<Vec<At<IpAddr>>>>,
+    pub addresses: Key<Vec<At<IpAddr>>>,
     /// `mac`
-    pub mac: Option<At<Mac>>,
+    pub mac: Key<Mac>,
     /// `model`
-    pub model: Option<At<NicModel>>,
+    pub model: Key<NicModel>,
     /// `tap`
-    pub tap: Option<At<IfName>>,
+    pub tap: Key<IfName>,
 }
 
 impl Definition {
     /// Reads a definition.
     ///
     /// # Errors
-    /// Every problem of the text: what is no TOML, unknown keys with the nearest known one, values of the wrong kind.
+    /// The syntax errors of a text that is no TOML: the rest of such a tree is a guess, and complaints about it would
+    /// only confuse. Unknown keys and values of the wrong kind are kept in [`Definition::problems`].
     pub fn parse(text: &str) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
-            problems.push(Problem::new(error.span().unwrap_or(0..0), "this is not TOML").label(error.message()));
+            let problem = Problem::new(error.span().unwrap_or(0..0), "this is not TOML").label(error.message());
+            problems
+                .push(problem.help("text and addresses stand in quotes; a key and a [table] stand once in the file"));
         }
-        // After a syntax error the rest of the tree is a guess; its complaints would only confuse.
         problems.into_result(())?;
         let mut problems = Problems::default();
-        let definition = sections::definition(&table, &mut problems);
-        problems.into_result(definition)
+        let mut definition = sections::definition(&table, &mut problems);
+        definition.problems = problems;
+        Ok(definition)
     }
 }

@@ -1,6 +1,6 @@
 //! Guests: starting, stopping and reaching them.
 //!
-//! Each start carries out what a [`Guest`] says and decides nothing. A guest of the `netns` engine is made of links,
+//! Each start ([`qemu::launch`]) carries out what a [`Guest`] says and decides nothing. A guest of the `netns` engine is made of links,
 //! addresses and routes like any other part of a lab, so nothing is left to start; commands run in its namespace.
 
 pub mod console;

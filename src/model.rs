@@ -5,7 +5,10 @@
 //! not in it: that is `desired/`, from [`crate::state::Facts`]. Pure.
 
 mod address;
+mod devices;
+mod image;
 mod lock;
+mod nic;
 mod resolve;
 mod router;
 mod segment;
@@ -18,7 +21,9 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
-use crate::names::{IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
+use crate::names::{
+    DeviceName, IfName, ImageName, LabName, Mac, NameError, NetName, NsName, UplinkName, VlanId, VmName,
+};
 
 pub use lock::{Lock, LockError, NicKey};
 pub use resolve::{Resolved, resolve};
@@ -69,7 +74,7 @@ record! {
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceRef {
     /// A name or an altname.
-    Name(String),
+    Name(DeviceName),
     /// The permanent MAC.
     Mac(Mac),
 }
@@ -77,9 +82,16 @@ pub enum DeviceRef {
 impl std::fmt::Display for DeviceRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            DeviceRef::Name(name) => write!(f, "{}", name.escape_default()),
+            DeviceRef::Name(name) => name.fmt(f),
             DeviceRef::Mac(mac) => mac.fmt(f),
         }
+    }
+}
+
+impl std::str::FromStr for DeviceRef {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse::<Mac>().map_or_else(|_| text.parse().map(DeviceRef::Name), |mac| Ok(DeviceRef::Mac(mac)))
     }
 }
 

@@ -26,12 +26,21 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, found: &str, problem: &'static str, help: &'static str) -> Self {
-        Self { what, found: format!("{found:?}"), problem, help }
+        Self { what, found: quoted(found), problem, help }
     }
 
     /// What would be right, as a sentence without a full stop.
     pub fn help(&self) -> &'static str {
         self.help
+    }
+}
+
+/// A text of foreign origin in quotes, for a message: escaped, and cut where it is longer than anybody wants to read.
+pub fn quoted(text: &str) -> String {
+    const SHOWN: usize = 64;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
     }
 }
 
@@ -157,6 +166,11 @@ name_type! {
     IfName, "interface name", check_ifname
 }
 name_type! {
+    /// The name or altname of a device of the host as a definition writes it. The kernel takes nearly any byte
+    /// (`dev_valid_name`); a device with an odder name can be named by its permanent MAC.
+    DeviceName, "device name", check_device
+}
+name_type! {
     /// The name of a network namespace below `/run/netns`.
     NsName, "namespace name", check_nsname
 }
@@ -179,6 +193,22 @@ fn check_ifname(what: &'static str, text: &str) -> Result<(), NameError> {
     // The kernel keeps these two for its per-namespace settings in /proc/sys/net/ipv4/conf.
     if matches!(text, "all" | "default") {
         return fail("is the kernel's own word");
+    }
+    Ok(())
+}
+
+fn check_device(what: &'static str, text: &str) -> Result<(), NameError> {
+    let help = "write the name, an altname or the permanent MAC of a NIC or bond, for example \"eno1\"";
+    let fail = |problem| Err(NameError::new(what, text, problem, help));
+    // ALTIFNAMSIZ less the NUL.
+    if text.is_empty() || text.len() > 127 {
+        return fail("is empty or longer than 127 characters");
+    }
+    if !text.as_bytes()[0].is_ascii_alphanumeric() {
+        return fail("does not begin with a letter or digit");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'@' | b'+')) {
+        return fail("has a character that is not a letter, a digit or one of . _ - @ +");
     }
     Ok(())
 }
@@ -287,11 +317,13 @@ impl TryFrom<[u8; 6]> for Mac {
 impl FromStr for Mac {
     type Err = MacError;
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let malformed = || MacError { found: format!("{text:?}"), problem: "is not six bytes with colons" };
+        let malformed = || MacError { found: quoted(text), problem: "is not six bytes with colons" };
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(malformed)?;
+            // `from_str_radix` takes a sign too.
+            let hex = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(hex).ok_or_else(malformed)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| malformed())?;
         }
         if parts.next().is_some() {
@@ -340,6 +372,12 @@ mod tests {
     }
 
     #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(quoted("a\u{1b}[31m\"\u{202e}"), "\"a\\u{1b}[31m\\\"\\u{202e}\"");
+        assert_eq!(quoted(&"ä".repeat(65)), format!("\"{}\"…", "ä".repeat(64)));
+    }
+
+    #[test]
     fn serde_goes_through_the_parser() {
         assert!(serde_json::from_str::<NetName>("\"$(id)\"").is_err());
         assert!(serde_json::from_str::<VlanId>("4095").is_err());
@@ -357,8 +395,15 @@ mod tests {
     #[test]
     fn macs_are_unicast_and_lower_case() {
         assert_eq!("52-54-00-AB-CD-EF".parse::<Mac>().map(|m| m.to_string()), Ok("52:54:00:ab:cd:ef".into()));
-        for bad in ["", "52:54:00", "52:54:00:1:2:3", "01:80:c2:00:00:00", "00:00:00:00:00:00", "52:54:00:11:22:33:44"]
-        {
+        for bad in [
+            "",
+            "52:54:00",
+            "52:54:00:1:2:3",
+            "52:54:00:12:34:+5",
+            "01:80:c2:00:00:00",
+            "00:00:00:00:00:00",
+            "52:54:00:11:22:33:44",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
         }
     }

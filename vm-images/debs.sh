@@ -18,8 +18,17 @@ need() {
     [ -z "$missing" ] || die "not found:$missing. \`make setup\` installs them." 4
 }
 
+# fresh_lists: on a machine that has never asked its package sources what they hold, ask. Once; another failure is
+# a real one.
+fresh_lists() {
+    [ -z "$(apt-cache show linux-image-amd64 linux-image-generic 2>/dev/null)" ] || return 0
+    echo "apt-get update (the package lists are empty)" >&2
+    if [ "$(id -u)" = 0 ]; then apt-get -qq update >&2 || :; else sudo apt-get -qq update >&2 || :; fi
+}
+
 # unpack DIR PACKAGE...: download the packages and unpack them into DIR.
 unpack() {
+    fresh_lists
     unpack_dir=$1
     shift
     mkdir -p "$unpack_dir/debs"
@@ -35,6 +44,7 @@ unpack() {
 # kernel_packages FLAVOUR: the packages that hold the newest kernel. `plain` has every driver, 9p among them;
 # `cloud` is smaller and boots faster. Debian has one package a kernel, Ubuntu splits the modules off.
 kernel_packages() {
+    fresh_lists
     case $1 in
     plain) metas="linux-image-amd64 linux-image-generic" ;;
     cloud) metas="linux-image-cloud-amd64 linux-image-virtual" ;;

@@ -82,6 +82,27 @@ pub enum OpError {
     },
 }
 
+impl OpError {
+    /// What would help, as a sentence without a full stop, where that is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Kernel(error) | Self::Nft(NftError::Kernel(error)) => error.help().map(str::to_owned),
+            Self::Guest { source, .. } => source.help(),
+            _ => None,
+        }
+    }
+
+    /// Whether the host lacks something: a program, a module, a device.
+    pub fn is_lack(&self) -> bool {
+        match self {
+            Self::Kernel(error) => error.errno() == Some(libc::EOPNOTSUPP),
+            Self::Guest { source, .. } => source.is_lack(),
+            Self::NoNft => true,
+            _ => false,
+        }
+    }
+}
+
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{op}")]
@@ -96,13 +117,18 @@ pub struct Failure {
 /// Why a plan was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Operations failed.
-    #[error("{} while {}{restored}", Many(failures), phase.title())]
+    /// Operations of a wave failed. The first is the source: those of one wave usually have one cause.
+    #[error("failed while {}{}{restored}", phase.title(), also(others))]
     Failed {
         /// The wave.
         phase: Phase,
-        /// Never empty; the first one is the source.
-        failures: Vec<Failure>,
+        /// The first that failed.
+        op: Box<Op>,
+        /// Why.
+        #[source]
+        source: OpError,
+        /// The others.
+        others: Vec<Failure>,
         /// What became of the way back.
         restored: Restored,
     },
@@ -136,6 +162,35 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// What would help, as a sentence without a full stop, where that is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Failed { source, others, .. } => all(source, others).find_map(OpError::help),
+            _ => None,
+        }
+    }
+
+    /// Whether it failed because the host lacks something.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, Self::Failed { source, others, .. } if all(source, others).any(OpError::is_lack))
+    }
+
+    /// Whether the host is as it was before, without exception.
+    pub fn is_as_before(&self) -> bool {
+        match self {
+            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Journal { restored, .. } => {
+                matches!(restored, Restored::Completely)
+            }
+            Self::Observe { .. } | Self::Differs { .. } => false,
+        }
+    }
+}
+
+fn all<'a>(source: &'a OpError, others: &'a [Failure]) -> impl Iterator<Item = &'a OpError> {
+    std::iter::once(source).chain(others.iter().map(|failure| &failure.source))
+}
+
 /// What became of the way back.
 #[derive(Debug)]
 pub enum Restored {
@@ -158,27 +213,29 @@ impl fmt::Display for Restored {
             Self::Completely => f.write_str("; everything is as it was before"),
             Self::Except { rest, failures } => {
                 write!(f, "; all is as it was before, except that these are left to do:{}", Lines(rest))?;
-                failures.iter().try_for_each(|failure| write!(f, "\n  {failure}: {}", failure.source))
+                failures.iter().try_for_each(|failure| write!(f, "\n  {}", Chain(&failure.source)))
             }
-            Self::Unknown(error) => write!(f, "; what is left of it is unknown: {error}"),
+            Self::Unknown(error) => write!(f, "; what is left of it is unknown: {}", Chain(error)),
         }
     }
 }
 
-/// The failures of a wave in one line: all of one wave usually have one cause.
-struct Many<'a>(&'a [Failure]);
+fn also(others: &[Failure]) -> String {
+    match others.len() {
+        0 => String::new(),
+        1 => " (one more operation failed with it)".into(),
+        more => format!(" ({more} more operations failed with it)"),
+    }
+}
 
-impl fmt::Display for Many<'_> {
+/// An error with its causes in one line, where it is not the source of another one.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(first) = self.0.first() else { return Ok(()) };
-        write!(f, "could not {first}: {}", first.source)?;
-        if let Some(cause) = std::error::Error::source(&first.source) {
-            write!(f, ": {cause}")?;
-        }
-        match self.0.len() {
-            1 => Ok(()),
-            more => write!(f, " (and {} more)", more - 1),
-        }
+        write!(f, "{}", self.0)?;
+        let causes = std::iter::successors(self.0.source(), |error| error.source());
+        causes.into_iter().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
@@ -188,17 +245,5 @@ struct Lines<'a>(&'a Plan);
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.ops().try_for_each(|op| write!(f, "\n  {op}"))
-    }
-}
-
-impl ApplyError {
-    /// Whether the host is as it was before, without exception.
-    pub fn is_as_before(&self) -> bool {
-        match self {
-            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Journal { restored, .. } => {
-                matches!(restored, Restored::Completely)
-            }
-            Self::Observe { .. } | Self::Differs { .. } => false,
-        }
     }
 }

@@ -45,7 +45,7 @@ impl KernelHost {
     /// State and facts together.
     pub fn look(&mut self) -> Result<Observation, ObserveError> {
         let observation = observe::observe(&self.scope)?;
-        self.scope.tables.extend(observation.recorded.clone());
+        self.scope.tables.clone_from(&observation.recorded);
         Ok(observation)
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::apply::{ApplyError, OpError};
+use crate::apply::ApplyError;
 use crate::definition::Problems;
 use crate::desired::Refusal;
 use crate::engine::EngineError;
@@ -77,8 +77,8 @@ impl Failure {
     pub(super) fn help(&self) -> Option<String> {
         let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
         let source = source.as_ref()?;
-        let engine = source.downcast_ref::<EngineError>();
-        engine.or_else(|| source.downcast_ref::<ApplyError>().and_then(engine_error)).and_then(EngineError::help)
+        let engine = source.downcast_ref::<EngineError>().and_then(EngineError::help);
+        engine.or_else(|| source.downcast_ref::<ApplyError>().and_then(ApplyError::help))
     }
 
     /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something.
@@ -105,20 +105,11 @@ impl From<EngineError> for Failure {
 impl From<ApplyError> for Failure {
     fn from(error: ApplyError) -> Self {
         let message = "the lab was not changed as wanted";
-        if engine_error(&error).is_some_and(EngineError::is_lack) {
+        if error.is_lack() {
             return Self::Lacks { message: message.into(), source: Some(error.into()) };
         }
         Self::failed(message, error)
     }
-}
-
-/// The engine's part in a plan that failed.
-fn engine_error(error: &ApplyError) -> Option<&EngineError> {
-    let ApplyError::Failed { failures, .. } = error else { return None };
-    failures.iter().find_map(|failure| match &failure.source {
-        OpError::Guest { source, .. } => Some(source.as_ref()),
-        _ => None,
-    })
 }
 
 impl From<crate::ledger::LedgerError> for Failure {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 /// One thing that is wrong.
@@ -50,7 +50,16 @@ impl Problem {
 
 /// All problems of a text, in the order of their places when shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    list: Vec<Problem>,
+    more: usize,
+}
+
+/// How many problems are kept; further ones are counted. A hostile file can have one in every few bytes.
+const KEPT: usize = 10_000;
+
+/// How many problems people are shown.
+const SHOWN: usize = 100;
 
 /// A problem for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,65 +79,68 @@ pub struct ProblemReport {
 impl Problems {
     /// Adds one.
     pub fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
+        if self.list.len() < KEPT {
+            self.list.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Adds some.
+    pub fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        problems.into_iter().for_each(|problem| self.push(problem));
     }
 
     /// No problem so far.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     /// The problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// `value` if there is no problem.
     ///
     /// # Errors
-    /// The problems, sorted by place.
+    /// The problems, sorted by place, each once: what defaults say wrongly is wrong for every guest.
     pub fn into_result<T>(mut self, value: T) -> Result<T, Self> {
         if self.is_empty() {
             return Ok(value);
         }
-        self.0.sort_by_key(|problem| problem.span.start);
+        self.list.sort_by(|a, b| (a.span.start, &a.title).cmp(&(b.span.start, &b.title)));
+        self.list.dedup_by(|a, b| a.span == b.span && a.title == b.title);
         Err(self)
     }
 
     /// The problems for people: each with its line, the place underlined, and what would be right.
     pub fn render(&self, path: &str, text: &str, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let lines = Lines::of(text);
         let mut out = String::new();
-        for problem in &self.0 {
-            let Problem { title, span, label, related, help } = problem;
-            let mut main = AnnotationKind::Primary.span(clamp(span, text));
-            if let Some(label) = label {
-                main = main.label(label.as_str());
-            }
-            let mut snippet = Snippet::source(text).path(path).annotation(main);
-            for (span, label) in related {
-                snippet = snippet.annotation(AnnotationKind::Context.span(clamp(span, text)).label(label.as_str()));
-            }
-            let mut group: Group<'_> = Level::ERROR.primary_title(title.as_str()).element(snippet);
-            if let Some(help) = help {
-                group = group.element(Level::HELP.message(help.as_str()));
-            }
-            out.push_str(&renderer.render(&[group]));
+        for problem in self.list.iter().take(SHOWN) {
+            out.push_str(&renderer.render(&[group(problem, path, &lines)]));
             out.push_str("\n\n");
         }
-        let count = self.0.len();
-        out.push_str(&format!("{path}: {count} {}\n", if count == 1 { "problem" } else { "problems" }));
+        let count = self.list.len() + self.more;
+        out.push_str(&format!("{path}: {count} {}", if count == 1 { "problem" } else { "problems" }));
+        if count > SHOWN {
+            out.push_str(&format!(", the first {SHOWN} of them above"));
+        }
+        out.push('\n');
         out
     }
 
     /// The problems for programs.
     pub fn reports(&self, path: &str, text: &str) -> Vec<ProblemReport> {
+        let lines = Lines::of(text);
         let report = |problem: &Problem| {
-            let before = &text[..clamp(&problem.span, text).start];
+            let (line, column) = lines.place(clamp(&problem.span, text).start);
             ProblemReport {
                 file: path.to_owned(),
-                line: before.matches('\n').count() + 1,
-                column: before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1,
+                line,
+                column,
                 problem: match &problem.label {
                     Some(label) => format!("{}: {label}", problem.title),
                     None => problem.title.clone(),
@@ -136,7 +148,85 @@ impl Problems {
                 help: problem.help.clone(),
             }
         };
-        self.0.iter().map(report).collect()
+        self.list.iter().map(report).collect()
+    }
+}
+
+/// A problem as the renderer wants it. The renderer goes through every line that it gets, again for each problem, and a
+/// file may be large: it gets no line without a place, and no line longer than anybody reads.
+fn group<'a>(problem: &'a Problem, path: &'a str, lines: &Lines<'a>) -> Group<'a> {
+    const NEAR: usize = 1 << 14;
+    let Problem { title, span, label, related, help } = problem;
+    let mark =
+        |kind: AnnotationKind, span: &Range<usize>, label: Option<&'a str>| (kind, clamp(span, lines.text), label);
+    let mut marks = vec![mark(AnnotationKind::Primary, span, label.as_deref())];
+    marks.extend(related.iter().map(|(span, label)| mark(AnnotationKind::Context, span, Some(label))));
+    let from = marks.iter().map(|(_, span, _)| span.start).min().unwrap_or(0);
+    let to = marks.iter().map(|(_, span, _)| span.end).max().unwrap_or(0);
+    let mut group: Group<'a> = Group::with_title(Level::ERROR.primary_title(title.as_str()));
+    let whole = lines.around(from..to);
+    if whole.len() <= NEAR {
+        group = group.element(snippet(path, lines, whole, &marks));
+    } else {
+        for mark in &marks {
+            let around = lines.around(mark.1.clone());
+            let (line, column) = lines.place(mark.1.start);
+            group = if around.len() <= NEAR {
+                group.element(snippet(path, lines, around, std::slice::from_ref(mark)))
+            } else {
+                group.element(Origin::path(path).line(line).char_column(column))
+            };
+        }
+    }
+    match help {
+        Some(help) => group.element(Level::HELP.message(help.as_str())),
+        None => group,
+    }
+}
+
+type Mark<'a> = (AnnotationKind, Range<usize>, Option<&'a str>);
+
+/// Some lines with what is to be said about them.
+fn snippet<'a>(
+    path: &'a str,
+    lines: &Lines<'a>,
+    part: Range<usize>,
+    marks: &[Mark<'a>],
+) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let (first_line, _) = lines.place(part.start);
+    let snippet = Snippet::source(&lines.text[part.clone()]).line_start(first_line).path(path);
+    marks.iter().fold(snippet, |snippet, (kind, span, label)| {
+        let annotation = kind.span(span.start - part.start..span.end - part.start);
+        snippet.annotation(match label {
+            Some(label) => annotation.label(*label),
+            None => annotation,
+        })
+    })
+}
+
+/// A text with the place where each of its lines begins.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(breaks).collect() }
+    }
+
+    /// The whole lines that a part of the text touches, without the last one's end.
+    fn around(&self, part: Range<usize>) -> Range<usize> {
+        let (first, _) = self.place(part.start);
+        let end = self.text[part.end..].find('\n').map_or(self.text.len(), |end| part.end + end);
+        self.starts[first - 1]..end
+    }
+
+    /// Line and column, from 1, of a byte on a character boundary.
+    fn place(&self, at: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= at);
+        (line, self.text[self.starts[line - 1]..at].chars().count() + 1)
     }
 }
 

@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
-use crate::model::{Accel, Engine, ImageFormat, Mode, NicModel};
-use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId};
+use crate::model::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, quoted};
 
 /// A value that a key of the definition may have.
 pub(super) trait FromValue: Sized {
@@ -15,13 +15,21 @@ pub(super) trait FromValue: Sized {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>>;
 }
 
-/// Free text without control characters.
+/// Free text without control characters; not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
-/// A number of bytes.
+/// A login name as useradd(8) takes it; it reaches the guest's user database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login(pub String);
+
+/// A number of bytes, at least `LEAST` MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes(pub u64);
+pub struct Bytes<const LEAST: u64>(pub u64);
+
+/// A number of virtual CPUs, 1 to 512.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpus(pub u32);
 
 /// `via` of the router's external side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,20 +44,32 @@ pub enum ExternalKind {
     None,
 }
 
-fn wrong(value: &At<DeValue<'_>>, wanted: &str) -> Problem {
-    let found = value.get_ref().type_str();
-    Problem::new(value.span(), format!("{wanted} is wanted here")).label(format!("this is {}", article(found)))
+/// A value of the wrong TOML type; `title` says what is right.
+pub(super) fn wrong(value: &At<DeValue<'_>>, title: &str) -> Problem {
+    let this = match value.get_ref() {
+        DeValue::String(_) => "this is text in quotes",
+        DeValue::Integer(_) => "this is a number",
+        DeValue::Float(_) => "this is a number with a decimal point",
+        DeValue::Boolean(_) => "this is true or false",
+        DeValue::Datetime(_) => "this is a date or time",
+        DeValue::Array(_) => "this is a list",
+        DeValue::Table(_) => "this is a table",
+    };
+    Problem::new(value.span(), title).label(this)
 }
 
-fn article(word: &str) -> String {
-    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
-    format!("{} {word}", if vowel { "an" } else { "a" })
+fn wanted(value: &At<DeValue<'_>>, what: &str) -> Problem {
+    wrong(value, &format!("{what} is wanted here"))
 }
 
-fn string<'v>(value: &'v At<DeValue<'_>>, wanted: &str, problems: &mut Problems) -> Option<&'v str> {
+fn string<'v>(value: &'v At<DeValue<'_>>, what: &str, problems: &mut Problems) -> Option<&'v str> {
     let text = value.get_ref().as_str();
     if text.is_none() {
-        problems.push(wrong(value, wanted).help("write it in quotes"));
+        problems.push(wanted(value, what).help(match value.get_ref() {
+            DeValue::Array(_) => "write one value, in quotes, without brackets",
+            DeValue::Table(_) => "write one value, in quotes",
+            _ => "write it in quotes",
+        }));
     }
     text
 }
@@ -78,19 +98,19 @@ named_values! {
     ImageName: "an image's name",
     IfName: "an interface's name",
     Mac: "a MAC address",
+    DeviceRef: "a device's name or permanent MAC",
 }
 
 /// Values that the standard or a library parses: their errors say little, so the help is ours.
 macro_rules! parsed_values {
-    ($($type:ty: $wanted:literal, $example:literal;)*) => {$(
+    ($($type:ty: $wanted:literal, $help:expr;)*) => {$(
         impl FromValue for $type {
             fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
                 let text = string(value, $wanted, problems)?;
                 let parsed = text.parse::<Self>().ok();
                 if parsed.is_none() {
-                    problems.push(
-                        Problem::new(value.span(), format!("{text:?} is not {}", $wanted)).help(concat!("for example ", $example)),
-                    );
+                    let problem = Problem::new(value.span(), format!("{} is not {}", quoted(text), $wanted));
+                    problems.push(problem.help($help(text)));
                 }
                 Some(At::new(value.span(), parsed?))
             }
@@ -99,10 +119,25 @@ macro_rules! parsed_values {
 }
 
 parsed_values! {
-    IpAddr: "an IP address", "\"192.168.10.1\" or \"fd00:10::1\"";
-    Ipv4Addr: "an IPv4 address", "\"192.168.10.1\"";
-    IpNet: "an address with a prefix length", "\"192.168.10.0/24\" or \"fd00:10::/64\"";
-    Ipv4Net: "an IPv4 network with a prefix length", "\"100.64.0.0/30\"";
+    IpAddr: "an IP address", |text| address_help(text, "\"192.168.10.1\" or \"fd00:10::1\"");
+    Ipv4Addr: "an IPv4 address", |text| address_help(text, "\"192.168.10.1\"");
+    IpNet: "an address with a prefix length", |text| net_help(text, "\"192.168.10.0/24\" or \"fd00:10::/64\"");
+    Ipv4Net: "an IPv4 network with a prefix length", |text| net_help(text, "\"100.64.0.0/30\"");
+}
+
+fn address_help(text: &str, example: &str) -> String {
+    match text.parse::<IpNet>() {
+        Ok(net) => format!("leave out the prefix length: write {:?}", net.addr().to_string()),
+        Err(_) => format!("write it like {example}"),
+    }
+}
+
+fn net_help(text: &str, example: &str) -> String {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => format!("add the prefix length, for example \"{text}/24\""),
+        Ok(IpAddr::V6(_)) => format!("add the prefix length, for example \"{text}/64\""),
+        Err(_) => format!("write it like {example}"),
+    }
 }
 
 /// Values that are one of a few words.
@@ -115,10 +150,10 @@ macro_rules! words {
                 let found = match text {
                     $($word => $variant,)*
                     _ => {
-                        let problem = Problem::new(value.span(), format!("{text:?} is not {}", $wanted))
+                        let problem = Problem::new(value.span(), format!("{} is not {}", quoted(text), $wanted))
                             .help(format!("use one of {}", WORDS.join(", ")));
                         problems.push(match super::read::nearest(text, WORDS) {
-                            Some(near) => problem.label(format!("did you mean {near:?}?")),
+                            Some(near) => problem.label(format!("did you mean {near}?")),
                             None => problem,
                         });
                         return None;
@@ -156,30 +191,51 @@ words! {
 impl FromValue for Text {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
         let text = string(value, "text", problems)?;
-        if text.is_empty() || text.chars().any(char::is_control) {
-            let problem = Problem::new(value.span(), "this text is empty or has a control character");
-            problems.push(problem.help("write one line of visible characters"));
+        if text.is_empty() {
+            problems.push(Problem::new(value.span(), "this text is empty").help("write something, or remove the key"));
+            return None;
+        }
+        if let Some(control) = text.chars().find(|c| c.is_control()) {
+            let title = format!("this text has the control character {control:?}");
+            problems.push(Problem::new(value.span(), title).help("write one line of visible characters"));
             return None;
         }
         Some(At::new(value.span(), Text(text.to_owned())))
     }
 }
 
-fn integer(value: &At<DeValue<'_>>, wanted: &str, problems: &mut Problems) -> Option<i64> {
+impl FromValue for Login {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        let text = string(value, "a login name", problems)?;
+        let fits = text.len() <= 32
+            && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+        if !fits {
+            let problem = Problem::new(value.span(), format!("{} is not a login name", quoted(text)));
+            problems.push(problem.help("use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or _"));
+        }
+        fits.then(|| At::new(value.span(), Login(text.to_owned())))
+    }
+}
+
+fn integer(value: &At<DeValue<'_>>, what: &str, help: &str, problems: &mut Problems) -> Option<i64> {
     let Some(number) = value.get_ref().as_integer() else {
-        problems.push(wrong(value, wanted));
+        problems.push(wanted(value, what).help(match value.get_ref() {
+            DeValue::String(_) => "write the number without quotes",
+            _ => help,
+        }));
         return None;
     };
     let parsed = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
     if parsed.is_none() {
-        problems.push(Problem::new(value.span(), "this number is too large"));
+        problems.push(Problem::new(value.span(), format!("this is too large for {what}")).help(help));
     }
     parsed
 }
 
 impl FromValue for VlanId {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
-        match VlanId::try_from(integer(value, "a VLAN number", problems)?) {
+        match VlanId::try_from(integer(value, "a VLAN number", "use a number from 1 to 4094", problems)?) {
             Ok(id) => Some(At::new(value.span(), id)),
             Err(error) => {
                 problems.push(Problem::new(value.span(), error.to_string()).help(error.help()));
@@ -189,32 +245,50 @@ impl FromValue for VlanId {
     }
 }
 
+/// A number of bytes in a frame; how few are possible depends on the network.
 impl FromValue for u32 {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
-        let number = integer(value, "a number", problems)?;
+        const HELP: &str = "use a number of bytes up to 65535, for example 1500";
+        let number = integer(value, "an MTU", HELP, problems)?;
         let Ok(number) = u32::try_from(number) else {
-            problems.push(Problem::new(value.span(), format!("{number} is out of range")));
+            problems.push(Problem::new(value.span(), format!("an MTU of {number} bytes is not possible")).help(HELP));
             return None;
         };
         Some(At::new(value.span(), number))
     }
 }
 
-impl FromValue for Bytes {
+impl FromValue for Cpus {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
-        const HELP: &str = "write a whole number with KiB, MiB, GiB or TiB, for example \"512MiB\"";
-        let text = match value.get_ref().as_str() {
-            Some(text) => text,
-            None => {
-                problems.push(wrong(value, "a size with its unit").help(HELP));
-                return None;
+        const HELP: &str = "use a number from 1 to 512";
+        let number = integer(value, "a number of CPUs", HELP, problems)?;
+        match u32::try_from(number) {
+            Ok(cpus @ 1..=512) => Some(At::new(value.span(), Cpus(cpus))),
+            _ => {
+                problems.push(Problem::new(value.span(), format!("a guest can't have {number} CPUs")).help(HELP));
+                None
             }
-        };
-        let bytes = parse_bytes(text);
-        if bytes.is_none() {
-            problems.push(Problem::new(value.span(), format!("{text:?} is not a size")).help(HELP));
         }
-        Some(At::new(value.span(), Bytes(bytes?)))
+    }
+}
+
+impl<const LEAST: u64> FromValue for Bytes<LEAST> {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        const HELP: &str = "write a whole number with KiB, MiB, GiB or TiB in quotes, for example \"512MiB\"";
+        let Some(text) = value.get_ref().as_str() else {
+            problems.push(wanted(value, "a size with its unit").help(HELP));
+            return None;
+        };
+        let Some(bytes) = parse_bytes(text) else {
+            problems.push(Problem::new(value.span(), format!("{} is not a size", quoted(text))).help(HELP));
+            return None;
+        };
+        if bytes < LEAST << 20 {
+            let problem = Problem::new(value.span(), format!("{} is too little", quoted(text)));
+            problems.push(problem.help(format!("use at least {LEAST}MiB")));
+            return None;
+        }
+        Some(At::new(value.span(), Bytes(bytes)))
     }
 }
 
@@ -230,7 +304,8 @@ fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let number: u64 = number.parse().ok()?;
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+    // The largest file that there can be (off_t) bounds disks and memory alike.
+    number.checked_mul(1 << shift).filter(|bytes| (1..=i64::MAX as u64).contains(bytes))
 }
 
 #[cfg(test)]
@@ -241,7 +316,7 @@ mod tests {
     fn sizes_have_binary_units() {
         assert_eq!(parse_bytes("512MiB"), Some(512 << 20));
         assert_eq!(parse_bytes("1 GiB"), Some(1 << 30));
-        for bad in ["", "512", "512MB", "1.5GiB", "0GiB", "-1GiB", "99999999999TiB", "GiB"] {
+        for bad in ["", "512", "512MB", "1.5GiB", "0GiB", "-1GiB", "99999999999TiB", "8388608TiB", "GiB"] {
             assert_eq!(parse_bytes(bad), None, "{bad}");
         }
     }

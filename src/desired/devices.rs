@@ -47,7 +47,8 @@ fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'
     let devices = &context.facts().devices;
     match wanted {
         DeviceRef::Name(name) => {
-            devices.get_key_value(name).or_else(|| devices.iter().find(|(_, device)| device.altnames.contains(name)))
+            let by_altname = |device: &Device| device.altnames.iter().any(|altname| altname == name.as_str());
+            devices.get_key_value(name.as_str()).or_else(|| devices.iter().find(|(_, device)| by_altname(device)))
         }
         // A sub-interface and a bridge carry their parent's address too: only a device with a permanent one is meant,
         // and where no device has one (virtual machines' NICs of some kinds), a physical one with that address.
@@ -144,13 +145,13 @@ pub(super) fn names_are_free(context: &mut Context<'_>) {
     }
     for ns in context.state.namespaces.keys() {
         let Some(found) = facts.namespaces.get(ns.as_str()) else { continue };
-        let (what, owner) = match found {
-            ForeignNamespace::Namespace { mark } => ("namespace", owner(mark.as_deref())),
-            ForeignNamespace::NotOne => ("file /run/netns/", String::new()),
+        let (what, name, owner) = match found {
+            ForeignNamespace::Namespace { mark } => ("namespace", ns.to_string(), owner(mark.as_deref())),
+            ForeignNamespace::NotOne => ("file", format!("/run/netns/{ns}"), String::new()),
         };
         let remedy =
             format!("remove it (ip netns delete {ns}; for a plain file rm /run/netns/{ns}), or rename the lab");
-        refusals.push(Refusal::NameTaken { what, name: ns.to_string(), owner, remedy });
+        refusals.push(Refusal::NameTaken { what, name, owner, remedy });
     }
     for id in context.state.tables.keys().filter(|id| id.ns == Ns::Host) {
         let name = format!("{} {}", id.family, id.name);

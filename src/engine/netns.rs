@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::EngineError;
 use crate::kernel::netns;
@@ -21,9 +22,24 @@ use crate::state::Ns;
 pub fn exec(ns: &NsName, command: &[String]) -> Result<i32, EngineError> {
     let Some((program, args)) = command.split_first() else { return Ok(0) };
     let fail = |source: io::Error| EngineError::Spawn { program: PathBuf::from(program), source };
-    let status = netns::run_in(&Ns::Named(ns.clone()), || Command::new(program).args(args).status())?;
+    let work = || -> io::Result<ExitStatus> {
+        own_sys()?;
+        Command::new(program).args(args).status()
+    };
+    let status = netns::run_in(&Ns::Named(ns.clone()), work)?;
     let status = status.map_err(fail)?;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+}
+
+/// Gives the calling thread a mount namespace whose `/sys` is the one of its network namespace, as ip-netns(8) does:
+/// `/sys/class/net` shows the namespace that it was mounted in.
+fn own_sys() -> io::Result<()> {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+    umount2("/sys", MntFlags::MNT_DETACH)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    Ok(())
 }
 
 /// Puts the calling thread into a namespace for good.

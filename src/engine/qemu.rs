@@ -31,6 +31,9 @@ const LOG: &str = "qemu.log";
 /// How long QEMU may take until its control socket is there.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a guest has to react to the power button before it is pressed again.
+const PRESS_AGAIN: Duration = Duration::from_secs(3);
+
 /// A QEMU process that has just been started and may still fail.
 #[derive(Debug)]
 #[must_use = "a guest runs only when it is ready"]
@@ -184,7 +187,7 @@ async fn shut_down(vm: &VmName, guest: &QemuGuest, process: &Process, grace: Dur
     if let Some(run) = Folder::open(&guest.run_dir)?
         && let Ok(mut qmp) = Qmp::connect(&run).await
     {
-        if !grace.is_zero() && qmp.execute("system_powerdown").await.is_ok() && ended(process, grace).await {
+        if press(&mut qmp, process, grace).await {
             return Ok(Stopped::PoweredOff);
         }
         // It closes the connection rather than answer, or it hangs: either way the wait below tells.
@@ -195,6 +198,22 @@ async fn shut_down(vm: &VmName, guest: &QemuGuest, process: &Process, grace: Dur
     }
     end(vm, process).await?;
     Ok(Stopped::Killed)
+}
+
+/// Presses the power button until the guest has ended or `grace` is over; says whether it has ended. A guest that is
+/// still booting does not notice the button, so it is pressed again.
+async fn press(qmp: &mut Qmp, process: &Process, grace: Duration) -> bool {
+    let deadline = tokio::time::Instant::now() + grace;
+    loop {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() || qmp.execute("system_powerdown").await.is_err() {
+            // When it refuses because it is about to end, the wait shows it.
+            return ended(process, left.min(PRESS_AGAIN)).await;
+        }
+        if ended(process, left.min(PRESS_AGAIN)).await {
+            return true;
+        }
+    }
 }
 
 /// Ends a process by signals.

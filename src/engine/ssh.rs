@@ -11,7 +11,7 @@ use std::process::Command;
 
 use nix::unistd::{Gid, Uid, User};
 
-use super::{EngineError, netns, public_host_key};
+use super::{EngineError, netns, public_host_key, running_in};
 use crate::model::{Model, Vm};
 use crate::names::NsName;
 use crate::paths::Paths;
@@ -49,6 +49,9 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
     let way = way(model, vm)?;
     let mut command = Command::new(ssh);
     let (lab, name) = (model.lab(), vm.name());
+    if running_in(&paths.guest_run(lab, name))?.is_none() {
+        return Err(EngineError::NotRunning { vm: name.clone() });
+    }
     let alias = format!("{lab}-{name}");
     if let Some(key) = public_host_key(&paths.guest_state(lab, name))? {
         let file = known_hosts(&paths.guest_run(lab, name), &format!("{alias} {}\n", key.trim_end()))?;
@@ -56,7 +59,8 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
         command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"]);
     }
     command.args(["-o", &format!("HostKeyAlias={alias}"), "-o", "CheckHostIP=no"]);
-    command.args(["-l", vm.user()]);
+    // One a second: a guest answers on the network before its ssh server does.
+    command.args(["-o", "ConnectionAttempts=20", "-l", vm.user()]);
     // Options may stand before the host as well as after; a command only after.
     command.arg(way.address.to_string()).args(extra);
     netns::enter(&way.ns)?;

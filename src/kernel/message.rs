@@ -50,7 +50,6 @@ pub fn add_bridge(name: &IfName, link: &Link, settings: &BridgeSettings, master:
 fn bridge_data(settings: &BridgeSettings) -> InfoData {
     let BridgeSettings { stp, forward_delay, multicast_snooping } = *settings;
     InfoData::Bridge(vec![
-        // The delay before STP: the kernel checks its range only while STP is on.
         InfoBridge::StpState(if stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled }),
         InfoBridge::ForwardDelay(forward_delay),
         InfoBridge::MulticastSnooping(multicast_snooping),
@@ -118,6 +117,13 @@ pub fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> Rout
         }
         None => RouteNetlinkMessage::SetLink(message),
     }
+}
+
+/// Switches STP of a bridge off, and nothing else: while it is on, the kernel refuses a forward delay of 0, and of
+/// both in one message it looks at the delay first (`br_changelink`).
+pub fn stp_off(name: &str) -> RouteNetlinkMessage {
+    let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled)]);
+    new_link(vec![LinkAttribute::IfName(name.to_owned())], InfoKind::Bridge, Some(data))
 }
 
 /// `lo` up and marked.

@@ -47,7 +47,8 @@ struct Entered {
 #[must_use = "a request does nothing until it is sent"]
 pub struct Request {
     handle: Handle,
-    message: NetlinkMessage<RouteNetlinkMessage>,
+    /// One message, in one case two: the second is sent when the first has worked.
+    messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
     action: String,
     /// Keeps a descriptor that the message names open until the kernel has read it.
     _target: Option<Arc<OwnedFd>>,
@@ -60,7 +61,8 @@ impl Kernel {
     }
 
     fn enter(&mut self, ns: &Ns) -> Result<&Entered, KernelError> {
-        if !self.entered.contains_key(ns) {
+        // A connection ends with the runtime that drives it.
+        if self.entered.get(ns).is_none_or(|entered| entered.task.is_finished()) {
             self.entered.insert(ns.clone(), open(ns)?);
         }
         Ok(&self.entered[ns])
@@ -103,9 +105,7 @@ impl Kernel {
         flags: u16,
     ) -> Result<Request, KernelError> {
         let handle = self.enter(ns)?.handle.clone();
-        let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        Ok(Request { handle, message, action, _target: None })
+        Ok(Request { handle, messages: vec![flagged(message, flags)], action, _target: None })
     }
 
     /// Makes a link in one message: kind, MAC, MTU, group, master. It stays down.
@@ -155,7 +155,11 @@ impl Kernel {
             Some(None) => Some(0),
             None => None,
         };
-        self.request(&id.ns, action, message::change_link(id.name.as_str(), change, master), 0)
+        let mut request = self.request(&id.ns, action, message::change_link(id.name.as_str(), change, master), 0)?;
+        if change.bridge.is_some_and(|settings| !settings.stp) {
+            request.messages.insert(0, flagged(message::stp_off(id.name.as_str()), 0));
+        }
+        Ok(request)
     }
 
     /// Removes a link; for one end of a veth pair, both.
@@ -235,19 +239,24 @@ fn open(ns: &Ns) -> Result<Entered, KernelError> {
 impl Request {
     /// Sends the request and waits for the kernel's answer.
     pub async fn send(self) -> Result<(), KernelError> {
-        let Self { mut handle, message, action, _target } = self;
-        let refused = |text, source| KernelError::Refused { action, text, source };
-        let mut replies = match handle.request(message) {
-            Ok(replies) => replies,
-            Err(_) => return Err(refused(None, io::ErrorKind::NotConnected.into())),
-        };
-        while let Some(reply) = replies.next().await {
-            if let NetlinkPayload::Error(error) = reply.payload {
-                return Err(refused(explanation(&error), error.to_io()));
+        let Self { mut handle, messages, action, _target } = self;
+        let refused = |text, source| KernelError::Refused { action: action.clone(), text, source };
+        for message in messages {
+            let mut replies = handle.request(message).map_err(|_| refused(None, io::ErrorKind::NotConnected.into()))?;
+            while let Some(reply) = replies.next().await {
+                if let NetlinkPayload::Error(error) = reply.payload {
+                    return Err(refused(explanation(&error), error.to_io()));
+                }
             }
         }
         Ok(())
     }
+}
+
+fn flagged(message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    message
 }
 
 /// The kernel's text in an extended acknowledgement: behind the 16 bytes of the request's header.

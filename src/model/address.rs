@@ -1,7 +1,7 @@
 //! Addresses by rule: gateways, free addresses, what is no host's address. Pure.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -21,21 +21,43 @@ pub(super) fn nth(net: &IpNet, number: u128) -> Option<IpAddr> {
 pub(super) fn unusable(net: &IpNet, address: IpAddr) -> Option<&'static str> {
     if address == net.network() {
         // For IPv6 it is the subnet-router anycast address (RFC 4291, 2.6.1).
-        return Some("is the network's own address");
+        return Some("is the network address");
     }
     (net.addr().is_ipv4() && address == net.broadcast()).then_some("is the broadcast address")
 }
 
-/// The lowest free host address from the tenth on; where the subnet is smaller or full, the lowest free one at all.
-pub(super) fn lowest_free(net: &IpNet, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-    let free = |number| {
-        let address = nth(net, number)?;
-        (unusable(net, address).is_none() && !taken.contains(&address)).then_some(address)
-    };
-    let size = 1_u128.checked_shl(u32::from(net.max_prefix_len() - net.prefix_len())).unwrap_or(u128::MAX);
-    // At most `taken` addresses are passed over, so one step more than that finds a free one if there is one.
-    let last = size.min(taken.len() as u128 + 12);
-    (10..last).find_map(free).or_else(|| (1..10.min(size)).find_map(free))
+/// Whether a range is not for hosts: loopback, multicast and reserved ones, and fe80::/10 (RFC 6890).
+pub(super) fn special(net: &IpNet) -> bool {
+    match net.addr() {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_loopback() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Hands out the free host addresses of a subnet: the lowest from the tenth on; where the subnet is smaller or full,
+/// the lowest one at all. Each address is looked at once, however many are asked for.
+#[derive(Debug, Default)]
+pub(super) struct Free {
+    looked_at: u128,
+}
+
+impl Free {
+    /// The next address that is not in `taken`; `None` where the subnet is full.
+    pub(super) fn next<T>(&mut self, net: &IpNet, taken: &BTreeMap<IpAddr, T>) -> Option<IpAddr> {
+        // The tenth to the last, then the first to the ninth.
+        const LOW: u128 = 10;
+        let size = 1_u128.checked_shl(u32::from(net.max_prefix_len() - net.prefix_len())).unwrap_or(u128::MAX);
+        let high = size.saturating_sub(LOW);
+        while self.looked_at < high.saturating_add(LOW.min(size)) {
+            let number = if self.looked_at < high { LOW + self.looked_at } else { self.looked_at - high };
+            self.looked_at += 1;
+            let Some(address) = nth(net, number) else { continue };
+            if unusable(net, address).is_none() && !taken.contains_key(&address) {
+                return Some(address);
+            }
+        }
+        None
+    }
 }
 
 /// Natural order: `vm2` before `vm10`.
@@ -65,27 +87,28 @@ fn digits(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> IpNet {
-        text.parse().unwrap()
+    fn all(net: &str, taken: &[&str]) -> Vec<String> {
+        let (net, mut free) = (net.parse().unwrap(), Free::default());
+        let taken = taken.iter().map(|address| (address.parse().unwrap(), ())).collect();
+        std::iter::from_fn(|| free.next(&net, &taken)).map(|address| address.to_string()).take(300).collect()
     }
 
     #[test]
     fn the_tenth_address_comes_first() {
-        let mut taken = BTreeSet::new();
-        assert_eq!(lowest_free(&net("192.168.10.0/24"), &taken), Some("192.168.10.10".parse().unwrap()));
-        taken.insert("192.168.10.10".parse().unwrap());
-        assert_eq!(lowest_free(&net("192.168.10.0/24"), &taken), Some("192.168.10.11".parse().unwrap()));
-        assert_eq!(lowest_free(&net("fd00::/64"), &taken), Some("fd00::a".parse().unwrap()));
+        assert_eq!(all("192.168.10.0/24", &[])[..2], ["192.168.10.10", "192.168.10.11"]);
+        assert_eq!(all("192.168.10.0/24", &["192.168.10.10"])[0], "192.168.10.11");
+        assert_eq!(all("fd00::/64", &[])[0], "fd00::a");
     }
 
     #[test]
     fn a_small_or_full_subnet_falls_back_and_ends() {
-        let mut taken = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
-        assert_eq!(lowest_free(&net("10.0.0.0/30"), &taken), Some("10.0.0.2".parse().unwrap()));
-        taken.insert("10.0.0.2".parse().unwrap());
-        assert_eq!(lowest_free(&net("10.0.0.0/30"), &taken), None);
-        let all: BTreeSet<IpAddr> = (10..255).map(|n| IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))).collect();
-        assert_eq!(lowest_free(&net("10.0.0.0/24"), &all), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(all("10.0.0.0/30", &["10.0.0.1"]), ["10.0.0.2"]);
+        assert_eq!(all("10.0.0.0/30", &["10.0.0.1", "10.0.0.2"]), [] as [&str; 0]);
+        let mut whole = all("10.0.0.0/24", &[]);
+        assert_eq!((whole.len(), whole[0].as_str(), whole[245].as_str()), (254, "10.0.0.10", "10.0.0.1"));
+        whole.sort();
+        whole.dedup();
+        assert_eq!(whole.len(), 254);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! [`resolve`]: definition and lock file in, model and new lock file out; or every problem at once. Pure.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use super::lock::Lock;
-use super::{DeviceRef, Model, Uplink, router, segment, vm};
-use crate::definition::{At, Definition, Problem, Problems};
-use crate::names::{LabName, Mac, UplinkName};
+use super::{Model, Uplink, devices, router, segment, vm};
+use crate::definition::{Definition, Entries, Key, Problem, Problems, UplinkDef};
+use crate::names::{LabName, UplinkName};
 
 /// A model, and the lock file that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,68 +22,71 @@ pub struct Resolved {
 /// The result depends on nothing but the arguments, and not on the order of tables in the file.
 ///
 /// # Errors
-/// Every problem of the definition, each at its place.
+/// Every problem of the definition, each at its place; those of single values too.
 pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problems> {
-    let mut problems = Problems::default();
-    let Definition { lab, uplinks, defaults, networks, router, images, vms } = definition;
+    let Definition { lab, uplinks, defaults: _, networks, router, images: _, vms: _, problems } = definition;
+    let mut problems = problems.clone();
     // Without a name the rest is resolved all the same, so that its problems show too.
-    let lab_name: LabName = match lab {
-        Some(lab) => lab.get_ref().clone(),
-        None => {
+    let lab_name = || "lab".parse::<LabName>().expect("lab is a lab name");
+    let lab = match lab {
+        Key::Is(lab) => lab.get_ref().clone(),
+        Key::Wrong(_) => lab_name(),
+        Key::Missing => {
             problems.push(Problem::new(0..0, "the lab has no name").help("begin the file with lab = \"campus\""));
-            "lab".parse().expect("lab is a lab name")
+            lab_name()
         }
     };
-    let uplinks = uplinks
-        .iter()
-        .filter_map(|(name, def)| {
-            let device = device_ref(&def.get_ref().device.as_ref()?.get_ref().0);
-            Some((name.clone(), Uplink { name: name.clone(), device }))
-        })
-        .collect();
-    let uplink_names: Vec<&UplinkName> = definition.uplinks.keys().collect();
-    let networks = segment::networks(&lab_name, networks, &uplink_names, &mut problems);
-    let router = router::router(&lab_name, router.as_ref(), &networks, definition, &mut problems);
-    let (vms, lock) =
-        vm::vms(&lab_name, vm::Input { vms, defaults, images, networks: &networks, definition, lock }, &mut problems);
-    problems.into_result(Resolved { model: Model { lab: lab_name, uplinks, networks, router, vms }, lock })
+    let networks = segment::networks(&lab, networks, uplinks, &mut problems);
+    let router = router::router(&lab, router, &networks, definition, &mut problems);
+    let (vms, lock) = vm::vms(&lab, definition, &networks, lock, &mut problems);
+    let uplinks = read_uplinks(uplinks, &mut problems);
+    let model = Model { lab, uplinks, networks, router, vms };
+    devices::names_differ(&model, definition, &mut problems);
+    problems.into_result(Resolved { model, lock })
 }
 
-fn device_ref(text: &str) -> DeviceRef {
-    text.parse::<Mac>().map_or_else(|_| DeviceRef::Name(text.to_owned()), DeviceRef::Mac)
+fn read_uplinks(defs: &Entries<UplinkName, UplinkDef>, problems: &mut Problems) -> BTreeMap<UplinkName, Uplink> {
+    let mut uplinks: BTreeMap<UplinkName, Uplink> = BTreeMap::new();
+    for (name, def) in defs.iter() {
+        let Key::Is(device) = &def.get_ref().device else { continue };
+        if let Some(other) = uplinks.values().find(|other| other.device == *device.get_ref()) {
+            let problem = Problem::new(device.span(), format!("uplinks {} and {name} are one device", other.name));
+            problems.push(problem.help("keep one of them: many networks may share an uplink"));
+        }
+        uplinks.insert(name.clone(), Uplink { name: name.clone(), device: device.get_ref().clone() });
+    }
+    uplinks
 }
 
 /// The uplink that something is on: the one it says, or the only one there is.
 pub(super) fn pick_uplink(
-    said: Option<&At<UplinkName>>,
-    known: &[&UplinkName],
-    span: std::ops::Range<usize>,
+    said: &Key<UplinkName>,
+    uplinks: &Entries<UplinkName, UplinkDef>,
+    span: Range<usize>,
     what: &str,
     problems: &mut Problems,
 ) -> Option<UplinkName> {
-    let list = || known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    match (said, known) {
-        (Some(name), _) if known.contains(&name.get_ref()) => Some(name.get_ref().clone()),
-        (Some(name), []) => {
+    let list = || uplinks.keys().map(UplinkName::as_str).collect::<Vec<_>>().join(", ");
+    let problem = match said {
+        Key::Is(name) if uplinks.contains_key(name.get_ref()) => return Some(name.get_ref().clone()),
+        // The one that is meant may be the one that could not be read.
+        _ if said.is_wrong() || !uplinks.is_whole() => return None,
+        Key::Is(name) => {
             let problem = Problem::new(name.span(), format!("there is no uplink {}", name.get_ref()));
-            problems.push(problem.help(format!("add [uplink.{}] with device = \"eno1\"", name.get_ref())));
-            None
+            match uplinks.len() {
+                0 => problem.help(format!("add [uplink.{}] with device = \"eno1\"", name.get_ref())),
+                1 => problem.help(format!("the only uplink is {}", list())),
+                _ => problem.help(format!("the uplinks are {}", list())),
+            }
         }
-        (Some(name), _) => {
-            let problem = Problem::new(name.span(), format!("there is no uplink {}", name.get_ref()));
-            problems.push(problem.help(format!("the uplinks are {}", list())));
-            None
-        }
-        (None, [only]) => Some((*only).clone()),
-        (None, []) => {
-            let problem = Problem::new(span, format!("{what} needs an uplink, and there is none"));
-            problems.push(problem.help("add [uplink.trunk] with device = \"eno1\""));
-            None
-        }
-        (None, _) => {
-            let problem = Problem::new(span, format!("{what} does not say which uplink it is on"));
-            problems.push(problem.help(format!("add uplink = \"…\", one of {}", list())));
-            None
-        }
-    }
+        _ => match uplinks.len() {
+            0 => Problem::new(span, format!("{what} needs an uplink, and there is none"))
+                .help("add [uplink.trunk] with device = \"eno1\", the NIC that carries its frames"),
+            1 => return uplinks.keys().next().cloned(),
+            _ => Problem::new(span, format!("{what} does not say which uplink it is on"))
+                .help(format!("add uplink = \"…\", one of {}", list())),
+        },
+    };
+    problems.push(problem);
+    None
 }

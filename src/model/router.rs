@@ -6,26 +6,32 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::address::unusable;
+use super::address::{special, unusable};
 use super::resolve::pick_uplink;
 use super::{External, HostExternal, Network, OwnExternal, Router, RouterPort};
-use crate::definition::{At, Definition, ExternalDef, ExternalKind, Problem, Problems, RouterDef};
-use crate::names::{LabName, NetName, UplinkName};
+use crate::definition::{At, Definition, ExternalDef, ExternalKind, Key, Problem, Problems, RouterDef};
+use crate::names::{LabName, NetName, UplinkName, VlanId};
 use crate::rule;
 
 /// The router of the lab; `None` where no network is routed or translated.
 pub(super) fn router(
     lab: &LabName,
-    def: Option<&At<RouterDef>>,
+    def: &Key<RouterDef>,
     networks: &BTreeMap<NetName, Network>,
     definition: &Definition,
     problems: &mut Problems,
 ) -> Option<Router> {
-    let external = def.and_then(|def| def.get_ref().external.as_ref());
-    let external = match external {
-        None => host_external(lab, None),
-        Some(at) => read_external(lab, at, definition, problems),
+    let external = match def {
+        Key::Missing => Some(host_external(lab, None)),
+        Key::Wrong(_) => None,
+        Key::Is(def) => match &def.get_ref().external {
+            Key::Missing => Some(host_external(lab, None)),
+            Key::Wrong(_) => None,
+            Key::Is(at) => read_external(lab, at, definition, problems),
+        },
     };
+    // What could not be read has its problem, and the model is not handed out.
+    let external = external.unwrap_or(External::None);
     apart_from_outside(&external, def, networks, definition, problems);
     let ports: BTreeMap<NetName, RouterPort> = networks
         .values()
@@ -50,49 +56,79 @@ fn port(lab: &LabName, network: &Network) -> RouterPort {
 }
 
 fn host_external(lab: &LabName, def: Option<&ExternalDef>) -> External {
-    let transit = def.and_then(|def| def.transit.as_ref()).map(|transit| *transit.get_ref());
+    let transit = def.and_then(|def| def.transit.value()).copied();
     External::Host(HostExternal {
         transit: transit.unwrap_or_else(|| rule::transit(lab)),
         outer: rule::router_port_name(lab, "host"),
         outer_mac: rule::device_mac(lab, "router-port", "host"),
         inner_mac: rule::device_mac(lab, "gateway", "host"),
-        snat: def.and_then(|def| def.snat.as_ref()).map(|snat| *snat.get_ref()),
+        snat: def.and_then(|def| def.snat.value()).copied(),
     })
 }
 
-fn read_external(lab: &LabName, at: &At<ExternalDef>, definition: &Definition, problems: &mut Problems) -> External {
+fn read_external(
+    lab: &LabName,
+    at: &At<ExternalDef>,
+    definition: &Definition,
+    problems: &mut Problems,
+) -> Option<External> {
     let def = at.get_ref();
-    let Some(via) = &def.via else {
-        let problem = Problem::new(at.span(), "router.external does not say how it reaches the outside");
-        problems.push(problem.help("add via = \"host\", \"macvlan\", \"vlan\" or \"none\""));
-        return External::None;
+    let via = match &def.via {
+        Key::Is(via) => via,
+        Key::Wrong(_) => return None,
+        Key::Missing => {
+            let problem = Problem::new(at.span(), "router.external does not say how it reaches the outside");
+            problems.push(problem.help("add via = \"host\", \"macvlan\", \"vlan\" or \"none\""));
+            return None;
+        }
     };
     let kind = *via.get_ref();
     only_what_fits(kind, def, via.span(), problems);
-    let mut own = |role: &str| own_external(lab, role, at.span(), def, definition, problems);
     match kind {
-        ExternalKind::None => External::None,
+        ExternalKind::None => Some(External::None),
         ExternalKind::Host => {
-            if let Some(transit) = &def.transit
-                && transit.get_ref().prefix_len() > 30
-            {
-                let problem = Problem::new(transit.span(), "a transit network needs two host addresses");
-                problems.push(problem.help("use a prefix length of 30 or less, for example 100.64.0.0/30"));
-            }
-            host_external(lab, Some(def))
+            host_keys(def, problems);
+            Some(host_external(lab, Some(def)))
         }
-        ExternalKind::Macvlan => own("macvlan").map_or(External::None, External::Macvlan),
+        ExternalKind::Macvlan => {
+            own_external(lab, "macvlan", at.span(), def, definition, problems).map(External::Macvlan)
+        }
         ExternalKind::Vlan => {
-            let external = own("vlan");
-            let Some(vlan) = &def.vlan else {
+            if def.vlan.is_missing() {
                 let problem = Problem::new(via.span(), "via = \"vlan\" needs the external VLAN's number");
                 problems.push(problem.help("add vlan = 100"));
-                return External::None;
-            };
-            external.map_or(External::None, |external| {
-                vlan_apart(vlan, &external.uplink, definition, problems);
-                External::Vlan { vlan: *vlan.get_ref(), external }
-            })
+            }
+            let external = own_external(lab, "vlan", at.span(), def, definition, problems)?;
+            let vlan = def.vlan.as_ref()?;
+            vlan_apart(vlan, &external.uplink, definition, problems);
+            Some(External::Vlan { vlan: *vlan.get_ref(), external })
+        }
+    }
+}
+
+fn host_keys(def: &ExternalDef, problems: &mut Problems) {
+    if let Key::Is(at) = &def.transit {
+        let transit = at.get_ref();
+        let wrong = if transit.addr() != transit.network() {
+            Some((format!("transit {transit} has host bits set"), format!("write {:?}", transit.trunc().to_string())))
+        } else if transit.prefix_len() > 30 {
+            Some((
+                format!("transit {transit} has no room for the host and the router"),
+                "use a prefix length of at most 30, for example \"100.64.0.0/30\"".to_owned(),
+            ))
+        } else if special(&(*transit).into()) {
+            let help = "use a private range, or leave it out to get one by rule";
+            Some((format!("transit {transit} is not for hosts"), help.to_owned()))
+        } else {
+            None
+        };
+        problems.extend(wrong.map(|(title, help)| Problem::new(at.span(), title).help(help)));
+    }
+    if let Key::Is(at) = &def.snat {
+        let snat = at.get_ref();
+        if snat.is_unspecified() || snat.is_multicast() || snat.is_broadcast() || snat.is_loopback() {
+            let problem = Problem::new(at.span(), format!("nothing can leave with the source address {snat}"));
+            problems.push(problem.help("name an address of this host, or leave snat out to masquerade"));
         }
     }
 }
@@ -131,10 +167,9 @@ fn own_external(
     definition: &Definition,
     problems: &mut Problems,
 ) -> Option<OwnExternal> {
-    let uplinks: Vec<&UplinkName> = definition.uplinks.keys().collect();
-    let uplink = pick_uplink(def.uplink.as_ref(), &uplinks, span.clone(), "router.external", problems);
-    let addresses: Vec<&At<IpNet>> = def.addresses.iter().flat_map(At::get_ref).collect();
-    if addresses.is_empty() {
+    let uplink = pick_uplink(&def.uplink, &definition.uplinks, span.clone(), "router.external", problems);
+    let addresses: Vec<&At<IpNet>> = def.addresses.items().collect();
+    if addresses.is_empty() && !def.addresses.is_wrong() {
         let problem = Problem::new(span, "router.external has no address");
         problems.push(problem.help("add address = \"192.168.1.109/24\", one that is free on that network"));
     }
@@ -143,21 +178,29 @@ fn own_external(
         if let Some(why) = unusable(&net.trunc(), net.addr()).filter(|_| net.prefix_len() < net.max_prefix_len() - 1) {
             let problem = Problem::new(address.span(), format!("address {net} {why}"));
             problems.push(problem.help("use an address that a host can have"));
+        } else if special(net) {
+            let problem = Problem::new(address.span(), format!("address {net} is not for hosts"));
+            problems.push(problem.help("use one that is free on the network outside"));
         }
     }
-    let gateways: Vec<&At<IpAddr>> = def.gateways.iter().flat_map(At::get_ref).collect();
-    let mut families = Vec::new();
+    let gateways: Vec<&At<IpAddr>> = def.gateways.items().collect();
+    let mut families: BTreeMap<bool, Range<usize>> = BTreeMap::new();
     for gateway in &gateways {
         let address = gateway.get_ref();
-        if !addresses.iter().any(|net| net.get_ref().contains(address)) {
+        let on_link = addresses.iter().any(|net| net.get_ref().contains(address));
+        if !on_link && !def.addresses.is_wrong() && !addresses.is_empty() {
             let problem = Problem::new(gateway.span(), format!("gateway {address} is in no subnet of router.external"));
             problems.push(problem.help("name a router of the external address's own subnet"));
         }
-        if families.contains(&address.is_ipv4()) {
-            let problem = Problem::new(gateway.span(), "there are two gateways of one address family");
-            problems.push(problem.help("keep one"));
+        if addresses.iter().any(|net| net.get_ref().addr() == *address) {
+            let problem = Problem::new(gateway.span(), format!("gateway {address} is the router's own address"));
+            problems.push(problem.help("name the next router outside"));
         }
-        families.push(address.is_ipv4());
+        if let Some(first) = families.insert(address.is_ipv4(), gateway.span()) {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            let problem = Problem::new(gateway.span(), format!("router.external has two {family} gateways"));
+            problems.push(problem.related(first, "the first").help("keep one of them"));
+        }
     }
     Some(OwnExternal {
         uplink: uplink?,
@@ -167,10 +210,10 @@ fn own_external(
     })
 }
 
-fn vlan_apart(vlan: &At<crate::names::VlanId>, uplink: &UplinkName, definition: &Definition, problems: &mut Problems) {
-    for (name, network) in &definition.networks {
+fn vlan_apart(vlan: &At<VlanId>, uplink: &UplinkName, definition: &Definition, problems: &mut Problems) {
+    for (name, network) in definition.networks.iter() {
         let network = network.get_ref();
-        let same_uplink = network.uplink.as_ref().is_none_or(|other| other.get_ref() == uplink);
+        let same_uplink = network.uplink.value().is_none_or(|other| other == uplink);
         if let Some(other) = network.vlan.as_ref().filter(|other| same_uplink && other.get_ref() == vlan.get_ref()) {
             let title = format!("VLAN {} is the external one and network {name}'s", vlan.get_ref());
             let problem = Problem::new(vlan.span(), title).related(other.span(), "used here");
@@ -182,29 +225,36 @@ fn vlan_apart(vlan: &At<crate::names::VlanId>, uplink: &UplinkName, definition: 
 /// The lab's subnets must not be those outside, or the router could not tell them apart.
 fn apart_from_outside(
     external: &External,
-    def: Option<&At<RouterDef>>,
+    def: &Key<RouterDef>,
     networks: &BTreeMap<NetName, Network>,
     definition: &Definition,
     problems: &mut Problems,
 ) {
     let outside: Vec<IpNet> = match external {
         External::None => Vec::new(),
-        External::Host(host) => vec![host.transit.into()],
+        External::Host(host) => vec![host.transit.trunc().into()],
         External::Macvlan(own) | External::Vlan { external: own, .. } => {
             own.addresses.iter().map(IpNet::trunc).collect()
         }
     };
-    let span = def.map_or(0..0, At::span);
+    let external_def = def.value().and_then(|def| def.external.value());
+    // Where it is said what is outside.
+    let said = external_def.and_then(|def| def.transit.as_ref().map(At::span).or(def.addresses.as_ref().map(At::span)));
     for network in networks.values().filter(|network| network.mode.has_router()) {
         for subnet in &network.subnets {
             let clash = outside.iter().find(|net| net.contains(&subnet.net) || subnet.net.contains(*net));
             let Some(net) = clash else { continue };
-            let at = definition.networks.get(&network.name).and_then(|def| def.get_ref().subnets.as_ref());
+            let Some(def) = definition.networks.get(&network.name) else { continue };
+            let item = def.get_ref().subnets.items().find(|item| *item.get_ref() == subnet.net);
             let title = format!("subnet {} of network {} overlaps {net} outside", subnet.net, network.name);
-            let problem = Problem::new(at.map_or(span.clone(), At::span), title);
+            let problem = Problem::new(item.map_or(def.span(), At::span), title);
+            let problem = match &said {
+                Some(said) => problem.related(said.clone(), "the router's external side"),
+                None => problem,
+            };
             problems.push(match external {
-                External::Host(_) => problem.help("choose another subnet, or another router.external.transit"),
-                _ => problem.related(span.clone(), "the router's external side").help("choose another subnet"),
+                External::Host(_) => problem.help("choose another subnet, or another transit in router.external"),
+                _ => problem.help("choose another subnet"),
             });
         }
     }

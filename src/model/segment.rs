@@ -6,73 +6,80 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::address::{nth, unusable};
+use super::address::{nth, special, unusable};
 use super::resolve::pick_uplink;
 use super::{Bridge, Mode, Network, Subnet, Tagged};
-use crate::definition::{At, Entries, NetworkDef, Problem, Problems};
+use crate::definition::{At, Entries, Key, NetworkDef, Problem, Problems, UplinkDef};
 use crate::names::{IfName, LabName, NetName, UplinkName};
 use crate::rule;
 
 type Defs = Entries<NetName, NetworkDef>;
+type Uplinks = Entries<UplinkName, UplinkDef>;
 
 /// Every network, as far as it makes sense.
 pub(super) fn networks(
     lab: &LabName,
     defs: &Defs,
-    uplinks: &[&UplinkName],
+    uplinks: &Uplinks,
     problems: &mut Problems,
 ) -> BTreeMap<NetName, Network> {
     let mut networks = BTreeMap::new();
-    for (name, def) in defs {
+    for (name, def) in defs.iter() {
         let span = def.span();
         let def = def.get_ref();
-        let mode = def.mode.as_ref().map_or(Mode::Nat, |mode| *mode.get_ref());
-        fits_mode(name, span.clone(), mode, def, problems);
+        let mode = match &def.mode {
+            Key::Missing => Mode::Nat,
+            Key::Is(mode) => *mode.get_ref(),
+            // Any mode would bring complaints that may not be true; this one brings the fewest.
+            Key::Wrong(_) => Mode::Isolated,
+        };
+        if !def.mode.is_wrong() {
+            fits_mode(name, span.clone(), mode, def, problems);
+        }
         let network = Network {
             name: name.clone(),
             mode,
             bridge: bridge(lab, name, def),
             tagged: tagged(name, span, def, uplinks, problems),
             subnets: subnets(mode, def, problems),
-            dns: def.dns.iter().flat_map(At::get_ref).map(|dns| *dns.get_ref()).collect(),
+            dns: dns(def, problems),
             mtu: mtu(def, problems),
         };
         networks.insert(name.clone(), network);
     }
     unique_vlans(&networks, defs, problems);
-    unique_bridges(lab, &mut networks, defs, problems);
+    unique_bridges(lab, &mut networks, defs);
     disjoint_subnets(&networks, defs, problems);
     networks
 }
 
+/// Whether every subnet that was written could be read: what is in none of them is a mistake then.
+pub(super) fn subnets_are_known(def: &NetworkDef, network: &Network) -> bool {
+    !def.subnets.is_wrong() && def.subnets.items().count() == network.subnets.len()
+}
+
 fn fits_mode(name: &NetName, span: Range<usize>, mode: Mode, def: &NetworkDef, problems: &mut Problems) {
-    if mode.has_router() && def.subnets.is_none() {
+    let no_subnet = def.subnets.is_missing() || def.subnets.value().is_some_and(Vec::is_empty);
+    if mode.has_router() && no_subnet {
         let problem = Problem::new(span.clone(), format!("network {name} is {} and has no subnet", mode.word()));
         problems.push(problem.help("add subnet = \"192.168.10.0/24\", or say mode = \"isolated\""));
     }
-    if mode == Mode::Isolated
-        && let Some(gateway) = &def.gateways
-    {
-        let problem = Problem::new(gateway.span(), format!("network {name} is isolated and can't have a gateway"));
-        problems.push(problem.help("remove the gateway, or say mode = \"routed\""));
+    if let Key::Is(gateways) = &def.gateways {
+        let title = match mode {
+            Mode::Isolated => Some(format!("network {name} is isolated and can't have a gateway")),
+            Mode::Nat | Mode::Routed if gateways.get_ref().is_empty() => {
+                Some(format!("network {name} is {} and needs its gateway", mode.word()))
+            }
+            _ => None,
+        };
+        if let Some(title) = title {
+            let help = "remove the key; with mode = \"nat\" or \"routed\" the gateway is the subnet's first address";
+            problems.push(Problem::new(gateways.span(), title).help(help));
+        }
     }
-    if let Some(bridge) = &def.bridge {
-        if mode != Mode::Bridged {
-            let problem =
-                Problem::new(bridge.span(), format!("network {name} is {} and uses a foreign bridge", mode.word()));
-            problems.push(problem.help("say mode = \"bridged\", or remove the bridge: vmnet makes one"));
-        }
-        let with = [
-            def.vlan.as_ref().map(|at| ("vlan", at.span())),
-            def.uplink.as_ref().map(|at| ("uplink", at.span())),
-            def.ifname.as_ref().map(|at| ("ifname", at.span())),
-        ];
-        for (key, span) in with.into_iter().flatten() {
-            let problem = Problem::new(span, format!("{key} has no meaning on a foreign bridge"))
-                .related(bridge.span(), "the bridge that exists already");
-            problems.push(problem.help(format!("remove {key}, or the bridge")));
-        }
-    } else if mode == Mode::Bridged && def.vlan.is_none() {
+    if let Key::Is(bridge) = &def.bridge {
+        fits_foreign_bridge(name, mode, bridge, def, problems);
+    } else if mode == Mode::Bridged && def.vlan.is_missing() && def.bridge.is_missing() {
         let problem = Problem::new(span, format!("network {name} is bridged without a VLAN"));
         problems.push(problem.help(
             "add vlan = N; or bridge = \"br0\" for a bridge that exists already: this version does not put the untagged \
@@ -81,14 +88,33 @@ fn fits_mode(name: &NetName, span: Range<usize>, mode: Mode, def: &NetworkDef, p
     }
 }
 
-fn bridge(lab: &LabName, name: &NetName, def: &NetworkDef) -> Bridge {
-    if let Some(foreign) = &def.bridge {
-        return Bridge::Foreign { name: foreign.get_ref().clone() };
+fn fits_foreign_bridge(name: &NetName, mode: Mode, bridge: &At<IfName>, def: &NetworkDef, problems: &mut Problems) {
+    if mode != Mode::Bridged {
+        let problem = Problem::new(bridge.span(), format!("network {name} is {} and names a bridge", mode.word()));
+        problems.push(problem.help(
+            "bridge is for one that exists already and wants mode = \"bridged\"; for a name of vmnet's own bridge write \
+             ifname",
+        ));
     }
-    let vlan = def.vlan.as_ref().map(|vlan| *vlan.get_ref());
-    let by_rule = || rule::bridge_name(lab, name, vlan, false);
+    let keys = [
+        def.vlan.as_ref().map(|at| ("vlan", at.span())),
+        def.uplink.as_ref().map(|at| ("uplink", at.span())),
+        def.ifname.as_ref().map(|at| ("ifname", at.span())),
+    ];
+    for (key, span) in keys.into_iter().flatten() {
+        let problem = Problem::new(span, format!("{key} has no meaning on a foreign bridge"))
+            .related(bridge.span(), "the bridge that exists already");
+        problems.push(problem.help(format!("remove {key}, or the bridge")));
+    }
+}
+
+fn bridge(lab: &LabName, name: &NetName, def: &NetworkDef) -> Bridge {
+    if let Some(foreign) = def.bridge.value() {
+        return Bridge::Foreign { name: foreign.clone() };
+    }
+    let by_rule = || rule::bridge_name(lab, name, def.vlan.value().copied(), false);
     Bridge::Own {
-        name: def.ifname.as_ref().map_or_else(by_rule, |ifname| ifname.get_ref().clone()),
+        name: def.ifname.value().cloned().unwrap_or_else(by_rule),
         mac: rule::device_mac(lab, "bridge", name.as_str()),
     }
 }
@@ -97,26 +123,36 @@ fn tagged(
     name: &NetName,
     span: Range<usize>,
     def: &NetworkDef,
-    uplinks: &[&UplinkName],
+    uplinks: &Uplinks,
     problems: &mut Problems,
 ) -> Option<Tagged> {
-    if def.bridge.is_some() {
+    // With a bridge of its own a VLAN is a mistake that was told already.
+    if !def.bridge.is_missing() {
         return None;
     }
-    let Some(vlan) = &def.vlan else {
-        if let Some(uplink) = &def.uplink {
-            let problem = Problem::new(uplink.span(), format!("network {name} names an uplink and no VLAN"));
-            problems.push(problem.help("add vlan = N, or remove the uplink"));
+    if let (Key::Is(uplink), Key::Missing) = (&def.uplink, &def.vlan) {
+        let problem = Problem::new(uplink.span(), format!("network {name} names an uplink and no VLAN"));
+        problems.push(problem.help("add vlan = N, or remove the uplink"));
+    }
+    let vlan = *def.vlan.value()?;
+    let uplink = pick_uplink(&def.uplink, uplinks, span, &format!("network {name}"), problems)?;
+    Some(Tagged { uplink, vlan })
+}
+
+fn dns(def: &NetworkDef, problems: &mut Problems) -> Vec<IpAddr> {
+    for at in def.dns.items() {
+        let address = at.get_ref();
+        if address.is_unspecified() || address.is_multicast() {
+            let problem = Problem::new(at.span(), format!("{address} is no name server's address"));
+            problems.push(problem.help("name a server that the guests can reach, for example \"9.9.9.9\""));
         }
-        return None;
-    };
-    let uplink = pick_uplink(def.uplink.as_ref(), uplinks, span, &format!("network {name}"), problems)?;
-    Some(Tagged { uplink, vlan: *vlan.get_ref() })
+    }
+    def.dns.items().map(|at| *at.get_ref()).collect()
 }
 
 fn mtu(def: &NetworkDef, problems: &mut Problems) -> Option<u32> {
     let mtu = def.mtu.as_ref()?;
-    let has_ipv6 = def.subnets.iter().flat_map(At::get_ref).any(|net| net.get_ref().addr().is_ipv6());
+    let has_ipv6 = def.subnets.items().any(|net| net.get_ref().addr().is_ipv6());
     // 68: RFC 791; 1280: RFC 8200, section 5; 65535: the most a veth takes.
     let least = if has_ipv6 { 1280 } else { 68 };
     if !(least..=65535).contains(mtu.get_ref()) {
@@ -128,7 +164,7 @@ fn mtu(def: &NetworkDef, problems: &mut Problems) -> Option<u32> {
 
 fn subnets(mode: Mode, def: &NetworkDef, problems: &mut Problems) -> Vec<Subnet> {
     let mut subnets: Vec<Subnet> = Vec::new();
-    for net in def.subnets.iter().flat_map(At::get_ref) {
+    for net in def.subnets.items() {
         if let Some(problem) = bad_subnet(net) {
             problems.push(problem);
             continue;
@@ -138,22 +174,38 @@ fn subnets(mode: Mode, def: &NetworkDef, problems: &mut Problems) -> Vec<Subnet>
         let gateway = if mode.has_router() { nth(&net, 1) } else { None };
         subnets.push(Subnet { net, gateway });
     }
-    for gateway in def.gateways.iter().flat_map(At::get_ref) {
-        set_gateway(&mut subnets, gateway, problems);
+    let known = !def.subnets.is_wrong() && subnets.len() == def.subnets.items().count();
+    // Isolated and with a gateway is a mistake that was told already.
+    let gateways = def.gateways.items().filter(|_| mode != Mode::Isolated);
+    let mut said: BTreeMap<IpNet, Range<usize>> = BTreeMap::new();
+    for gateway in gateways {
+        set_gateway(&mut subnets, gateway, known, &mut said, problems);
     }
     subnets
 }
 
-fn set_gateway(subnets: &mut [Subnet], gateway: &At<IpAddr>, problems: &mut Problems) {
+fn set_gateway(
+    subnets: &mut [Subnet],
+    gateway: &At<IpAddr>,
+    known: bool,
+    said: &mut BTreeMap<IpNet, Range<usize>>,
+    problems: &mut Problems,
+) {
     let address = *gateway.get_ref();
     let Some(subnet) = subnets.iter_mut().find(|subnet| subnet.net.contains(&address)) else {
-        let problem = Problem::new(gateway.span(), format!("gateway {address} is in no subnet of this network"));
-        problems.push(problem.help("name an address of the subnet, or remove the gateway"));
+        if known {
+            let problem = Problem::new(gateway.span(), format!("gateway {address} is in no subnet of this network"));
+            problems.push(problem.help("name an address of the subnet, or remove the gateway"));
+        }
         return;
     };
     if let Some(why) = unusable(&subnet.net, address) {
         let problem = Problem::new(gateway.span(), format!("gateway {address} {why} of {}", subnet.net));
         problems.push(problem.help("use an address that a host can have, usually the first one"));
+    }
+    if let Some(other) = said.insert(subnet.net, gateway.span()) {
+        let problem = Problem::new(gateway.span(), format!("subnet {} has two gateways", subnet.net));
+        problems.push(problem.related(other, "the first").help("keep one of them"));
     }
     subnet.gateway = Some(address);
 }
@@ -163,17 +215,13 @@ fn bad_subnet(at: &At<IpNet>) -> Option<Problem> {
     let longest = if net.addr().is_ipv4() { 30 } else { 126 };
     if net.addr() != net.network() {
         let problem = Problem::new(at.span(), format!("subnet {net} has host bits set"));
-        return Some(problem.help(format!("write {}", net.trunc())));
+        return Some(problem.help(format!("write {:?}", net.trunc().to_string())));
     }
     if net.prefix_len() > longest {
         let problem = Problem::new(at.span(), format!("subnet {net} has no room for a gateway and a guest"));
         return Some(problem.help(format!("use a prefix length of at most {longest}")));
     }
-    let special = match net.addr() {
-        IpAddr::V4(v4) => v4.is_multicast() || v4.is_loopback() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
-        IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local(),
-    };
-    special.then(|| {
+    special(net).then(|| {
         Problem::new(at.span(), format!("subnet {net} is not for hosts"))
             .help("use a private range, for example 192.168.10.0/24 (RFC 1918) or fd00:10::/64 (RFC 4193)")
     })
@@ -184,61 +232,83 @@ fn unique_vlans(networks: &BTreeMap<NetName, Network>, defs: &Defs, problems: &m
     for (name, network) in networks {
         let Some(tagged) = &network.tagged else { continue };
         let place = |name: &NetName| defs[name].get_ref().vlan.as_ref().map_or_else(|| defs[name].span(), At::span);
-        if let Some(other) = seen.insert(tagged, name) {
+        let other = *seen.entry(tagged).or_insert(name);
+        if other != name {
+            // What stands further down was probably written later.
+            let (first, second) = if place(other).start < place(name).start { (other, name) } else { (name, other) };
             let title = format!("VLAN {} of uplink {} is used twice", tagged.vlan, tagged.uplink);
-            let problem = Problem::new(place(name), title).related(place(other), format!("network {other} has it"));
+            let problem = Problem::new(place(second), title).related(place(first), format!("network {first} has it"));
             problems.push(problem.help("give each network a VLAN of its own"));
         }
     }
 }
 
-/// Names by rule that are not unique in the file get their hashed form; names by hand must be unique.
-fn unique_bridges(lab: &LabName, networks: &mut BTreeMap<NetName, Network>, defs: &Defs, problems: &mut Problems) {
+/// Names by rule that are not unique in the file get their hashed form.
+fn unique_bridges(lab: &LabName, networks: &mut BTreeMap<NetName, Network>, defs: &Defs) {
     let mut owners: BTreeMap<IfName, Vec<NetName>> = BTreeMap::new();
     for (name, network) in networks.iter() {
         owners.entry(network.bridge.name().clone()).or_default().push(name.clone());
     }
-    for (ifname, owners) in owners.into_iter().filter(|(_, owners)| owners.len() > 1) {
-        for owner in &owners {
-            let def = defs[owner].get_ref();
-            let by_hand = def.ifname.as_ref().map(At::span);
-            let foreign = def.bridge.is_some();
-            match (by_hand, networks.get_mut(owner).map(|network| &mut network.bridge)) {
-                (Some(span), _) => {
-                    let problem = Problem::new(span, format!("the bridge name {ifname} is used twice"));
-                    problems.push(problem.help("choose another ifname"));
-                }
-                (None, Some(Bridge::Own { name, .. })) if !foreign => {
-                    let vlan = def.vlan.as_ref().map(|vlan| *vlan.get_ref());
-                    *name = rule::bridge_name(lab, owner, vlan, true);
-                }
-                // Several networks may sit on one foreign bridge.
-                _ => {}
-            }
+    for owner in owners.into_values().filter(|owners| owners.len() > 1).flatten() {
+        let def = defs[&owner].get_ref();
+        if let (Some(network), true) = (networks.get_mut(&owner), def.ifname.is_missing())
+            && let Bridge::Own { name, .. } = &mut network.bridge
+        {
+            *name = rule::bridge_name(lab, &owner, def.vlan.value().copied(), true);
         }
     }
 }
 
+/// A subnet of a network, and whether a router joins it to others.
+struct Claim<'a> {
+    net: IpNet,
+    network: &'a NetName,
+    routed: bool,
+}
+
 /// Subnets that one router joins, and subnets of one network, must not overlap.
 fn disjoint_subnets(networks: &BTreeMap<NetName, Network>, defs: &Defs, problems: &mut Problems) {
-    let mut all: Vec<(IpNet, &NetName, bool)> = Vec::new();
+    let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, network) in networks {
-        all.extend(network.subnets.iter().map(|subnet| (subnet.net, name, network.mode.has_router())));
+        let routed = network.mode.has_router();
+        claims.extend(network.subnets.iter().map(|subnet| Claim { net: subnet.net, network: name, routed }));
     }
     // Sorted by address, then shorter prefixes first: one that contains another stands before it.
-    all.sort_by_key(|(net, name, _)| (net.network(), net.prefix_len(), *name));
-    let mut open: Vec<(IpNet, &NetName, bool)> = Vec::new();
-    for (net, name, routed) in all {
-        open.retain(|(wider, ..)| wider.contains(&net));
-        let clash = open.iter().find(|(_, other, other_routed)| *other == name || (routed && *other_routed));
-        if let Some((wider, other, _)) = clash {
-            let title = format!("subnet {net} of network {name} overlaps {wider} of network {other}");
-            let place =
-                |name: &NetName| defs[name].get_ref().subnets.as_ref().map_or_else(|| defs[name].span(), At::span);
-            let problem = Problem::new(place(name), title);
-            let problem = if *other == name { problem } else { problem.related(place(other), "overlaps this one") };
-            problems.push(problem.help("give every network that the router joins a subnet of its own"));
+    claims.sort_by_key(|claim| (claim.net.network(), claim.net.prefix_len(), claim.network));
+    // Those that contain the present one, each narrower than the one before it: never more than prefix lengths.
+    let mut joined: Vec<&Claim<'_>> = Vec::new();
+    let mut of_network: BTreeMap<&NetName, Vec<&Claim<'_>>> = BTreeMap::new();
+    for claim in &claims {
+        let own = of_network.entry(claim.network).or_default();
+        for before in [&mut *own, &mut joined] {
+            before.retain(|wider| wider.net.contains(&claim.net));
         }
-        open.push((net, name, routed));
+        if let Some(wider) = own.first().or(joined.first().filter(|_| claim.routed)) {
+            problems.push(overlap(claim, wider, defs));
+        }
+        if own.last().is_none_or(|last| last.net != claim.net) {
+            own.push(claim);
+        }
+        if claim.routed && joined.last().is_none_or(|last| last.net != claim.net) {
+            joined.push(claim);
+        }
     }
+}
+
+fn overlap(claim: &Claim<'_>, wider: &Claim<'_>, defs: &Defs) -> Problem {
+    let place = |claim: &Claim<'_>| {
+        let def = &defs[claim.network];
+        let item = def.get_ref().subnets.items().find(|item| *item.get_ref() == claim.net);
+        item.map_or_else(|| def.span(), At::span)
+    };
+    if claim.network == wider.network {
+        let title = format!("subnets {} and {} of network {} overlap", wider.net, claim.net, claim.network);
+        return Problem::new(place(claim), title).help("subnets of one network must not overlap");
+    }
+    let title = format!(
+        "subnet {} of network {} overlaps {} of network {}",
+        claim.net, claim.network, wider.net, wider.network
+    );
+    let problem = Problem::new(place(claim), title).related(place(wider), "overlaps this one");
+    problem.help("give every network that the router joins a subnet of its own")
 }

@@ -185,7 +185,7 @@ fn remedy(listing: &Value, chain: &HookRow) -> String {
 /// The old iptables, which nft does not show.
 fn legacy_drop(devices: &BTreeSet<IfName>) -> Option<ForwardDrop> {
     // Reading this file loads nothing, where iptables-legacy itself would load its tables.
-    let names = fs::read_to_string("/proc/net/ip_tables_names").ok()?;
+    let names = fs::read_to_string("/proc/thread-self/net/ip_tables_names").ok()?;
     if !names.lines().any(|name| name == "filter") {
         return None;
     }

@@ -61,15 +61,18 @@ fn namespaces(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
 struct Links<'a> {
     gone: BTreeSet<&'a LinkId>,
     made: BTreeSet<&'a LinkId>,
+    /// Of those that go: the TAPs of guests that stop. No operation removes them, the guest's end does.
+    with_guest: BTreeSet<LinkId>,
 }
 
 impl<'a> Links<'a> {
     fn of(current: &'a HostState, desired: &'a HostState) -> Self {
+        let with_guest = taps_of_stopping(current, desired);
         let mut gone = BTreeSet::new();
         for (id, link) in &current.links {
-            let keeps = desired.links.get(id).is_some_and(|wanted| same_thing(link, wanted));
+            let stays = desired.links.get(id).is_some_and(|wanted| same_thing(link, wanted));
             // The kernel removes a veth pair, and what sits on a device, together.
-            if !keeps {
+            if !stays || with_guest.contains(id) {
                 gone.insert(id);
                 if let LinkKind::Veth { peer: Some(peer) } = &link.kind
                     && let Some((peer, _)) = current.links.get_key_value(peer)
@@ -80,7 +83,7 @@ impl<'a> Links<'a> {
         }
         // Half a pair is no pair: an end whose other end is not there was never made, or lost it.
         let made = desired.links.keys().filter(|id| !current.links.contains_key(id) || gone.contains(id)).collect();
-        Self { gone, made }
+        Self { gone, made, with_guest }
     }
 
     fn ops(&self, current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
@@ -107,7 +110,7 @@ impl<'a> Links<'a> {
                     ops.push(Op::AddLink { id: (*id).clone(), link: Box::new(link.clone()) });
                 }
             }
-            settle(id, link, ops);
+            settle(id, link, new_links_have_ipv6(&id.ns, desired), ops);
         }
         for (id, wanted) in &desired.links {
             if let Some(link) = current.links.get(id).filter(|_| !self.made.contains(id)) {
@@ -118,11 +121,11 @@ impl<'a> Links<'a> {
 
     fn removals(&self, current: &HostState, ops: &mut Vec<Op>) {
         let mut by_ns = BTreeMap::<&Ns, Vec<&LinkId>>::new();
-        for id in &self.gone {
+        for id in self.gone.iter().filter(|id| !self.with_guest.contains(**id)) {
             by_ns.entry(&id.ns).or_default().push(id);
         }
         for (ns, ids) in by_ns {
-            let all = current.links.iter().filter(|(id, _)| id.ns == *ns);
+            let all = current.links.iter().filter(|(id, _)| id.ns == *ns && !self.with_guest.contains(id));
             let groups: BTreeSet<u32> = all.clone().map(|(_, link)| link.group).collect();
             let everything_goes = all.clone().count() == ids.len();
             let has_tap = ids.iter().any(|id| current.links[*id].kind == LinkKind::Tap);
@@ -145,6 +148,16 @@ impl<'a> Links<'a> {
     }
 }
 
+/// The TAPs of guests that stop, or stop and start again.
+fn taps_of_stopping(current: &HostState, desired: &HostState) -> BTreeSet<LinkId> {
+    let stopping = current.guests.iter().filter(|(vm, guest)| desired.guests.get(*vm) != Some(*guest));
+    let taps = stopping.flat_map(|(_, guest)| match guest {
+        Guest::Qemu(qemu) => qemu.taps.as_slice(),
+        Guest::Netns { .. } => &[],
+    });
+    taps.map(|(tap, _)| LinkId::host(tap.clone())).filter(|id| current.links.contains_key(id)).collect()
+}
+
 /// Whether the kernel can turn one into the other in place.
 fn same_thing(current: &Link, wanted: &Link) -> bool {
     match (&current.kind, &wanted.kind) {
@@ -161,11 +174,17 @@ fn is_near(id: &LinkId, link: &Link, peer: &LinkId, far: &Link) -> bool {
     }
 }
 
+/// Whether IPv6 works on a link when it is made: known where the state sets the namespace's default, which happens
+/// before any link appears there.
+fn new_links_have_ipv6(ns: &Ns, desired: &HostState) -> Option<bool> {
+    let default = SettingKey::sysctl(ns, "ipv6/conf/default/disable_ipv6");
+    desired.settings.get(&default).map(|off| off == "0")
+}
+
 /// What the creating message can't carry.
-fn settle(id: &LinkId, link: &Link, ops: &mut Vec<Op>) {
-    // In a namespace of ours the default is off already, and it is set before any link appears there.
-    if id.ns == Ns::Host && !link.ipv6 {
-        ops.push(Op::SetIpv6 { id: id.clone(), on: false });
+fn settle(id: &LinkId, link: &Link, ipv6: Option<bool>, ops: &mut Vec<Op>) {
+    if ipv6 != Some(link.ipv6) {
+        ops.push(Op::SetIpv6 { id: id.clone(), on: link.ipv6 });
     }
     if let Some(on) = link.tx_checksum {
         ops.push(Op::SetTxChecksum { id: id.clone(), on });

@@ -3,6 +3,8 @@
 //! Serialized, never pasted together, so markup in a kernel command line stays text. What XML 1.0 can't hold at all
 //! is an error. Pure.
 
+use std::path::{Path, PathBuf};
+
 use quick_xml::se::Serializer;
 use serde::Serialize;
 
@@ -145,6 +147,8 @@ struct Disk {
     device: &'static str,
     driver: DiskDriver,
     source: DiskSource,
+    #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
+    backing: Option<Backing>,
     target: DiskTarget,
     #[serde(skip_serializing_if = "Option::is_none")]
     readonly: Option<Empty>,
@@ -164,6 +168,34 @@ struct DiskDriver {
 struct DiskSource {
     #[serde(rename = "@file")]
     file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seclabel: Option<SecLabel>,
+}
+
+/// The base image. Without this, libvirt looks for it in the overlay and gives it to the user that QEMU runs as,
+/// for good; it is the user's own and stays as it is.
+#[derive(Serialize)]
+struct Backing {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    format: BackingFormat,
+    source: DiskSource,
+    #[serde(rename = "backingStore")]
+    end: Empty,
+}
+
+#[derive(Serialize)]
+struct BackingFormat {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct SecLabel {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    #[serde(rename = "@relabel")]
+    relabel: &'static str,
 }
 
 #[derive(Serialize)]
@@ -275,7 +307,7 @@ impl Domain {
         };
         let text = |what, value: String| holdable(view, what, value);
         let image = view.vm.image().as_ref();
-        let boot_file = |what, path: Option<&std::path::PathBuf>| {
+        let boot_file = |what, path: Option<&PathBuf>| {
             path.map(|path| text(what, view.absolute(path).to_string_lossy().into_owned())).transpose()
         };
         let os = Os {
@@ -303,22 +335,46 @@ impl Domain {
     }
 }
 
+impl Disk {
+    /// The overlay when it is writable, the seed when it is not.
+    fn new(view: &GuestView<'_>, path: &Path, target: &'static str, writable: bool) -> Result<Self, DomainError> {
+        let image = view.vm.image().as_ref().filter(|_| writable);
+        let base = image.and_then(|image| Some((view.absolute(image.file().as_ref()?), image.format().word())));
+        let backing = match base {
+            Some((base, format)) => Some(Backing {
+                kind: "file",
+                format: BackingFormat { kind: format },
+                source: DiskSource {
+                    file: holdable(view, "image's path", base.to_string_lossy().into_owned())?,
+                    seclabel: Some(SecLabel { model: "dac", relabel: "no" }),
+                },
+                end: Empty {},
+            }),
+            None => None,
+        };
+        let format = if writable { "qcow2" } else { "raw" };
+        Ok(Self {
+            kind: "file",
+            device: "disk",
+            driver: DiskDriver { name: "qemu", format, discard: writable.then_some("unmap") },
+            source: DiskSource {
+                file: holdable(view, "disk's path", path.to_string_lossy().into_owned())?,
+                seclabel: None,
+            },
+            backing,
+            target: DiskTarget { device: target, bus: "virtio" },
+            readonly: (!writable).then_some(Empty {}),
+        })
+    }
+}
+
 impl Devices {
     fn of(view: &GuestView<'_>, files: &GuestFiles) -> Result<Self, DomainError> {
         let mut disk = Vec::new();
-        for (path, format, writable) in
-            files.disk.iter().map(|path| (path, "qcow2", true)).chain([(&files.seed, "raw", false)])
-        {
-            let target = if disk.is_empty() { "vda" } else { "vdb" };
-            disk.push(Disk {
-                kind: "file",
-                device: "disk",
-                driver: DiskDriver { name: "qemu", format, discard: writable.then_some("unmap") },
-                source: DiskSource { file: holdable(view, "disk's path", path.to_string_lossy().into_owned())? },
-                target: DiskTarget { device: target, bus: "virtio" },
-                readonly: (!writable).then_some(Empty {}),
-            });
+        if let Some(path) = &files.disk {
+            disk.push(Disk::new(view, path, "vda", true)?);
         }
+        disk.push(Disk::new(view, &files.seed, if disk.is_empty() { "vda" } else { "vdb" }, false)?);
         let interface = view.model.nics(view.vm).map(|(number, nic, network)| Interface {
             kind: "bridge",
             mac: MacElement { address: nic.mac().to_string() },

@@ -1,8 +1,19 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
 mod definitions;
+mod engine_qemu;
+mod fake;
+mod hooks;
+mod kernel_apply;
+mod kernel_observe;
+mod kernel_vlan;
+mod plan_apply;
+mod private;
+mod properties;
 mod sandbox;
 mod scenarios;
+mod skip;
 mod snapshot;
+mod states;
 mod wire;
 mod world;

@@ -3,8 +3,7 @@
 //! The probe leaves through the bridge itself, so it needs no port, and no address on the host: its sender address
 //! is 0.0.0.0, as for address conflict detection (RFC 5227, 2.1.1), which every host answers.
 
-use std::io;
-use std::mem::MaybeUninit;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -29,18 +28,13 @@ pub async fn answers(bridge: &str, address: Ipv4Addr, mac: Mac, limit: Duration)
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)?;
     socket.get_ref().send(&request(own, address))?;
     let answered = async {
-        let mut buffer = [MaybeUninit::uninit(); 128];
+        let mut buffer = [0; 128];
         loop {
             let mut ready = socket.readable().await?;
-            match ready.try_io(|socket| socket.get_ref().recv(&mut buffer)) {
-                Ok(length) => {
-                    // SAFETY: `recv` has written that many bytes.
-                    let frame = unsafe { buffer[..length?].assume_init_ref() };
-                    if is_answer(frame, address, mac) {
-                        return io::Result::Ok(true);
-                    }
-                }
-                Err(_would_block) => {}
+            // Would block after all: then it is waited for again.
+            let Ok(length) = ready.try_io(|socket| socket.get_ref().read(&mut buffer)) else { continue };
+            if is_answer(&buffer[..length?], address, mac) {
+                return io::Result::Ok(true);
             }
         }
     };

@@ -28,14 +28,20 @@ pub struct ByHand {
     pub args: Vec<String>,
     /// Lines that `/etc/qemu/bridge.conf` needs.
     pub bridge_conf: Vec<String>,
+    /// The program that opens TAPs for people who are not root. It has to be setuid root, which Debian leaves to the
+    /// administrator.
+    pub helper: Option<PathBuf>,
 }
 
 impl ByHand {
     /// For a shell: what is needed beforehand as comments, then the command with one option a line.
     pub fn shell(&self) -> String {
         let mut text = String::new();
+        if let Some(helper) = &self.helper {
+            text.push_str(&format!("# once, as root: chmod u+s {}\n", shell::quote(&helper.to_string_lossy())));
+        }
         for line in &self.bridge_conf {
-            text.push_str(&format!("# /etc/qemu/bridge.conf: {line}\n"));
+            text.push_str(&format!("# once, as root: echo '{line}' >>/etc/qemu/bridge.conf\n"));
         }
         text.push_str(&shell::quote(&self.program.to_string_lossy()));
         for arg in &self.args {
@@ -64,7 +70,7 @@ pub fn by_hand(
         args.extend(["-drive".into(), format!("file={},format=qcow2,if=virtio", option_value(disk))]);
     }
     args.extend(["-drive".into(), format!("file={},format=raw,if=virtio,readonly=on", option_value(&files.seed))]);
-    let mut bridge_conf = Vec::new();
+    let (mut bridge_conf, mut used_helper) = (Vec::new(), None);
     for (number, nic, network) in view.model.nics(view.vm) {
         let bridge = network.bridge().name();
         let netdev = match privilege {
@@ -85,6 +91,7 @@ pub fn by_hand(
                     .get(&Tool::BridgeHelper)
                     .ok_or_else(|| LackError::Program { vm: view.vm.name().to_string(), tool: Tool::BridgeHelper })?;
                 bridge_conf.push(format!("allow {bridge}"));
+                used_helper = Some(helper.clone());
                 format!("bridge,id=net{number},br={bridge},helper={}", option_value(helper))
             }
         };
@@ -93,5 +100,5 @@ pub fn by_hand(
     args.extend(direct_boot(view, |path| path.to_string_lossy().into_owned()));
     bridge_conf.sort();
     bridge_conf.dedup();
-    Ok(ByHand { program, args, bridge_conf })
+    Ok(ByHand { program, args, bridge_conf, helper: used_helper })
 }

@@ -1,0 +1,282 @@
+//! Real guests by QEMU: started, reached, stopped, killed. Emulated, so that any machine can run them.
+
+use super::skip::skip_this;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use vmnet::definition::Definition;
+use vmnet::engine::{self, EngineError, Stopped, qemu};
+use vmnet::kernel::Kernel;
+use vmnet::model::{Lock, Model, resolve};
+use vmnet::names::VmName;
+use vmnet::paths::Paths;
+use vmnet::render::{self, GuestView};
+use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
+
+/// A user that every system has, in place of the one that an administrator would add.
+const USER: &str = "nobody";
+
+const LAB: &str = r#"
+lab = "t"
+[defaults.vm]
+image = "tiny"
+memory = "128MiB"
+accel = "tcg"
+[network.web]
+mode = "isolated"
+subnet = "192.168.10.0/24"
+[image.tiny]
+file = "disk.qcow2"
+kernel = "vmlinuz"
+initrd = "initrd.img"
+cmdline = "console=ttyS0 quiet"
+[vm.vm1]
+nic = "web"
+[vm.vm2]
+nic = "web"
+"#;
+
+fn images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/tiny")
+}
+
+/// Says why the tests here can't run, where they can't.
+fn missing() -> bool {
+    let reason = if !nix::unistd::Uid::effective().is_root() {
+        "needs root"
+    } else if !images().join("vmlinuz").exists() {
+        "needs the small guest: make vm-images"
+    } else if !Path::new("/usr/bin/qemu-system-x86_64").exists() {
+        "needs qemu-system-x86_64"
+    } else {
+        return false;
+    };
+    skip_this(reason);
+    true
+}
+
+/// A lab of its own: folders, a network namespace (this thread's) with the lab's bridge, and what is found there.
+struct Stand {
+    model: Model,
+    paths: Paths,
+    facts: Facts,
+    kernel: Kernel,
+    root: PathBuf,
+}
+
+impl Stand {
+    /// Runs `work` on a thread with a namespace of its own, with a runtime.
+    fn run<F: Future<Output = ()>>(work: impl FnOnce(Stand) -> F + Send) {
+        if missing() {
+            return;
+        }
+        std::thread::scope(|scope| {
+            let body = || {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                ip("link add br-web type bridge");
+                ip("link set br-web up");
+                let folder = tempfile::tempdir().unwrap();
+                // QEMU's user has to pass.
+                fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { work(Stand::new(folder.path())).await });
+            };
+            scope.spawn(body).join().unwrap();
+        });
+    }
+
+    fn new(root: &Path) -> Self {
+        let definition = Definition::parse(LAB).unwrap();
+        let model = resolve(&definition, &Lock::default()).unwrap().model;
+        let paths = Paths { state: root.join("state"), run: root.join("run") };
+        let facts = Facts {
+            tools: [(Tool::Qemu, "/usr/bin/qemu-system-x86_64"), (Tool::QemuImg, "/usr/bin/qemu-img")]
+                .into_iter()
+                .chain([(Tool::SshKeygen, "/usr/bin/ssh-keygen")])
+                .map(|(tool, path)| (tool, path.into()))
+                .collect(),
+            features: Feature::ALL.into_iter().filter(|feature| *feature != Feature::VhostNet).collect(),
+            qemu_user: Some(ServiceUser { name: USER.into(), uid: 65534, gid: 65534, kvm_gid: None }),
+            ..Facts::default()
+        };
+        Stand { model, paths, facts, kernel: Kernel::new(), root: root.to_owned() }
+    }
+
+    fn guest(&self, vm: &str) -> (VmName, QemuGuest) {
+        let vm = &self.model.vms()[vm];
+        let instance = engine::instance(&self.paths.guest_state(self.model.lab(), vm.name())).unwrap();
+        let view = GuestView { model: &self.model, vm, folder: &images(), keys: &[], instance, mtus: &[] };
+        (vm.name().clone(), render::qemu::guest(&view, &self.paths, &self.facts).unwrap())
+    }
+
+    async fn start(&mut self, vm: &str) -> (VmName, QemuGuest) {
+        let (vm, guest) = self.guest(vm);
+        qemu::launch(&mut self.kernel, &vm, &guest).await.unwrap().ready().await.unwrap();
+        (vm, guest)
+    }
+
+    async fn until_up(&self, vm: &VmName) {
+        let vm = &self.model.vms()[vm];
+        engine::wait::until_up(&self.model, vm, &self.paths, Duration::from_secs(60)).await.unwrap();
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        // A test that failed leaves no guest behind.
+        for record in engine::running(&self.paths, self.model.lab()).unwrap_or_default() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(record.pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+fn ip(args: &str) -> String {
+    let output = Command::new("ip").args(args.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {args}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn links() -> String {
+    ip("-br link")
+}
+
+#[test]
+fn a_guest_starts_answers_and_powers_off() {
+    Stand::run(async |mut stand| {
+        let (vm, guest) = stand.start("vm1").await;
+        let tap = guest.taps[0].0.clone();
+        assert!(ip(&format!("link show {tap}")).contains("master br-web"));
+        assert!(ip(&format!("-d link show {tap}")).contains("vmnet:t:nic:vm1.0"));
+        assert_eq!(ip(&format!("-6 addr show dev {tap}")), "");
+        let running = engine::running(&stand.paths, stand.model.lab()).unwrap();
+        assert_eq!((running.len(), &running[0].guest), (1, &guest));
+        let again = qemu::launch(&mut stand.kernel, &vm, &guest).await;
+        assert!(matches!(again, Err(EngineError::Running { pid, .. }) if pid == running[0].pid), "{again:?}");
+        check_process(running[0].pid);
+        stand.until_up(&vm).await;
+        let stopped = qemu::stop(&vm, &guest, Duration::from_secs(30)).await.unwrap();
+        assert_eq!(stopped, Stopped::PoweredOff);
+        assert!(!links().contains(tap.as_str()), "{}", links());
+        assert!(engine::running(&stand.paths, stand.model.lab()).unwrap().is_empty());
+        assert!(!guest.run_dir.exists());
+        assert_eq!(qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap(), Stopped::WasOff);
+    });
+}
+
+/// QEMU runs without privilege and with nothing open that it does not need.
+fn check_process(pid: i32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(field("Uid:"), "65534\t65534\t65534\t65534");
+    assert_eq!(field("Gid:"), "65534\t65534\t65534\t65534");
+    assert_eq!(field("Groups:"), "");
+    assert_eq!(field("CapEff:"), "0000000000000000");
+    assert_eq!(field("CapPrm:"), "0000000000000000");
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2");
+    assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
+    let known = ["/dev/null", "/dev/urandom", "/dev/net/tun", "anon_inode:", "socket:", "pipe:"];
+    let own = ["qemu.log", "disk.qcow2", "vmlinuz", "initrd.img", "disk-1.qcow2", "seed.img"];
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let expected =
+            known.iter().any(|start| target.starts_with(start)) || own.iter().any(|end| target.ends_with(end));
+        assert!(expected, "QEMU has {target} open");
+    }
+}
+
+#[test]
+fn a_killed_qemu_leaves_no_tap_and_the_guest_starts_again() {
+    Stand::run(async |mut stand| {
+        let (vm, guest) = stand.start("vm1").await;
+        let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while links().contains(guest.taps[0].0.as_str()) {
+            assert!(Instant::now() < deadline, "{}", links());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(engine::running(&stand.paths, stand.model.lab()).unwrap().is_empty());
+        stand.start("vm1").await;
+        stand.until_up(&vm).await;
+        assert_eq!(qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap(), Stopped::Quit);
+    });
+}
+
+#[test]
+fn a_qemu_that_fails_leaves_nothing() {
+    Stand::run(async |mut stand| {
+        let (vm, mut guest) = stand.guest("vm1");
+        guest.args.push("-no-such-option".into());
+        let result = qemu::launch(&mut stand.kernel, &vm, &guest).await.unwrap().ready().await;
+        let Err(EngineError::Died { log, .. }) = result else { panic!("{result:?}") };
+        assert!(log.contains("no-such-option"), "{log}");
+        assert!(!links().contains(guest.taps[0].0.as_str()));
+        assert!(!guest.run_dir.exists());
+        assert!(!guest.disk.unwrap().path.exists());
+        assert!(stand.root.exists());
+    });
+}
+
+/// A connection to a guest's console, as a program uses it.
+struct Console(std::os::unix::net::UnixStream);
+
+impl Console {
+    fn open(guest: &QemuGuest) -> Self {
+        let stream = std::os::unix::net::UnixStream::connect(guest.run_dir.join("console.sock")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self(stream)
+    }
+
+    fn say(&mut self, line: &str) {
+        std::io::Write::write_all(&mut self.0, format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Reads until `end` appears and gives all that came.
+    fn until(&mut self, end: &str) -> String {
+        let mut all = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let length = std::io::Read::read(&mut self.0, &mut buffer).unwrap();
+            assert!(length > 0, "the console closed: {}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&buffer[..length]);
+            // Not all of it each time: it can be megabytes.
+            let tail = &all[all.len().saturating_sub(length + end.len())..];
+            if String::from_utf8_lossy(tail).contains(end) {
+                return String::from_utf8_lossy(&all).into_owned();
+            }
+        }
+    }
+}
+
+/// A guest that writes to a console that nobody reads must go on; a megabyte is more than any buffer on the way has.
+#[test]
+fn a_console_without_a_reader_does_not_stall_the_guest() {
+    Stand::run(async |mut stand| {
+        let (vm, guest) = stand.start("vm1").await;
+        stand.until_up(&vm).await;
+        let mut console = Console::open(&guest);
+        console.say("echo re\"\"ady");
+        console.until("ready");
+        // In the background, so that the shell answers; begun before the connection goes, which would cut it short.
+        console.say("(sleep 1; yes 0123456789abcde | head -c 1000000; echo written >/tmp/done) & echo be\"\"gun");
+        console.until("begun");
+        drop(console);
+        let begun = Instant::now();
+        let mut pause = Duration::from_secs(3);
+        loop {
+            tokio::time::sleep(pause).await;
+            let mut console = Console::open(&guest);
+            console.say("cat /tmp/done; echo as\"\"ked");
+            if console.until("asked").contains("written") {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "the guest is still writing");
+            pause *= 2;
+        }
+        qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
+    });
+}
