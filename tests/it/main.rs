@@ -13,6 +13,7 @@ mod private;
 mod properties;
 mod sandbox;
 mod scenarios;
+mod skip;
 mod snapshot;
 mod states;
 mod wire;
