@@ -16,8 +16,8 @@ use vmnet::paths::Paths;
 use vmnet::render::{self, GuestView};
 use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
 
-use crate::sandbox;
 use super::skip::skip;
+use crate::sandbox;
 
 /// A user that every system has, in place of the one that an administrator would add.
 const USER: &str = "nobody";

@@ -10,8 +10,8 @@ use vmnet::model::{Lock, resolve};
 use vmnet::paths::Paths;
 use vmnet::render::hooks;
 
-use crate::sandbox;
 use super::skip::skip;
+use crate::sandbox;
 
 const LAB: &str = "lab = \"t\"\n[network.web]\nmode = \"isolated\"\n";
 
