@@ -165,7 +165,9 @@ impl Definition {
         let mut problems = Problems::default();
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
-            problems.push(Problem::new(error.span().unwrap_or(0..0), "this is not TOML").label(error.message()));
+            let problem = Problem::new(error.span().unwrap_or(0..0), "this is not TOML").label(error.message());
+            problems
+                .push(problem.help("text and addresses stand in quotes; a key and a [table] stand once in the file"));
         }
         problems.into_result(())?;
         let mut problems = Problems::default();

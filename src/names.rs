@@ -26,12 +26,21 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, found: &str, problem: &'static str, help: &'static str) -> Self {
-        Self { what, found: format!("{found:?}"), problem, help }
+        Self { what, found: quoted(found), problem, help }
     }
 
     /// What would be right, as a sentence without a full stop.
     pub fn help(&self) -> &'static str {
         self.help
+    }
+}
+
+/// A text of foreign origin in quotes, for a message: escaped, and cut where it is longer than anybody wants to read.
+pub fn quoted(text: &str) -> String {
+    const SHOWN: usize = 64;
+    match text.char_indices().nth(SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
     }
 }
 
@@ -308,11 +317,13 @@ impl TryFrom<[u8; 6]> for Mac {
 impl FromStr for Mac {
     type Err = MacError;
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let malformed = || MacError { found: format!("{text:?}"), problem: "is not six bytes with colons" };
+        let malformed = || MacError { found: quoted(text), problem: "is not six bytes with colons" };
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(malformed)?;
+            // `from_str_radix` takes a sign too.
+            let hex = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(hex).ok_or_else(malformed)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| malformed())?;
         }
         if parts.next().is_some() {
@@ -361,6 +372,12 @@ mod tests {
     }
 
     #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(quoted("a\u{1b}[31m\"\u{202e}"), "\"a\\u{1b}[31m\\\"\\u{202e}\"");
+        assert_eq!(quoted(&"ä".repeat(65)), format!("\"{}\"…", "ä".repeat(64)));
+    }
+
+    #[test]
     fn serde_goes_through_the_parser() {
         assert!(serde_json::from_str::<NetName>("\"$(id)\"").is_err());
         assert!(serde_json::from_str::<VlanId>("4095").is_err());
@@ -378,8 +395,15 @@ mod tests {
     #[test]
     fn macs_are_unicast_and_lower_case() {
         assert_eq!("52-54-00-AB-CD-EF".parse::<Mac>().map(|m| m.to_string()), Ok("52:54:00:ab:cd:ef".into()));
-        for bad in ["", "52:54:00", "52:54:00:1:2:3", "01:80:c2:00:00:00", "00:00:00:00:00:00", "52:54:00:11:22:33:44"]
-        {
+        for bad in [
+            "",
+            "52:54:00",
+            "52:54:00:1:2:3",
+            "52:54:00:12:34:+5",
+            "01:80:c2:00:00:00",
+            "00:00:00:00:00:00",
+            "52:54:00:11:22:33:44",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
         }
     }

@@ -26,7 +26,7 @@ use serde::Serialize;
 pub use compare::{Report, Row, Seen, Totals, Verdict};
 pub use position::{Position, free_addresses};
 
-use crate::model::{External, Mode, Model, Network, RouterPort, Vm};
+use crate::model::{Bridge, External, Mode, Model, Network, RouterPort, Vm};
 use crate::names::{Mac, NetName, VmName};
 use path::{End, Trip, World};
 
@@ -38,7 +38,7 @@ pub enum Endpoint {
     Guest(VmName),
     /// The gateway of a network: the router, or on a bridged network the segment's own.
     Gateway(NetName),
-    /// The host that runs the lab, where the router's way outside leads through it.
+    /// The host that runs the lab.
     Host,
     /// A machine beyond the external interface.
     Outside,
@@ -183,17 +183,17 @@ fn targets(model: &Model, known: &Known) -> Vec<Target> {
     let beyond =
         |endpoint: &Endpoint, address| Target { endpoint: endpoint.clone(), address, network: None, macs: Vec::new() };
     let mut outside = known.outside.clone();
+    let mut host = known.host.clone();
     match model.router().as_ref().map(|router| router.external()) {
-        Some(External::Host(host)) => {
-            let transit = IpAddr::V4(host.host_address().addr());
-            let others = known.host.iter().copied().filter(|address| *address != transit);
-            all.extend(std::iter::once(transit).chain(others).map(|address| beyond(&Endpoint::Host, address)));
-        }
-        Some(External::Macvlan(external) | External::Vlan { external, .. }) => {
-            outside.extend(external.gateways.iter().filter(|address| !known.outside.contains(address)));
-        }
+        Some(External::Host(external)) => host.push(IpAddr::V4(external.host_address().addr())),
+        Some(External::Macvlan(external) | External::Vlan { external, .. }) => outside.extend(&external.gateways),
         Some(External::None) | None => {}
     }
+    for addresses in [&mut host, &mut outside] {
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    all.extend(host.into_iter().map(|address| beyond(&Endpoint::Host, address)));
     all.extend(outside.into_iter().map(|address| beyond(&Endpoint::Outside, address)));
     all
 }
@@ -205,27 +205,41 @@ fn router_macs(model: &Model) -> Vec<Mac> {
 
 /// What a guest finds on the segments it is on. Only what is certain: no `Unknown` here.
 fn on_segments(model: &Model, vm: &Vm, target: &Target) -> Vec<Expectation> {
-    let Some(theirs) = target.network.as_ref().and_then(|name| model.networks().get(name)) else { return Vec::new() };
+    let theirs = target.network.as_ref().map(|name| &model.networks()[name]);
     let mut segments: Vec<&Network> = Vec::new();
     for (_, _, network) in model.nics(vm) {
         if !segments.iter().any(|other| other.name() == network.name()) {
             segments.push(network);
         }
     }
-    segments
-        .into_iter()
-        .filter_map(|network| on_segment(model, network, theirs, target).map(|verdict| (network, verdict)))
-        .map(|(network, (expect, why))| Expectation {
+    let expectation = |network: &Network| {
+        let (macs, expect, why) = match theirs {
+            Some(theirs) => {
+                let (expect, why) = on_segment(model, network, theirs, target)?;
+                (target.macs.clone(), expect, why)
+            }
+            None => (host_macs(network, target)?, Expect::Deny, "the host has no address on the bridge"),
+        };
+        Some(Expectation {
             from: Endpoint::Guest(vm.name().clone()),
             to: target.endpoint.clone(),
             address: target.address,
             how: How::L2,
             network: Some(network.name().clone()),
-            macs: target.macs.clone(),
+            macs,
             expect,
             why,
         })
-        .collect()
+    };
+    segments.into_iter().filter_map(expectation).collect()
+}
+
+/// The MAC that the host would answer with on a segment: its bridge's. `None` where the bridge is not ours.
+fn host_macs(network: &Network, target: &Target) -> Option<Vec<Mac>> {
+    match (network.bridge(), &target.endpoint) {
+        (Bridge::Own { mac, .. }, Endpoint::Host) => Some(vec![*mac]),
+        _ => None,
+    }
 }
 
 fn on_segment(model: &Model, ours: &Network, theirs: &Network, target: &Target) -> Option<(Expect, &'static str)> {
@@ -294,7 +308,8 @@ fn beyond(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>, endpoint
     let translated = trip.nic.is_some_and(|nic| *world.network(&vm.nics()[nic]).mode() == Mode::Nat);
     match endpoint {
         Endpoint::Guest(_) | Endpoint::Gateway(_) => foreign(world, target),
-        Endpoint::Host => (Expect::Reach, "the host is the router's next hop"),
+        Endpoint::Host if world.through_host() => (Expect::Reach, "the host is the router's next hop"),
+        Endpoint::Host => (Expect::Unknown, "depends on machines that are not the lab's"),
         Endpoint::Outside if translated => (Expect::Reach, "through the router, translated"),
         Endpoint::Outside => (Expect::Unknown, "needs a route back outside"),
     }

@@ -79,6 +79,23 @@ fn remove_one(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Tells a network manager to read its drop-ins again; one that does not run has nothing to read.
+///
+/// # Errors
+/// When its program is not there or fails.
+pub fn reload(service: Service) -> io::Result<()> {
+    let (program, args): (&str, &[&str]) = match service {
+        Service::NetworkManager => ("nmcli", &["general", "reload", "conf"]),
+        Service::Networkd => ("networkctl", &["reload"]),
+    };
+    let output = Command::new(program).args(args).env_clear().env("PATH", SEARCH_PATH).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{program} {}: {}", output.status, said.trim().escape_debug())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,21 +140,4 @@ mod tests {
         assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
         assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
     }
-}
-
-/// Tells a network manager to read its drop-ins again; one that does not run has nothing to read.
-///
-/// # Errors
-/// When its program is not there or fails.
-pub fn reload(service: Service) -> io::Result<()> {
-    let (program, args): (&str, &[&str]) = match service {
-        Service::NetworkManager => ("nmcli", &["general", "reload", "conf"]),
-        Service::Networkd => ("networkctl", &["reload"]),
-    };
-    let output = Command::new(program).args(args).env_clear().env("PATH", SEARCH_PATH).stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("{program} {}: {}", output.status, said.trim().escape_debug())))
 }

@@ -43,7 +43,7 @@ impl Progress {
             bar.inc(more as u64);
             bar.set_message(message);
         } else if self.plain && matches!(event, Event::RollingBack | Event::Repairing { .. }) {
-            let _ = anstream::eprintln!("{message}");
+            anstream::eprintln!("{message}");
         }
     }
 

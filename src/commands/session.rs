@@ -234,7 +234,7 @@ async fn cancel_on_signal(cancel: Arc<AtomicBool>, interruptible: bool) {
         if interruptible {
             cancel.store(true, Ordering::Relaxed);
         } else {
-            let _ = anstream::eprintln!("interrupted: finishing all the same, half removed is worse than gone");
+            anstream::eprintln!("interrupted: finishing all the same, half removed is worse than gone");
         }
     }
 }

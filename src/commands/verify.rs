@@ -9,7 +9,6 @@ use super::failure::Failure;
 use super::lookup;
 use super::output::Output;
 use super::session::Session;
-use crate::model::{External, Model};
 use crate::names::VmName;
 use crate::observe::Observation;
 use crate::probe;
@@ -24,7 +23,7 @@ pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -
     let mut session = Session::look_at(&lab)?;
     let observation = session.look(Some(&source.model))?;
     let running: BTreeSet<VmName> = observation.state.guests.keys().cloned().collect();
-    let expected = expectations(&source.model, &known(&source.model, &observation));
+    let expected = expectations(&source.model, &known(&observation));
     output.say(format_args!("probing {} pairs", expected.len()));
     let seen = probe::run(&source.model, &running, &expected)
         .map_err(|error| Failure::failed(format!("lab {lab} can't be probed"), error))?;
@@ -38,24 +37,15 @@ pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -
     Ok(ExitCode::from(u8::from(!report.passed())))
 }
 
-/// Addresses that the definition does not hold: the host's own, where the router goes through it, and next hops.
-fn known(model: &Model, observation: &Observation) -> Known {
-    let mut known = Known::default();
-    let Some(router) = model.router() else { return known };
-    match router.external() {
-        External::None => {}
-        External::Host(host) => {
-            known.host.push(IpAddr::V4(host.host_address().addr()));
-            let devices = observation.facts.devices.values().filter(|device| device.up && device.master.is_none());
-            let addresses = devices.flat_map(|device| &device.addresses).map(ipnet::IpNet::addr);
-            known.host.extend(addresses.filter(|address| match address {
-                IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-                IpAddr::V6(_) => false,
-            }));
-        }
-        External::Macvlan(own) | External::Vlan { external: own, .. } => known.outside.extend(&own.gateways),
-    }
-    known
+/// Addresses that the definition does not hold: the host's own, which no guest may reach past the router.
+fn known(observation: &Observation) -> Known {
+    let devices = observation.facts.devices.values().filter(|device| device.up && device.master.is_none());
+    let addresses = devices.flat_map(|device| &device.addresses).map(ipnet::IpNet::addr);
+    let host = addresses.filter(|address| match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(_) => false,
+    });
+    Known { host: host.collect(), outside: Vec::new() }
 }
 
 fn width() -> usize {

@@ -9,22 +9,24 @@ pub enum Key<T> {
     /// The key is not there.
     #[default]
     Missing,
-    /// Something is there that can't be read; there is a problem about it already.
-    Wrong,
+    /// Something is there that can't be read, or not as a whole, with what could be; there is a problem about it
+    /// already.
+    Wrong(Option<At<T>>),
     /// A value and its place.
     Is(At<T>),
 }
 
 impl<T> Key<T> {
-    /// The value, where there is one.
+    /// The value, as far as there is one.
     pub fn as_ref(&self) -> Option<&At<T>> {
         match self {
             Key::Is(value) => Some(value),
-            Key::Missing | Key::Wrong => None,
+            Key::Wrong(value) => value.as_ref(),
+            Key::Missing => None,
         }
     }
 
-    /// The value alone, where there is one.
+    /// The value alone, as far as there is one.
     pub fn value(&self) -> Option<&T> {
         self.as_ref().map(At::get_ref)
     }
@@ -34,9 +36,9 @@ impl<T> Key<T> {
         matches!(self, Key::Missing)
     }
 
-    /// The key is there and can't be read.
+    /// The key is there and can't be read as a whole.
     pub fn is_wrong(&self) -> bool {
-        matches!(self, Key::Wrong)
+        matches!(self, Key::Wrong(_))
     }
 
     /// This one; where it is not there, the other.
@@ -46,7 +48,7 @@ impl<T> Key<T> {
 }
 
 impl<T> Key<Vec<At<T>>> {
-    /// The values of a list; none where there is no list.
+    /// The values of a list that could be read; none where there is no list.
     pub fn items(&self) -> impl Iterator<Item = &At<T>> {
         self.value().into_iter().flatten()
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 /// One thing that is wrong.
@@ -152,32 +152,56 @@ impl Problems {
     }
 }
 
-/// A problem as the renderer wants it. It gets the lines from the first place to the last only: it goes through all
-/// that it gets, and a file may be large.
+/// A problem as the renderer wants it. The renderer goes through every line that it gets, again for each problem, and a
+/// file may be large: it gets no line without a place, and no line longer than anybody reads.
 fn group<'a>(problem: &'a Problem, path: &'a str, lines: &Lines<'a>) -> Group<'a> {
+    const NEAR: usize = 1 << 14;
     let Problem { title, span, label, related, help } = problem;
-    let span = clamp(span, lines.text);
-    let others: Vec<_> = related.iter().map(|(other, label)| (clamp(other, lines.text), label)).collect();
-    let all = || std::iter::once(&span).chain(others.iter().map(|(other, _)| other));
-    let first = all().map(|span| span.start).min().unwrap_or(0);
-    let last = all().map(|span| span.end).max().unwrap_or(0);
-    let (first_line, _) = lines.place(first);
-    let from = lines.starts[first_line - 1];
-    let to = lines.text[last..].find('\n').map_or(lines.text.len(), |end| last + end);
-    let within = |span: &Range<usize>| span.start - from..span.end - from;
-    let mut main = AnnotationKind::Primary.span(within(&span));
-    if let Some(label) = label {
-        main = main.label(label.as_str());
+    let mark =
+        |kind: AnnotationKind, span: &Range<usize>, label: Option<&'a str>| (kind, clamp(span, lines.text), label);
+    let mut marks = vec![mark(AnnotationKind::Primary, span, label.as_deref())];
+    marks.extend(related.iter().map(|(span, label)| mark(AnnotationKind::Context, span, Some(label))));
+    let from = marks.iter().map(|(_, span, _)| span.start).min().unwrap_or(0);
+    let to = marks.iter().map(|(_, span, _)| span.end).max().unwrap_or(0);
+    let mut group: Group<'a> = Group::with_title(Level::ERROR.primary_title(title.as_str()));
+    let whole = lines.around(from..to);
+    if whole.len() <= NEAR {
+        group = group.element(snippet(path, lines, whole, &marks));
+    } else {
+        for mark in &marks {
+            let around = lines.around(mark.1.clone());
+            let (line, column) = lines.place(mark.1.start);
+            group = if around.len() <= NEAR {
+                group.element(snippet(path, lines, around, std::slice::from_ref(mark)))
+            } else {
+                group.element(Origin::path(path).line(line).char_column(column))
+            };
+        }
     }
-    let mut snippet = Snippet::source(&lines.text[from..to]).line_start(first_line).path(path).annotation(main);
-    for (other, label) in &others {
-        snippet = snippet.annotation(AnnotationKind::Context.span(within(other)).label(label.as_str()));
-    }
-    let group = Level::ERROR.primary_title(title.as_str()).element(snippet);
     match help {
         Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,
     }
+}
+
+type Mark<'a> = (AnnotationKind, Range<usize>, Option<&'a str>);
+
+/// Some lines with what is to be said about them.
+fn snippet<'a>(
+    path: &'a str,
+    lines: &Lines<'a>,
+    part: Range<usize>,
+    marks: &[Mark<'a>],
+) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let (first_line, _) = lines.place(part.start);
+    let snippet = Snippet::source(&lines.text[part.clone()]).line_start(first_line).path(path);
+    marks.iter().fold(snippet, |snippet, (kind, span, label)| {
+        let annotation = kind.span(span.start - part.start..span.end - part.start);
+        snippet.annotation(match label {
+            Some(label) => annotation.label(*label),
+            None => annotation,
+        })
+    })
 }
 
 /// A text with the place where each of its lines begins.
@@ -190,6 +214,13 @@ impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Self { text, starts: std::iter::once(0).chain(breaks).collect() }
+    }
+
+    /// The whole lines that a part of the text touches, without the last one's end.
+    fn around(&self, part: Range<usize>) -> Range<usize> {
+        let (first, _) = self.place(part.start);
+        let end = self.text[part.end..].find('\n').map_or(self.text.len(), |end| part.end + end);
+        self.starts[first - 1]..end
     }
 
     /// Line and column, from 1, of a byte on a character boundary.

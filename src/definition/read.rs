@@ -1,4 +1,4 @@
-//! [`Reader`]: takes keys out of a table, remembers which are known, and complains about the rest. Pure.
+//! [`Reader`]: takes keys out of a table and complains about those that it does not know. Pure.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -7,41 +7,81 @@ use toml::de::{DeTable, DeValue};
 
 use super::value::{FromValue, wrong};
 use super::{At, Entries, Key, Problem, Problems};
+use crate::names::{NameError, quoted};
 
 /// One table of the definition while it is being read.
 pub(super) struct Reader<'a, 'i> {
     table: &'a DeTable<'i>,
-    what: &'a str,
-    known: Vec<&'static str>,
+    keys: &'static [&'static str],
+    /// Keys that are not there, but something is that was probably meant to be them.
+    meant: Vec<&'static str>,
+    read: Vec<&'static str>,
 }
 
 impl<'a, 'i> Reader<'a, 'i> {
-    /// Reads `table`; `what` names it in complaints, for example `network.web`.
-    pub(super) fn new(table: &'a DeTable<'i>, what: &'a str) -> Self {
-        Self { table, what, known: Vec::new() }
+    /// Reads `table`, whose keys are `keys`, and complains about all others. `what` names it in complaints, for
+    /// example `network.web`.
+    pub(super) fn new(
+        table: &'a DeTable<'i>,
+        what: &str,
+        keys: &'static [&'static str],
+        problems: &mut Problems,
+    ) -> Self {
+        let mut meant = Vec::new();
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if keys.contains(&name) {
+                continue;
+            }
+            let problem = Problem::new(key.span(), format!("{what} has no key {}", quoted(name)));
+            let problem = problem.help(match keys {
+                [only] => format!("its only key is {only}"),
+                _ => format!("its keys are {}", keys.join(", ")),
+            });
+            problems.push(match nearest(name, keys) {
+                Some(near) => {
+                    meant.push(near);
+                    problem.label(format!("did you mean {near}?"))
+                }
+                None => problem,
+            });
+        }
+        Self { table, keys, meant, read: Vec::new() }
     }
 
-    /// The value of a key as written.
-    fn raw(&mut self, key: &'static str) -> Option<&'a At<DeValue<'i>>> {
-        self.known.push(key);
-        self.table.get(key)
+    fn raw(&mut self, key: &'static str) -> Raw<'a, 'i> {
+        self.read.push(key);
+        match self.table.get(key) {
+            Some(value) => Raw::Is(value),
+            None if self.meant.contains(&key) => Raw::Meant,
+            None => Raw::Missing,
+        }
     }
 
     /// The value of a key.
     pub(super) fn get<T: FromValue>(&mut self, key: &'static str, problems: &mut Problems) -> Key<T> {
-        let Some(value) = self.raw(key) else { return Key::Missing };
-        T::from_value(value, problems).map_or(Key::Wrong, Key::Is)
+        let value = match self.raw(key) {
+            Raw::Is(value) => value,
+            Raw::Meant => return Key::Wrong(None),
+            Raw::Missing => return Key::Missing,
+        };
+        T::from_value(value, problems).map_or(Key::Wrong(None), Key::Is)
     }
 
     /// The value of a key that may be one or a list, under its singular name.
     pub(super) fn list<T: FromValue>(&mut self, key: &'static str, problems: &mut Problems) -> Key<Vec<At<T>>> {
-        let Some(value) = self.raw(key) else { return Key::Missing };
+        let value = match self.raw(key) {
+            Raw::Is(value) => value,
+            Raw::Meant => return Key::Wrong(None),
+            Raw::Missing => return Key::Missing,
+        };
         let items: Vec<Option<At<T>>> = match value.get_ref() {
             DeValue::Array(array) => array.iter().map(|item| T::from_value(item, problems)).collect(),
             _ => vec![T::from_value(value, problems)],
         };
-        let items: Option<Vec<At<T>>> = items.into_iter().collect();
-        items.map_or(Key::Wrong, |items| Key::Is(At::new(value.span(), items)))
+        let whole = items.iter().all(Option::is_some);
+        let items = At::new(value.span(), items.into_iter().flatten().collect());
+        if whole { Key::Is(items) } else { Key::Wrong(Some(items)) }
     }
 
     /// A table that stands under one key.
@@ -52,11 +92,15 @@ impl<'a, 'i> Reader<'a, 'i> {
         problems: &mut Problems,
         read: impl Fn(&DeTable<'i>, Range<usize>, &str, &mut Problems) -> T,
     ) -> Key<T> {
-        let Some(value) = self.raw(key) else { return Key::Missing };
+        let value = match self.raw(key) {
+            Raw::Is(value) => value,
+            Raw::Meant => return Key::Wrong(None),
+            Raw::Missing => return Key::Missing,
+        };
         let Some(table) = value.get_ref().as_table() else {
             let problem = wrong(value, &format!("{what} is a table"));
             problems.push(problem.help(format!("write [{what}] with its keys on the lines below it")));
-            return Key::Wrong;
+            return Key::Wrong(None);
         };
         Key::Is(At::new(value.span(), read(table, value.span(), what, problems)))
     }
@@ -69,10 +113,17 @@ impl<'a, 'i> Reader<'a, 'i> {
         read: impl Fn(&DeTable<'i>, Range<usize>, &str, &mut Problems) -> V,
     ) -> Entries<K, V>
     where
-        K: FromStr<Err = crate::names::NameError> + Ord,
+        K: FromStr<Err = NameError> + Ord,
     {
         let mut entries = Entries::default();
-        let Some(value) = self.raw(key) else { return entries };
+        let value = match self.raw(key) {
+            Raw::Is(value) => value,
+            Raw::Meant => {
+                entries.broken();
+                return entries;
+            }
+            Raw::Missing => return entries,
+        };
         let Some(section) = value.get_ref().as_table() else {
             let problem = wrong(value, &format!("{key} is a section of named tables"));
             problems.push(problem.help(format!("write [{key}.NAME] with its keys on the lines below it")));
@@ -80,8 +131,12 @@ impl<'a, 'i> Reader<'a, 'i> {
             return entries;
         };
         for (name, value) in section {
-            let what = format!("{key}.{}", name.get_ref().escape_debug());
             let parsed = name.get_ref().parse::<K>();
+            // Only what is no name needs quotes and may be long.
+            let what = match &parsed {
+                Ok(_) => format!("{key}.{}", name.get_ref()),
+                Err(_) => format!("{key}.{}", quoted(name.get_ref())),
+            };
             let table = value.get_ref().as_table();
             if table.is_none() {
                 let problem = wrong(value, &format!("{what} is a table"));
@@ -100,33 +155,27 @@ impl<'a, 'i> Reader<'a, 'i> {
         entries
     }
 
-    /// Complains about every key that nothing asked for.
-    pub(super) fn finish(self, problems: &mut Problems) {
-        for key in self.table.keys() {
-            let name = key.get_ref().as_ref();
-            if self.known.contains(&name) {
-                continue;
-            }
-            let problem = Problem::new(key.span(), format!("{} has no key {name:?}", self.what));
-            let known = match self.known[..] {
-                [only] => format!("its only key is {only}"),
-                _ => format!("its keys are {}", self.known.join(", ")),
-            };
-            let problem = problem.help(known);
-            problems.push(match nearest(name, &self.known) {
-                Some(near) => problem.label(format!("did you mean {near}?")),
-                None => problem,
-            });
-        }
+    /// Ends the reading of a table; every key of it was asked for, so that none is accepted and ignored.
+    pub(super) fn finish(self) {
+        debug_assert_eq!(self.keys, self.read, "the keys of a table are those that are read");
     }
 }
 
-/// The known word that is near enough to be what was meant: at most a third of its letters wrong.
+/// What stands under a key.
+enum Raw<'a, 'i> {
+    Missing,
+    Meant,
+    Is(&'a At<DeValue<'i>>),
+}
+
+/// The known word that is near enough to be what was meant: at most a third of its letters wrong, or one begins with
+/// the other (`mem`, `nics`).
 pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let near = |candidate: &str| {
-        // `subnets` for `subnet`, `gw` for `gateway` aside: count edits.
+        let begins =
+            word.len().min(candidate.len()) >= 3 && (candidate.starts_with(word) || word.starts_with(candidate));
         let distance = edit_distance(word, candidate);
-        (distance <= candidate.len().max(word.len()).div_ceil(3)).then_some(distance)
+        (begins || distance <= candidate.len().max(word.len()).div_ceil(3)).then_some(distance)
     };
     known.iter().filter_map(|candidate| Some((near(candidate)?, *candidate))).min().map(|(_, candidate)| candidate)
 }
@@ -160,6 +209,8 @@ mod tests {
     fn the_nearest_word_is_near() {
         assert_eq!(nearest("subnets", &["subnet", "vlan"]), Some("subnet"));
         assert_eq!(nearest("valn", &["subnet", "vlan"]), Some("vlan"));
+        assert_eq!(nearest("net", &["address", "network"]), Some("network"));
         assert_eq!(nearest("zebra", &["subnet", "vlan"]), None);
+        assert_eq!(nearest("", &["subnet", "vlan"]), None);
     }
 }

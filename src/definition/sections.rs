@@ -10,38 +10,50 @@ use super::{
     At, Definition, ExternalDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef, VmDef,
 };
 
+/// The keys of each kind of table, in the order in which they are read.
+const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm"];
+const UPLINK: &[&str] = &["device"];
+const DEFAULTS: &[&str] = &["vm"];
+const NETWORK: &[&str] = &["mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname"];
+const ROUTER: &[&str] = &["external"];
+const EXTERNAL: &[&str] = &["via", "uplink", "vlan", "address", "gateway", "snat", "transit"];
+const IMAGE: &[&str] = &["file", "format", "kernel", "initrd", "cmdline"];
+const VM: &[&str] = &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys"];
+const NIC: &[&str] = &["network", "address", "mac", "model", "tap"];
+
 pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> Definition {
-    let mut reader = Reader::new(table.get_ref(), "the definition");
+    let mut reader = Reader::new(table.get_ref(), "the definition", DEFINITION, problems);
     let definition = Definition {
         lab: reader.get("lab", problems),
         uplinks: reader.section("uplink", problems, uplink),
+        defaults: match reader.table("defaults", "defaults", problems, defaults) {
+            Key::Is(defaults) => defaults.into_inner(),
+            Key::Missing => VmDef::default(),
+            Key::Wrong(_) => unknown_defaults(),
+        },
         networks: reader.section("network", problems, network),
         router: reader.table("router", "router", problems, router),
         images: reader.section("image", problems, image),
         vms: reader.section("vm", problems, vm),
-        defaults: match reader.table("defaults", "defaults", problems, defaults) {
-            Key::Is(defaults) => defaults.into_inner(),
-            Key::Missing | Key::Wrong => VmDef::default(),
-        },
         problems: Problems::default(),
     };
-    reader.finish(problems);
+    reader.finish();
     definition
 }
 
 fn uplink(table: &DeTable<'_>, span: Range<usize>, what: &str, problems: &mut Problems) -> UplinkDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, UPLINK, problems);
     let uplink = UplinkDef { device: reader.get("device", problems) };
     if uplink.device.is_missing() {
         let problem = Problem::new(span, format!("{what} has no device"));
         problems.push(problem.help("add device = \"eno1\": the name, altname or permanent MAC of a NIC or bond"));
     }
-    reader.finish(problems);
+    reader.finish();
     uplink
 }
 
 fn network(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> NetworkDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, NETWORK, problems);
     let network = NetworkDef {
         mode: reader.get("mode", problems),
         vlan: reader.get("vlan", problems),
@@ -53,19 +65,19 @@ fn network(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Prob
         bridge: reader.get("bridge", problems),
         ifname: reader.get("ifname", problems),
     };
-    reader.finish(problems);
+    reader.finish();
     network
 }
 
 fn router(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> RouterDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, ROUTER, problems);
     let router = RouterDef { external: reader.table("external", "router.external", problems, external) };
-    reader.finish(problems);
+    reader.finish();
     router
 }
 
 fn external(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> ExternalDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, EXTERNAL, problems);
     let external = ExternalDef {
         via: reader.get("via", problems),
         uplink: reader.get("uplink", problems),
@@ -75,12 +87,12 @@ fn external(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Pro
         snat: reader.get("snat", problems),
         transit: reader.get("transit", problems),
     };
-    reader.finish(problems);
+    reader.finish();
     external
 }
 
 fn image(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> ImageDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, IMAGE, problems);
     let image = ImageDef {
         file: reader.get("file", problems),
         format: reader.get("format", problems),
@@ -88,22 +100,28 @@ fn image(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Proble
         initrd: reader.get("initrd", problems),
         cmdline: reader.get("cmdline", problems),
     };
-    reader.finish(problems);
+    reader.finish();
     image
 }
 
 fn defaults(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> VmDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, DEFAULTS, problems);
     let defaults = reader.table("vm", "defaults.vm", problems, vm);
-    reader.finish(problems);
+    reader.finish();
     match defaults {
         Key::Is(defaults) => defaults.into_inner(),
-        Key::Missing | Key::Wrong => VmDef::default(),
+        Key::Missing => VmDef::default(),
+        Key::Wrong(_) => unknown_defaults(),
     }
 }
 
+/// Defaults that could not be read may have said what every guest needs.
+fn unknown_defaults() -> VmDef {
+    VmDef { nics: Key::Wrong(None), image: Key::Wrong(None), engine: Key::Wrong(None), ..VmDef::default() }
+}
+
 fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> VmDef {
-    let mut reader = Reader::new(table, what);
+    let mut reader = Reader::new(table, what, VM, problems);
     let vm = VmDef {
         nics: reader.list("nic", problems),
         engine: reader.get("engine", problems),
@@ -115,7 +133,7 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
         user: reader.get("user", problems),
         ssh_keys: reader.list("ssh_keys", problems),
     };
-    reader.finish(problems);
+    reader.finish();
     vm
 }
 
@@ -124,14 +142,14 @@ impl FromValue for NicDef {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
         let nic = match value.get_ref() {
             DeValue::String(_) => {
-                let network = FromValue::from_value(value, problems).map_or(Key::Wrong, Key::Is);
+                let network = FromValue::from_value(value, problems).map_or(Key::Wrong(None), Key::Is);
                 NicDef { network, ..NicDef::default() }
             }
             DeValue::Table(table) => nic(table, value.span(), problems),
             _ => {
                 let help = "write a network's name in quotes, or { network = \"web\", address = \"…\" }";
                 problems.push(wrong(value, "a nic is wanted here").help(help));
-                NicDef { network: Key::Wrong, ..NicDef::default() }
+                NicDef { network: Key::Wrong(None), ..NicDef::default() }
             }
         };
         Some(At::new(value.span(), nic))
@@ -139,7 +157,7 @@ impl FromValue for NicDef {
 }
 
 fn nic(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems) -> NicDef {
-    let mut reader = Reader::new(table, "a nic");
+    let mut reader = Reader::new(table, "a nic", NIC, problems);
     let nic = NicDef {
         network: reader.get("network", problems),
         addresses: reader.list("address", problems),
@@ -150,6 +168,6 @@ fn nic(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems) -> NicD
     if nic.network.is_missing() {
         problems.push(Problem::new(span, "this nic has no network").help("add network = \"…\", the name of a network"));
     }
-    reader.finish(problems);
+    reader.finish();
     nic
 }

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
 use crate::model::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
-use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId};
+use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, quoted};
 
 /// A value that a key of the definition may have.
 pub(super) trait FromValue: Sized {
@@ -66,7 +66,8 @@ fn string<'v>(value: &'v At<DeValue<'_>>, what: &str, problems: &mut Problems) -
     let text = value.get_ref().as_str();
     if text.is_none() {
         problems.push(wanted(value, what).help(match value.get_ref() {
-            DeValue::Array(_) => "write one, in quotes, without brackets",
+            DeValue::Array(_) => "write one value, in quotes, without brackets",
+            DeValue::Table(_) => "write one value, in quotes",
             _ => "write it in quotes",
         }));
     }
@@ -108,7 +109,7 @@ macro_rules! parsed_values {
                 let text = string(value, $wanted, problems)?;
                 let parsed = text.parse::<Self>().ok();
                 if parsed.is_none() {
-                    let problem = Problem::new(value.span(), format!("{text:?} is not {}", $wanted));
+                    let problem = Problem::new(value.span(), format!("{} is not {}", quoted(text), $wanted));
                     problems.push(problem.help($help(text)));
                 }
                 Some(At::new(value.span(), parsed?))
@@ -149,7 +150,7 @@ macro_rules! words {
                 let found = match text {
                     $($word => $variant,)*
                     _ => {
-                        let problem = Problem::new(value.span(), format!("{text:?} is not {}", $wanted))
+                        let problem = Problem::new(value.span(), format!("{} is not {}", quoted(text), $wanted))
                             .help(format!("use one of {}", WORDS.join(", ")));
                         problems.push(match super::read::nearest(text, WORDS) {
                             Some(near) => problem.label(format!("did you mean {near}?")),
@@ -210,7 +211,7 @@ impl FromValue for Login {
             && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
         if !fits {
-            let problem = Problem::new(value.span(), format!("{text:?} is not a login name"));
+            let problem = Problem::new(value.span(), format!("{} is not a login name", quoted(text)));
             problems.push(problem.help("use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or _"));
         }
         fits.then(|| At::new(value.span(), Login(text.to_owned())))
@@ -279,11 +280,11 @@ impl<const LEAST: u64> FromValue for Bytes<LEAST> {
             return None;
         };
         let Some(bytes) = parse_bytes(text) else {
-            problems.push(Problem::new(value.span(), format!("{text:?} is not a size")).help(HELP));
+            problems.push(Problem::new(value.span(), format!("{} is not a size", quoted(text))).help(HELP));
             return None;
         };
         if bytes < LEAST << 20 {
-            let problem = Problem::new(value.span(), format!("{text:?} is too little"));
+            let problem = Problem::new(value.span(), format!("{} is too little", quoted(text)));
             problems.push(problem.help(format!("use at least {LEAST}MiB")));
             return None;
         }

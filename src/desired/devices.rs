@@ -145,13 +145,13 @@ pub(super) fn names_are_free(context: &mut Context<'_>) {
     }
     for ns in context.state.namespaces.keys() {
         let Some(found) = facts.namespaces.get(ns.as_str()) else { continue };
-        let (what, owner) = match found {
-            ForeignNamespace::Namespace { mark } => ("namespace", owner(mark.as_deref())),
-            ForeignNamespace::NotOne => ("file /run/netns/", String::new()),
+        let (what, name, owner) = match found {
+            ForeignNamespace::Namespace { mark } => ("namespace", ns.to_string(), owner(mark.as_deref())),
+            ForeignNamespace::NotOne => ("file", format!("/run/netns/{ns}"), String::new()),
         };
         let remedy =
             format!("remove it (ip netns delete {ns}; for a plain file rm /run/netns/{ns}), or rename the lab");
-        refusals.push(Refusal::NameTaken { what, name: ns.to_string(), owner, remedy });
+        refusals.push(Refusal::NameTaken { what, name, owner, remedy });
     }
     for id in context.state.tables.keys().filter(|id| id.ns == Ns::Host) {
         let name = format!("{} {}", id.family, id.name);

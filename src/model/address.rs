@@ -21,7 +21,7 @@ pub(super) fn nth(net: &IpNet, number: u128) -> Option<IpAddr> {
 pub(super) fn unusable(net: &IpNet, address: IpAddr) -> Option<&'static str> {
     if address == net.network() {
         // For IPv6 it is the subnet-router anycast address (RFC 4291, 2.6.1).
-        return Some("is the network's own address");
+        return Some("is the network address");
     }
     (net.addr().is_ipv4() && address == net.broadcast()).then_some("is the broadcast address")
 }
@@ -29,9 +29,7 @@ pub(super) fn unusable(net: &IpNet, address: IpAddr) -> Option<&'static str> {
 /// Whether a range is not for hosts: loopback, multicast and reserved ones, and fe80::/10 (RFC 6890).
 pub(super) fn special(net: &IpNet) -> bool {
     match net.addr() {
-        IpAddr::V4(v4) => {
-            v4.is_multicast() || v4.is_loopback() || v4.octets()[0] == 0 || v4.octets()[0] >= 240
-        }
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_loopback() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
         IpAddr::V6(v6) => v6.is_multicast() || v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local(),
     }
 }

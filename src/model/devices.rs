@@ -11,7 +11,15 @@ use crate::names::IfName;
 struct Claim {
     what: String,
     span: Range<usize>,
-    by_hand: bool,
+    origin: Origin,
+}
+
+/// Where a name is from; the first one stands, a later one gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Foreign,
+    ByHand,
+    ByRule,
 }
 
 /// Where an interface is.
@@ -30,8 +38,7 @@ pub(super) fn names_differ(model: &Model, definition: &Definition, problems: &mu
     bridges(model, definition, &mut claims);
     router_ports(model, definition, &mut claims);
     taps(model, definition, &mut claims);
-    // What people wrote stands; what a rule made of other names gives way.
-    claims.sort_by_key(|(_, claim)| !claim.by_hand);
+    claims.sort_by_key(|(_, claim)| (claim.origin, claim.span.start));
     let mut seen: BTreeMap<(Place, IfName), Claim> = BTreeMap::new();
     for (name, claim) in claims {
         let Some(other) = seen.get(&name) else {
@@ -39,10 +46,10 @@ pub(super) fn names_differ(model: &Model, definition: &Definition, problems: &mu
             continue;
         };
         let title = format!("{} would be the name of {} and of {}", name.1, other.what, claim.what);
-        let help = match (other.by_hand, claim.by_hand) {
-            (_, true) => "choose another name here",
-            (true, false) => "choose another name for the other, which is written by hand",
-            (false, false) => "these names are made by rule: rename a guest or a network, or fix ifname or tap",
+        let help = match (other.origin, claim.origin) {
+            (_, Origin::Foreign | Origin::ByHand) => "choose another name here",
+            (Origin::Foreign | Origin::ByHand, Origin::ByRule) => "choose another name for the other",
+            (Origin::ByRule, Origin::ByRule) => "both names are made by rule: fix one by hand with ifname or tap",
         };
         problems.push(Problem::new(claim.span, title).related(other.span.clone(), "the other").help(help));
     }
@@ -52,13 +59,16 @@ fn bridges(model: &Model, definition: &Definition, claims: &mut Claims) {
     let mut foreign = std::collections::BTreeSet::new();
     for (name, network) in &model.networks {
         let Some(def) = definition.networks.get(name) else { continue };
-        let (what, said) = match &network.bridge {
+        let (what, said, origin) = match &network.bridge {
             Bridge::Foreign { name } if !foreign.insert(name) => continue,
-            Bridge::Foreign { .. } => (format!("the foreign bridge of network {name}"), &def.get_ref().bridge),
-            Bridge::Own { .. } => (format!("the bridge of network {name}"), &def.get_ref().ifname),
+            Bridge::Foreign { .. } => {
+                (format!("the foreign bridge of network {name}"), &def.get_ref().bridge, Origin::Foreign)
+            }
+            Bridge::Own { .. } => (format!("the bridge of network {name}"), &def.get_ref().ifname, Origin::ByHand),
         };
-        let (span, by_hand) = (said.as_ref().map_or(def.span(), At::span), said.as_ref().is_some());
-        claims.push(((Place::Host, network.bridge.name().clone()), Claim { what, span, by_hand }));
+        let origin = if said.is_missing() { Origin::ByRule } else { origin };
+        let span = said.as_ref().map_or(def.span(), At::span);
+        claims.push(((Place::Host, network.bridge.name().clone()), Claim { what, span, origin }));
     }
 }
 
@@ -67,7 +77,7 @@ fn router_ports(model: &Model, definition: &Definition, claims: &mut Claims) {
     for (name, port) in &router.ports {
         let Some(def) = definition.networks.get(name) else { continue };
         let what = format!("the router's port in network {name}");
-        let claim = |what| Claim { what, span: def.span(), by_hand: false };
+        let claim = |what| Claim { what, span: def.span(), origin: Origin::ByRule };
         claims.push(((Place::Host, port.outer.clone()), claim(what)));
         let what = format!("the gateway of network {name} in the router");
         claims.push(((Place::Router, port.inner.clone()), claim(what)));
@@ -75,7 +85,7 @@ fn router_ports(model: &Model, definition: &Definition, claims: &mut Claims) {
     if let External::Host(host) = &router.external {
         let span = definition.router.as_ref().map_or(0..0, At::span);
         let what = "the host's end of the router's way out".to_owned();
-        claims.push(((Place::Host, host.outer.clone()), Claim { what, span, by_hand: false }));
+        claims.push(((Place::Host, host.outer.clone()), Claim { what, span, origin: Origin::ByRule }));
     }
 }
 
@@ -87,7 +97,10 @@ fn taps(model: &Model, definition: &Definition, claims: &mut Claims) {
             let what = format!("nic {number} of vm {name}");
             let said = nics.get(number).and_then(|nic| nic.get_ref().tap.as_ref());
             let span = said.map_or(def.span(), At::span);
-            claims.push(((Place::Host, nic.tap.clone()), Claim { what, span, by_hand: said.is_some() }));
+            claims.push((
+                (Place::Host, nic.tap.clone()),
+                Claim { what, span, origin: if said.is_some() { Origin::ByHand } else { Origin::ByRule } },
+            ));
         }
     }
 }

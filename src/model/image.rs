@@ -47,7 +47,7 @@ fn path(key: &Key<Text>) -> Option<PathBuf> {
 fn image_format(file: &Key<Text>, format: &Key<ImageFormat>, problems: &mut Problems) -> Option<ImageFormat> {
     let file = match (format, file) {
         (Key::Is(format), _) => return Some(*format.get_ref()),
-        (Key::Wrong, _) | (_, Key::Wrong) => return None,
+        (Key::Wrong(_), _) | (_, Key::Wrong(_)) => return None,
         (Key::Missing, Key::Missing) => return Some(ImageFormat::Raw),
         (Key::Missing, Key::Is(file)) => file,
     };

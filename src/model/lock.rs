@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Mac, NetName, VmName};
+use crate::names::{Mac, NetName, VmName, quoted};
 
 /// The version that this program writes and the only one it reads.
 const VERSION: u32 = 1;
@@ -37,15 +37,15 @@ impl FromStr for NicKey {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split('/');
-        let mut next = || parts.next().ok_or_else(|| format!("{text:?} is not guest/network/number"));
+        let mut next = || parts.next().ok_or_else(|| format!("{} is not guest/network/number", quoted(text)));
         let key = Self {
             vm: next()?.parse().map_err(|error| format!("{error}"))?,
             network: next()?.parse().map_err(|error| format!("{error}"))?,
-            number: next()?.parse().map_err(|_| format!("{text:?} does not end in a number"))?,
+            number: next()?.parse().map_err(|_| format!("{} does not end in a number", quoted(text)))?,
         };
         match parts.next() {
             None => Ok(key),
-            Some(_) => Err(format!("{text:?} has more than three parts")),
+            Some(_) => Err(format!("{} has more than three parts", quoted(text))),
         }
     }
 }
@@ -88,6 +88,18 @@ pub enum LockError {
     /// No TOML, or not of this form.
     #[error("the lock file is damaged: {0}; restore it from version control, or delete it to choose anew")]
     Damaged(String),
+    /// Two nics have one address of a network, or one MAC: most likely two branches were merged.
+    #[error(
+        "the lock file gives {what} to {first} and to {second}; remove one of the two lines, and it gets a new one"
+    )]
+    Twice {
+        /// The address or MAC.
+        what: String,
+        /// One of the nics.
+        first: NicKey,
+        /// The other.
+        second: NicKey,
+    },
     /// Written by another version of vmnet.
     #[error("the lock file has version {0}, this vmnet reads {VERSION}; use the vmnet that wrote it")]
     Version(u32),
@@ -97,7 +109,7 @@ impl Lock {
     /// Reads a lock file's text.
     ///
     /// # Errors
-    /// [`LockError`] when it is damaged or of another version.
+    /// [`LockError`] when it is damaged, gives something to two nics, or is of another version.
     pub fn parse(text: &str) -> Result<Self, LockError> {
         #[derive(Deserialize)]
         struct Head {
@@ -108,7 +120,30 @@ impl Lock {
         if head.version != VERSION {
             return Err(LockError::Version(head.version));
         }
-        toml::from_str(text).map_err(damaged)
+        let lock: Self = toml::from_str(text).map_err(damaged)?;
+        lock.each_once()?;
+        Ok(lock)
+    }
+
+    fn each_once(&self) -> Result<(), LockError> {
+        let twice = |what: String, first: &NicKey, second: &NicKey| {
+            Err(LockError::Twice { what, first: first.clone(), second: second.clone() })
+        };
+        let mut addresses = BTreeMap::new();
+        for (key, list) in &self.addresses {
+            for address in list {
+                if let Some(first) = addresses.insert((&key.network, address), key) {
+                    return twice(address.to_string(), first, key);
+                }
+            }
+        }
+        let mut macs = BTreeMap::new();
+        for (key, mac) in &self.macs {
+            if let Some(first) = macs.insert(mac, key) {
+                return twice(mac.to_string(), first, key);
+            }
+        }
+        Ok(())
     }
 
     /// Nothing is locked: no file is needed.
@@ -120,7 +155,7 @@ impl Lock {
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Written out, since the form is three lines and a serializer's error has no place in a Display.
-        write!(f, "{HEADER}version = {VERSION}\n")?;
+        writeln!(f, "{HEADER}version = {VERSION}")?;
         let Self { version: _, addresses, macs } = self;
         if !addresses.is_empty() {
             f.write_str("\n[address]\n")?;
@@ -158,5 +193,16 @@ mod tests {
             assert!(matches!(Lock::parse(text), Err(LockError::Damaged(_))), "{text:?}");
         }
         assert_eq!(Lock::parse("version = 2\nnew = true"), Err(LockError::Version(2)));
+    }
+
+    #[test]
+    fn two_branches_that_each_added_a_guest_are_told_apart() {
+        let both = "version = 1\n[address]\n\"vm1/web/0\" = [\"10.0.0.9\"]\n\"vm2/web/0\" = [\"10.0.0.9\"]\n";
+        let error = Lock::parse(both).unwrap_err();
+        assert!(error.to_string().contains("gives 10.0.0.9 to vm1/web/0 and to vm2/web/0"), "{error}");
+        // On another network it is another address.
+        assert!(Lock::parse(&both.replace("vm2/web", "vm2/db")).is_ok());
+        let macs = "version = 1\n[mac]\n\"vm1/web/0\" = \"52:54:00:00:00:01\"\n\"vm2/db/0\" = \"52:54:00:00:00:01\"\n";
+        assert!(matches!(Lock::parse(macs), Err(LockError::Twice { .. })));
     }
 }

@@ -274,8 +274,8 @@ fn choose_macs(drafts: &mut [Draft<'_>], input: &Input<'_>, lock: &mut Lock, pro
     let (old, new): (Vec<_>, Vec<_>) = (0..drafts.len())
         .filter(|index| drafts[*index].def.mac.is_missing() && drafts[*index].mac.is_none())
         .partition(|index| input.lock.addresses.contains_key(&drafts[*index].key));
-    for draft in old.into_iter().chain(new).map(|index| index) {
-        let draft = &mut drafts[draft];
+    for index in old.into_iter().chain(new) {
+        let draft = &mut drafts[index];
         // 24 bits: of a thousand attempts one is free however large the lab.
         let free = (0..1024).map(|attempt| (attempt, by_rule(&draft.key, attempt)));
         let Some((attempt, mac)) = free.into_iter().find(|(_, mac)| !taken.contains_key(mac)) else {

@@ -30,7 +30,7 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
     let lab_name = || "lab".parse::<LabName>().expect("lab is a lab name");
     let lab = match lab {
         Key::Is(lab) => lab.get_ref().clone(),
-        Key::Wrong => lab_name(),
+        Key::Wrong(_) => lab_name(),
         Key::Missing => {
             problems.push(Problem::new(0..0, "the lab has no name").help("begin the file with lab = \"campus\""));
             lab_name()

@@ -23,10 +23,10 @@ pub(super) fn router(
 ) -> Option<Router> {
     let external = match def {
         Key::Missing => Some(host_external(lab, None)),
-        Key::Wrong => None,
+        Key::Wrong(_) => None,
         Key::Is(def) => match &def.get_ref().external {
             Key::Missing => Some(host_external(lab, None)),
-            Key::Wrong => None,
+            Key::Wrong(_) => None,
             Key::Is(at) => read_external(lab, at, definition, problems),
         },
     };
@@ -75,7 +75,7 @@ fn read_external(
     let def = at.get_ref();
     let via = match &def.via {
         Key::Is(via) => via,
-        Key::Wrong => return None,
+        Key::Wrong(_) => return None,
         Key::Missing => {
             let problem = Problem::new(at.span(), "router.external does not say how it reaches the outside");
             problems.push(problem.help("add via = \"host\", \"macvlan\", \"vlan\" or \"none\""));
@@ -232,12 +232,14 @@ fn apart_from_outside(
 ) {
     let outside: Vec<IpNet> = match external {
         External::None => Vec::new(),
-        External::Host(host) => vec![host.transit.into()],
+        External::Host(host) => vec![host.transit.trunc().into()],
         External::Macvlan(own) | External::Vlan { external: own, .. } => {
             own.addresses.iter().map(IpNet::trunc).collect()
         }
     };
-    let router = def.value().map(|def| &def.external);
+    let external_def = def.value().and_then(|def| def.external.value());
+    // Where it is said what is outside.
+    let said = external_def.and_then(|def| def.transit.as_ref().map(At::span).or(def.addresses.as_ref().map(At::span)));
     for network in networks.values().filter(|network| network.mode.has_router()) {
         for subnet in &network.subnets {
             let clash = outside.iter().find(|net| net.contains(&subnet.net) || subnet.net.contains(*net));
@@ -246,8 +248,8 @@ fn apart_from_outside(
             let item = def.get_ref().subnets.items().find(|item| *item.get_ref() == subnet.net);
             let title = format!("subnet {} of network {} overlaps {net} outside", subnet.net, network.name);
             let problem = Problem::new(item.map_or(def.span(), At::span), title);
-            let problem = match router.and_then(Key::as_ref) {
-                Some(router) => problem.related(router.span(), "the router's external side"),
+            let problem = match &said {
+                Some(said) => problem.related(said.clone(), "the router's external side"),
                 None => problem,
             };
             problems.push(match external {

@@ -31,7 +31,7 @@ pub(super) fn networks(
             Key::Missing => Mode::Nat,
             Key::Is(mode) => *mode.get_ref(),
             // Any mode would bring complaints that may not be true; this one brings the fewest.
-            Key::Wrong => Mode::Isolated,
+            Key::Wrong(_) => Mode::Isolated,
         };
         if !def.mode.is_wrong() {
             fits_mode(name, span.clone(), mode, def, problems);
@@ -232,10 +232,12 @@ fn unique_vlans(networks: &BTreeMap<NetName, Network>, defs: &Defs, problems: &m
     for (name, network) in networks {
         let Some(tagged) = &network.tagged else { continue };
         let place = |name: &NetName| defs[name].get_ref().vlan.as_ref().map_or_else(|| defs[name].span(), At::span);
-        let first = *seen.entry(tagged).or_insert(name);
-        if first != name {
+        let other = *seen.entry(tagged).or_insert(name);
+        if other != name {
+            // What stands further down was probably written later.
+            let (first, second) = if place(other).start < place(name).start { (other, name) } else { (name, other) };
             let title = format!("VLAN {} of uplink {} is used twice", tagged.vlan, tagged.uplink);
-            let problem = Problem::new(place(name), title).related(place(first), format!("network {first} has it"));
+            let problem = Problem::new(place(second), title).related(place(first), format!("network {first} has it"));
             problems.push(problem.help("give each network a VLAN of its own"));
         }
     }
@@ -303,8 +305,10 @@ fn overlap(claim: &Claim<'_>, wider: &Claim<'_>, defs: &Defs) -> Problem {
         let title = format!("subnets {} and {} of network {} overlap", wider.net, claim.net, claim.network);
         return Problem::new(place(claim), title).help("subnets of one network must not overlap");
     }
-    let title =
-        format!("subnet {} of network {} overlaps {} of network {}", claim.net, claim.network, wider.net, wider.network);
+    let title = format!(
+        "subnet {} of network {} overlaps {} of network {}",
+        claim.net, claim.network, wider.net, wider.network
+    );
     let problem = Problem::new(place(claim), title).related(place(wider), "overlaps this one");
     problem.help("give every network that the router joins a subnet of its own")
 }

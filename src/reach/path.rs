@@ -185,6 +185,11 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whether the router's way outside leads through the host.
+    pub fn through_host(&self) -> bool {
+        self.router().is_some_and(|router| matches!(router.external(), External::Host(_)))
+    }
+
     fn router(&self) -> Option<&'a Router> {
         self.model.router().as_ref()
     }

@@ -103,8 +103,13 @@ fn addresses_that_the_caller_knows_are_tried_too() {
             "w -> outside 198.51.100.1 l3: reach",
             "d -> outside 198.51.100.1 l3: unknown",
             "q -> outside 198.51.100.1 l3: deny",
+            // Linux would answer for all its addresses on every interface, the bridges' too.
+            "w -> host 192.0.2.1 l2@web: deny",
+            "q -> host 192.0.2.1 l2@quiet: deny",
         ],
     );
+    let text = format!("{TWO_NETWORKS}\n[router]\nexternal = {{ via = \"none\" }}");
+    has(&lines_with(&text, &known), &["w -> host 192.0.2.1 l2@web: deny", "w -> host 192.0.2.1 l3: deny"]);
 }
 
 #[test]

@@ -58,3 +58,69 @@ fn good_definitions_mean_what_they_should() {
         assert_beside(&case, &format!("{model}\n\n--- net.lock\n{lock}"));
     }
 }
+
+/// Texts of every shape that a reader could stumble over, deep and long. They take milliseconds; were anything
+/// quadratic or recursive without bound, they would take hours or the stack.
+#[test]
+fn large_and_deep_texts_end() {
+    const SIZE: usize = 1 << 17;
+    let repeat = |piece: &str| piece.repeat(SIZE / piece.len());
+    let lines = |line: &dyn Fn(usize) -> String| (0..SIZE / line(9999).len()).map(line).collect::<String>();
+    let texts = [
+        ("a megabyte", "key = 1\n".repeat((1 << 20) / 8)),
+        ("lists", format!("x = {}", repeat("["))),
+        ("closed lists", format!("x = {}1{}", "[".repeat(SIZE / 2), "]".repeat(SIZE / 2))),
+        ("inline tables", format!("x = {}", repeat("{ a = "))),
+        ("dotted keys", format!("x{} = 1", repeat(".a"))),
+        ("dotted headers", format!("[x{}]", repeat(".a"))),
+        ("one string", format!("lab = \"{}\"", repeat("a"))),
+        ("one key", format!("[vm.{}]\nx = 1", repeat("a"))),
+        ("one line", format!("lab = \"l\"\nx = [{}]", repeat("1, "))),
+        ("one list", format!("lab = \"l\"\nvm.a.nic = [{}]", repeat("\"b\", "))),
+        ("one table", format!("lab = \"l\"\nvm.a = {{ {} }}", lines(&|n| format!("k{n} = 1, ")))),
+        ("unknown keys", lines(&|n| format!("key{n} = 1\n"))),
+        ("syntax errors", repeat("=\n")),
+        ("line breaks", repeat("\n")),
+        ("quotes", repeat("\"\"\"\n")),
+        ("headers", lines(&|n| format!("[network.n{n}]\n"))),
+        ("bad networks", lines(&|n| format!("[network.n{n}]\nvlan = 0\nsubnet = \"10.0.0.0/8\"\n"))),
+        ("overlaps", lines(&|n| format!("network.n{n} = {{ subnet = \"10.0.0.0/8\" }}\n"))),
+        ("subnets", format!("network.n.subnet = [{}]", repeat("\"10.0.0.0/8\", "))),
+        ("one VLAN", lines(&|n| format!("network.n{n} = {{ mode = \"isolated\", vlan = 1 }}\n"))),
+        ("one bridge", lines(&|n| format!("network.n{n} = {{ mode = \"isolated\", ifname = \"br\" }}\n"))),
+        ("one address", {
+            let guests = lines(&|n| format!("vm.v{n}.nic = {{ network = \"n\", address = \"10.0.0.9\" }}\n"));
+            format!("network.n.subnet = \"10.0.0.0/8\"\n{guests}")
+        }),
+        ("guests", format!("network.n.subnet = \"10.0.0.0/8\"\n{}", lines(&|n| format!("vm.v{n}.nic = \"n\"\n")))),
+    ];
+    for (what, text) in texts {
+        let problems = read(&text, "").err().unwrap_or_else(|| panic!("{what} is accepted"));
+        let rendered = problems.render("net.toml", &text, false);
+        assert!(rendered.contains("problem"), "{what}");
+        assert!(rendered.len() < 100_000, "{what}: {}", rendered.len());
+        assert!(!problems.reports("net.toml", &text).is_empty(), "{what}");
+    }
+}
+
+/// What a file holds must not reach a terminal as a command to it.
+#[test]
+fn complaints_hold_no_terminal_escapes() {
+    for text in [
+        "lab = \"\u{1b}[31mred\"",
+        "\u{1b}]0;title\u{7} = 1",
+        "lab = \"\\u001b[31m\"",
+        "[vm.\"\\u009b31m\"]\n",
+        "# \u{202e}\nx",
+    ] {
+        let problems = read(text, "").unwrap_err();
+        let mut shown = problems.render("net.toml", text, false);
+        for report in problems.reports("net.toml", text) {
+            shown.push_str(&report.problem);
+            shown.push_str(&report.help.unwrap_or_default());
+        }
+        let bad =
+            |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        assert!(!shown.contains(bad), "{shown:?}");
+    }
+}

@@ -46,7 +46,8 @@ pub fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
     }
 }
 
-fn pair(state: &mut HostState, near: (&LinkId, &str), far: &LinkId) {
+/// A veth pair, the near end a port of a bridge.
+pub fn pair(state: &mut HostState, near: (&LinkId, &str), far: &LinkId) {
     let (near, master) = near;
     let near_link = link(LinkKind::Veth { peer: Some(far.clone()) }, "port", near);
     state.links.insert(near.clone(), Link { master: Some(master.into()), ..near_link });
@@ -119,14 +120,16 @@ fn nic() {
     sh("ip link add nic0 type veth peer name far0; ip link set far0 up; ip addr add 203.0.113.5/24 dev nic0");
 }
 
-/// What `ip` shows of everything foreign. A device that was up once keeps another queueing discipline.
+/// What `ip` shows of everything foreign. A device that was up once keeps another queueing discipline, and its peer
+/// another opinion of the carrier.
 fn foreign() -> String {
     sh(
-        "ip link show | sed 's/qdisc [a-z]*//' | grep -A1 -E ' (nic0|far0|lo)[@:]'; ip addr show nic0 | grep inet; ip route; ls -lR /run | grep -v ^total",
+        "ip link show | sed 's/qdisc .* mode//; s/NO-CARRIER,//' | grep -A1 -E ' (nic0|far0|lo)[@:]'; ip addr show nic0 | grep inet; ip route; ls -lR /run | grep -v ^total",
     )
 }
 
-fn settle(host: &mut KernelHost, desired: &HostState, found: &Found) -> (Plan, Result<apply::Report, ApplyError>) {
+/// Plans and carries out what leads to `desired`.
+pub fn settle(host: &mut KernelHost, desired: &HostState, found: &Found) -> (Plan, Result<apply::Report, ApplyError>) {
     host.scope.settings = desired.settings.keys().chain(found.keys()).cloned().collect();
     let before = host.look().unwrap().state;
     let plan = diff(&before, desired, found);
@@ -135,7 +138,8 @@ fn settle(host: &mut KernelHost, desired: &HostState, found: &Found) -> (Plan, R
     (plan, report)
 }
 
-fn create(host: &mut KernelHost, desired: &HostState) -> Found {
+/// Carries it out without repair; what the host's settings were before.
+pub fn create(host: &mut KernelHost, desired: &HostState) -> Found {
     let hosts = |key: &&SettingKey| !matches!(key, SettingKey::Sysctl { ns: Ns::Named(_), .. });
     let keys = desired.settings.keys().filter(hosts).cloned().collect();
     let found = vmnet::observe::settings(&keys).unwrap();

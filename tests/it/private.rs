@@ -1,17 +1,19 @@
 //! A place of one's own: network and mount namespaces with an empty `/run`, gone when the test ends.
 
+use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use vmnet::kernel::modules;
+use vmnet::state::Feature;
 
-/// Runs `test` on a thread in fresh namespaces, with `/run` empty and `lo` up. Without root it is skipped, visibly;
-/// in CI (`CI` is set) that is a failure.
+use super::skip::skip_this;
+
+/// Runs `test` on a thread in fresh namespaces, with `/run` empty and `lo` up. Without root it is skipped, visibly.
 pub fn private(test: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI may skip none");
-        eprintln!("SKIPPED: needs root for namespaces of its own");
-        return;
+        return skip_this("needs root for namespaces of its own");
     }
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
@@ -25,6 +27,17 @@ pub fn private(test: impl FnOnce() + Send + 'static) {
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// As [`private`], where the kernel has a feature or can load it.
+pub fn private_with(feature: Feature, test: impl FnOnce() + Send + 'static) {
+    let modprobe = Path::new("/sbin/modprobe");
+    // A kernel that has it built in needs no modprobe; what is missing then shows below.
+    let _ = modules::load(&[feature], modprobe);
+    match modules::find().missing.get(&feature) {
+        Some(reason) => skip_this(reason),
+        None => private(test),
     }
 }
 

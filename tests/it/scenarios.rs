@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::sandbox;
+use super::skip::skip;
 use super::snapshot::{Snapshot, inside, namespace_names};
 use super::world::{Engine, Lab, output, sh, succeeds};
 
@@ -144,8 +145,7 @@ fn again_with_qemu(name: &str, look: Look) {
     }
     let full = format!("scenarios::with_qemu::{name}");
     if accel.is_empty() {
-        sandbox::say(&format!("SKIP {full}: QEMU guests run in the kernel lab, or with VMNET_TEST_QEMU=tcg"));
-        return;
+        return skip(&full, "QEMU guests run in the kernel lab, or with VMNET_TEST_QEMU=tcg");
     }
     sandbox::run(&full, || run(name, Engine::Qemu(accel), look));
 }
@@ -162,8 +162,8 @@ fn run(name: &str, engine: Engine, look: Look) {
     let expected = read(name);
     for kind in &expected.needs {
         if !has_kind(kind) {
-            println!("SKIP {name}: the kernel has no links of kind {kind} (runs in the kernel lab)");
-            return;
+            let module = if let Engine::Qemu(_) = engine { "scenarios::with_qemu" } else { "scenarios" };
+            return skip(&format!("{module}::{name}"), &format!("the kernel has no links of kind {kind}"));
         }
     }
     let world = folder.join("world.sh");
