@@ -2,6 +2,7 @@
 
 mod definitions;
 mod desired;
+mod engine_disk;
 mod engine_qemu;
 mod fake;
 mod hooks;
