@@ -6,6 +6,7 @@
 mod context;
 mod devices;
 mod firewall;
+mod foreign;
 mod guests;
 mod nft;
 mod outside;
@@ -71,6 +72,7 @@ pub fn desired(model: &Model, host: &Host<'_>) -> Result<Desired, Vec<Refusal>> 
     segments::segments(&mut context, &devices);
     router::router(&mut context, &devices);
     outside::through_host(&mut context);
+    foreign::chains(&mut context);
     guests::guests(&mut context);
     firewall::tables(&mut context);
     services::files(&mut context);

@@ -13,7 +13,7 @@ use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
 use crate::desired::{Desired, Host, desired};
 use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
-use crate::model::{External, Model};
+use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
@@ -176,16 +176,18 @@ fn drop_ins(lab: &LabName) -> BTreeSet<PathBuf> {
     [paths::network_manager_drop_in(lab), paths::networkd_drop_in(lab)].into()
 }
 
-/// The devices whose traffic the host's own forward chains must let pass.
+/// The devices whose traffic the host's own forward chains must let pass: the way out through the host, and with
+/// br_netfilter the bridges.
 fn forwards(model: &Model) -> BTreeSet<IfName> {
-    let router = model.router().as_ref();
-    router
-        .and_then(|router| match router.external() {
-            External::Host(host) => Some(host.outer.clone()),
-            External::None | External::Macvlan(_) | External::Vlan { .. } => None,
-        })
-        .into_iter()
-        .collect()
+    let outside = model.router().as_ref().and_then(|router| match router.external() {
+        External::Host(host) => Some(host.outer.clone()),
+        External::None | External::Macvlan(_) | External::Vlan { .. } => None,
+    });
+    let bridges = model.networks().values().filter_map(|network| match network.bridge() {
+        Bridge::Own { name, .. } => Some(name.clone()),
+        Bridge::Foreign { .. } => None,
+    });
+    bridges.chain(outside).collect()
 }
 
 /// Whether the devices with a default route forward, which `via = "host"` needs.

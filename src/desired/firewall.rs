@@ -66,7 +66,7 @@ fn guards(context: &Context<'_>) -> String {
     });
     let router_ports = model.router().iter().flat_map(|router| router.ports().values()).map(|port| port.outer());
     let mut body = Body::marked(Mark::new(context.lab(), "table", "guards"));
-    body.counters(&["bpdu", "pause", "lldp", "reserved", "tagged", "to-host"]);
+    body.counters(&["bpdu", "pause", "lldp", "reserved", "tagged"]);
     if context.facts().features.contains(&Feature::NftablesBridge) {
         body.set("bridges", INTERFACES, bridges);
         body.set("exempt", INTERFACES, context.wires.iter().chain(router_ports));
@@ -75,23 +75,29 @@ fn guards(context: &Context<'_>) -> String {
             "port",
             &[
                 "type filter hook prerouting priority -350; policy accept;",
+                // The host has no address there, and would all the same answer for those it has elsewhere and take
+                // packets for them past the router: Linux is a weak host. Its stack drops what is for others; bridges
+                // look at addresses alone, and captures on them go on working.
+                "meta ibrname @bridges meta pkttype set other",
                 "meta ibrname @bridges iifname != @exempt goto guard",
                 "iifname @taps goto guard",
             ],
         );
-        // The host has no address there, and would all the same answer for those it has elsewhere (Linux is a weak
-        // host), take packets for them past the router, and hear every broadcast.
-        let to_host = "type filter hook input priority -350; policy accept;";
-        body.chain("host", &[to_host, "meta ibrname @bridges counter name \"to-host\" drop"]);
     } else {
         // Without nft_meta_bridge a rule can't ask for the bridge: our own ports are guarded by name, and those of
         // others where their frames would leave for the wire.
         body.set("wire", INTERFACES, &context.wires);
         body.set("exempt", INTERFACES, router_ports);
         body.set("taps", INTERFACES, taps(model, |_| true));
-        body.chain("port", &["type filter hook prerouting priority -350; policy accept;", "iifname @taps goto guard"]);
-        let to_host = "type filter hook input priority -350; policy accept;";
-        body.chain("host", &[to_host, "iifname @taps counter name \"to-host\" drop"]);
+        body.set("sealed", INTERFACES, taps(model, |bridge| matches!(bridge, Bridge::Own { .. })));
+        body.chain(
+            "port",
+            &[
+                "type filter hook prerouting priority -350; policy accept;",
+                "iifname @sealed meta pkttype set other",
+                "iifname @taps goto guard",
+            ],
+        );
         body.chain(
             "out",
             &["type filter hook forward priority -350; policy accept;", "oifname @wire iifname != @exempt goto guard"],

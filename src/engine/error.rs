@@ -116,8 +116,8 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
-    /// QEMU ended at its start.
-    #[error("QEMU ended when it started guest {vm}{}", if log.is_empty() { String::new() } else { format!(": {log}") })]
+    /// QEMU ended when it should have gone on.
+    #[error("QEMU of guest {vm} has ended{}", if log.is_empty() { String::new() } else { format!(": {log}") })]
     Died {
         /// The guest.
         vm: VmName,

@@ -135,7 +135,7 @@ impl Launched {
                 None => true,
             };
             if ended {
-                return Err(EngineError::Died { vm: vm.clone(), log: self.last_words() });
+                return Err(EngineError::Died { vm: vm.clone(), log: last_words(&self.run) });
             }
             if tokio::time::Instant::now() >= deadline {
                 let source = QmpError::Late("the connection");
@@ -143,14 +143,6 @@ impl Launched {
             }
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-    }
-
-    /// The last lines of QEMU's log, escaped, in one line.
-    fn last_words(&self) -> String {
-        let log = self.run.read(LOG).ok().flatten().unwrap_or_default();
-        let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = lines[lines.len().saturating_sub(3)..].join("; ");
-        last.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
     }
 
     async fn undo(self) -> Result<(), EngineError> {
@@ -167,6 +159,14 @@ impl Launched {
         }
         Ok(())
     }
+}
+
+/// The last lines of QEMU's log, escaped, in one line.
+pub(super) fn last_words(run: &Folder) -> String {
+    let log = run.read(LOG).ok().flatten().unwrap_or_default();
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(3)..].join("; ");
+    last.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Presses the power button, waits for `grace`, then pulls the cord: `quit`, and if that does nothing, signals.

@@ -9,10 +9,11 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use tokio::time::{Instant, sleep};
 
+use super::EngineError;
 use super::folder::Folder;
+use super::qemu::last_words;
 use super::qmp::Qmp;
 use super::record::running_in;
-use super::{EngineError, Running};
 use crate::model::{Engine, Model, Vm};
 use crate::names::Mac;
 use crate::paths::Paths;
@@ -64,7 +65,7 @@ pub async fn until_up(model: &Model, vm: &Vm, paths: &Paths, limit: Duration) ->
     while !targets.is_empty() {
         // A guest that panics ends, or hangs; only the first shows here.
         if let Engine::Qemu = vm.engine() {
-            process_of(model, vm, paths)?;
+            still_runs(model, vm, paths)?;
         }
         if Instant::now() >= deadline {
             return Err(late(Stage::Arp));
@@ -81,7 +82,7 @@ async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineEr
         return Ok(());
     }
     loop {
-        process_of(model, vm, paths)?;
+        still_runs(model, vm, paths)?;
         if let Some(run) = Folder::open(&paths.guest_run(model.lab(), vm.name()))?
             && let Ok(mut qmp) = Qmp::connect(&run).await
             && let Ok(status) = qmp.execute("query-status").await
@@ -93,9 +94,16 @@ async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineEr
     }
 }
 
-fn process_of(model: &Model, vm: &Vm, paths: &Paths) -> Result<Running, EngineError> {
-    let record = running_in(&paths.guest_run(model.lab(), vm.name()))?;
-    record.ok_or_else(|| EngineError::NotRunning { vm: vm.name().clone() })
+/// An error when the guest's QEMU has ended.
+fn still_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineError> {
+    let run_dir = paths.guest_run(model.lab(), vm.name());
+    if running_in(&run_dir)?.is_some() {
+        return Ok(());
+    }
+    Err(match Folder::open(&run_dir)? {
+        Some(run) => EngineError::Died { vm: vm.name().clone(), log: last_words(&run) },
+        None => EngineError::NotRunning { vm: vm.name().clone() },
+    })
 }
 
 /// Whether every nic's end on the host is up and has a carrier.

@@ -1,6 +1,8 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
 mod definitions;
+mod desired;
+mod engine_disk;
 mod engine_qemu;
 mod fake;
 mod hooks;

@@ -22,7 +22,7 @@ impl Snapshot {
             let place = ns.unwrap_or("host");
             for what in ["link", "address", "rule", "route show table all", "-6 route show table all"] {
                 let json = output(&inside(ns, &format!("ip -d -j {what}")));
-                parts.insert(format!("{place}: {what}"), tidy(&json));
+                parts.insert(format!("{place}: {what}"), tidy(&json, ns.is_some()));
             }
             let rules = output(&inside(ns, "nft list ruleset"));
             parts.insert(format!("{place}: ruleset"), rules);
@@ -37,7 +37,9 @@ impl Snapshot {
     /// The first differences, for people; empty when there is none.
     pub fn differences(&self, later: &Self) -> Vec<String> {
         let keys: BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
-        let differs = |key: &&String| self.0.get(*key) != later.0.get(*key);
+        // A kernel module that was loaded meanwhile brings settings of its own; a device's go with the device.
+        let by_module = |key: &String| key.starts_with("/proc/sys") && !self.0.contains_key(key);
+        let differs = |key: &&String| self.0.get(*key) != later.0.get(*key) && !by_module(key);
         keys.into_iter()
             .filter(differs)
             .map(|key| {
@@ -55,13 +57,8 @@ impl Snapshot {
     /// Takes one when links have their carrier and addresses are usable: surroundings need a moment.
     pub fn when_settled() -> Self {
         for _ in 0..50 {
-            let namespaces = std::iter::once(None).chain(namespace_names().into_iter().map(Some));
-            let unsettled = |ns: Option<String>| {
-                let text = output(&inside(ns.as_deref(), "ip -o address"))
-                    + &output(&inside(ns.as_deref(), "ip -o link show up"));
-                text.contains("tentative") || text.contains("NO-CARRIER") || text.contains("LOWERLAYERDOWN")
-            };
-            if !namespaces.into_iter().any(unsettled) {
+            let text = output("ip -o address; ip -o link show up");
+            if !text.contains("tentative") && !text.contains("NO-CARRIER") {
                 return Self::take();
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
@@ -83,25 +80,27 @@ pub fn inside(ns: Option<&str>, command: &str) -> String {
     ns.map_or_else(|| command.to_owned(), |ns| format!("ip netns exec {ns} {command}"))
 }
 
-/// JSON without what changes by itself: timers, and the numbers by which namespaces are known.
-fn tidy(json: &str) -> String {
+/// JSON without what changes by itself: timers, and the numbers by which namespaces are known; in `others`'
+/// namespaces also without what the carrier of the host's NIC brings about.
+fn tidy(json: &str, others: bool) -> String {
     let mut value: Value = serde_json::from_str(json).unwrap_or(Value::Null);
-    strip(&mut value);
+    strip(&mut value, others);
     let mut rows: Vec<String> = value.as_array().into_iter().flatten().map(ToString::to_string).collect();
     rows.sort();
     rows.join("\n")
 }
 
-fn strip(value: &mut Value) {
+fn strip(value: &mut Value, others: bool) {
+    const VOLATILE: [&str; 3] = ["link_netnsid", "topology_change", "topology_change_detected"];
     match value {
         Value::Object(map) => {
             map.retain(|key, _| {
-                !key.ends_with("_timer")
-                    && !["link_netnsid", "topology_change", "topology_change_detected"].contains(&&**key)
+                let carrier = others && ["flags", "operstate"].contains(&&**key);
+                !carrier && !key.ends_with("_timer") && !VOLATILE.contains(&&**key)
             });
-            map.values_mut().for_each(strip);
+            map.values_mut().for_each(|value| strip(value, others));
         }
-        Value::Array(items) => items.iter_mut().for_each(strip),
+        Value::Array(items) => items.iter_mut().for_each(|value| strip(value, others)),
         _ => {}
     }
 }

@@ -1,6 +1,6 @@
 # The host's NIC is one end of a pair; its other end is a machine outside, in a namespace of its own.
 ip netns add outside
-ip netns exec outside sh -c "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad"
+ip netns exec outside sh -c "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6"
 ip link add nic0 type veth peer name wire0 netns outside
 ip -n outside link set lo up
 ip -n outside link set wire0 up
@@ -8,3 +8,6 @@ ip -n outside link add link wire0 name wire0.100 type vlan id 100
 ip -n outside link set wire0.100 up
 ip -n outside address add 192.0.2.1/24 dev wire0.100
 ip -n outside route add 10.0.0.0/14 via 192.0.2.9
+# As a NIC that was in use before: its queue stays when it goes down again.
+ip link set nic0 up
+ip link set nic0 down

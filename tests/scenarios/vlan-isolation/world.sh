@@ -1,8 +1,13 @@
 # The host's NIC is one end of a pair; its other end is a machine outside, in a namespace of its own.
 ip netns add outside
-ip netns exec outside sh -c "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad"
+ip netns exec outside sh -c "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6"
 ip link add nic0 type veth peer name wire0 netns outside
 ip -n outside link set lo up
 ip -n outside link set wire0 up
 ip link add nic1 type veth peer name wire1 netns outside
 ip -n outside link set wire1 up
+# As a NIC that was in use before: its queue stays when it goes down again.
+ip link set nic0 up
+ip link set nic0 down
+ip link set nic1 up
+ip link set nic1 down
