@@ -1,7 +1,10 @@
 //! A lab under test: the program, its definition, and the surroundings that a scenario builds.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// What runs the guests of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +62,11 @@ impl Lab {
 
     /// Runs a shell command in a guest, and gives its output and exit code.
     pub fn in_guest(&self, vm: &str, command: &str) -> (String, i32) {
-        let output = match self.engine {
-            Engine::Netns => self.vmnet(&["exec", vm, "--", "sh", "-c", command]),
-            Engine::Qemu(_) => self.vmnet(&["ssh", vm, command]),
-        };
+        if self.engine != Engine::Netns {
+            let console = format!("/run/vmnet/{}/guests/{vm}/console.sock", self.name);
+            return on_console(&console, command).unwrap_or_else(|error| panic!("console of {vm}: {error}"));
+        }
+        let output = self.vmnet(&["exec", vm, "--", "sh", "-c", command]);
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (text.into_owned(), output.status.code().unwrap_or(-1))
     }
@@ -117,6 +121,29 @@ impl Lab {
     /// A hook of a network.
     pub fn hook(&self, network: &str, hook: &str) -> String {
         format!("/run/vmnet/{}/hooks/{network}/{hook}", self.name)
+    }
+}
+
+/// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's
+/// shell does not echo.
+fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
+    const END: &str = "END-OF-COMMAND-";
+    let mut console = UnixStream::connect(socket)?;
+    console.set_read_timeout(Some(Duration::from_secs(120)))?;
+    console.write_all(format!("{command} 2>&1; echo {END}$?.\n").as_bytes())?;
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = console.read(&mut buffer)?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        seen.extend(&buffer[..length]);
+        let text = String::from_utf8_lossy(&seen);
+        let end = text.split_once(END).and_then(|(output, rest)| Some((output, rest.split_once('.')?.0)));
+        if let Some((output, code)) = end {
+            return Ok((output.to_owned(), code.parse().map_err(std::io::Error::other)?));
+        }
     }
 }
 
