@@ -120,6 +120,7 @@ scenarios! {
         nat_macvlan => nat::look;
         nat_vlan => nat::look;
         routed => routed::look;
+        two_families => both_families;
         two_subnets => two_subnets::look;
         vlan_isolation => vlan::isolation;
         vlan_router => vlan::router;
@@ -132,6 +133,12 @@ scenarios! {
         vlan_isolation => vlan::isolation;
         vlan_router => vlan::router;
     }
+}
+
+/// Both families by the guests' own ping.
+fn both_families(lab: &Lab) {
+    assert!(lab.pings("vm1", "10.2.0.10") && lab.pings("vm1", "2001:db8:2::a"));
+    assert!(!lab.pings("vm1", "2001:db8:3::a"), "an address of vm4 on an isolated network");
 }
 
 fn root() -> PathBuf {

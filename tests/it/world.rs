@@ -27,18 +27,23 @@ pub struct Lab {
 impl Lab {
     /// Copies the definition of a scenario to a folder of its own, for this engine.
     pub fn new(scenario: &Path, engine: Engine) -> Self {
-        // Below /run, which is the sandbox's own; QEMU's user must get through it.
-        let folder = PathBuf::from("/run/lab");
-        std::fs::create_dir_all(&folder).expect("a folder for the lab");
         let text = std::fs::read_to_string(scenario.join("net.toml")).expect("a net.toml");
         let text = match engine {
             Engine::Netns => text,
             Engine::Qemu(accel) => for_qemu(&text, accel),
         };
-        std::fs::write(folder.join("net.toml"), &text).expect("net.toml is written");
+        Self { engine, ..Self::from_text(&text) }
+    }
+
+    /// A lab of namespace guests.
+    pub fn from_text(text: &str) -> Self {
+        // Below /run, which is the sandbox's own; QEMU's user must get through it.
+        let folder = PathBuf::from("/run/lab");
+        std::fs::create_dir_all(&folder).expect("a folder for the lab");
+        std::fs::write(folder.join("net.toml"), text).expect("net.toml is written");
         let name = text.lines().find_map(|line| line.strip_prefix("lab")).expect("a line with the lab's name");
         let name = name.trim_matches([' ', '=', '"']).to_owned();
-        Self { name, engine, folder }
+        Self { name, engine: Engine::Netns, folder }
     }
 
     /// The program with these arguments, in the lab's folder.
