@@ -14,6 +14,7 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -115,8 +116,10 @@ pub enum ObserveError {
 
 /// Looks at the host.
 pub fn observe(scope: &Scope) -> Result<Observation, ObserveError> {
+    let begun = Instant::now();
     let place = census::Place::look(&scope.lab)?;
     let census = census::take(scope, &place)?;
+    tracing::debug!(elapsed = ?begun.elapsed(), "read the kernel's tables");
     let sorted = links::sort(scope, &census);
     let mut state = HostState {
         namespaces: census.namespaces(&place),
@@ -134,6 +137,7 @@ pub fn observe(scope: &Scope) -> Result<Observation, ObserveError> {
     facts.devices = sorted.devices;
     facts.routes = sorted.foreign_routes;
     facts.tables = found.foreign;
+    tracing::debug!(elapsed = ?begun.elapsed(), "observed the host");
     Ok(Observation { state, facts, strangers: sorted.strangers, recorded: found.recorded })
 }
 

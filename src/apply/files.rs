@@ -20,8 +20,14 @@ pub fn write(path: &Path, file: &File, durable: bool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_folders(folder)?;
     let beside = unfinished(path);
-    remove_one(&beside)?;
-    let mut new = fs::File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let open = || fs::File::options().write(true).create_new(true).mode(0o600).open(&beside);
+    let mut new = match open() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&beside)?;
+            open()?
+        }
+        other => other?,
+    };
     new.write_all(file.content.as_bytes())?;
     // Not by the mode of the opening call: the umask would narrow it.
     new.set_permissions(fs::Permissions::from_mode(file.mode))?;

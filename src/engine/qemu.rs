@@ -19,7 +19,6 @@ use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::{EngineError, disk, identity};
 use crate::kernel::{Kernel, sysctl, tap};
-use crate::mark::Mark;
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
@@ -351,17 +350,14 @@ fn spawn(
     i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))
 }
 
-/// Under systemd, moves QEMU into a scope of its own, so that the end of a login does not end the guest.
+/// Under systemd, moves QEMU into a scope of its own, so that the end of a login does not end the guest. Lab and
+/// guest stand in its folder's path, `<lab>/guests/<vm>`.
 async fn scope(record: &Running) {
     if !Path::new("/run/systemd/system").is_dir() {
         return;
     }
-    // The first TAP's mark names lab and guest; a guest without a nic goes by its name alone.
-    let lab = record.guest.taps.first().and_then(|(_, link)| link.alias.parse::<Mark>().ok());
-    let name = match lab {
-        Some(mark) => format!("vmnet-{}.{}.scope", mark.lab, record.vm),
-        None => format!("vmnet-{}.scope", record.vm),
-    };
+    let lab = record.guest.run_dir.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
+    let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
     let pid = record.pid.to_string();
     let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
     let mut command = tokio::process::Command::new("busctl");

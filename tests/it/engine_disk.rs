@@ -10,7 +10,7 @@ use vmnet::engine::{self, BaseProblem, EngineError};
 use vmnet::names::VmName;
 use vmnet::state::Overlay;
 
-use crate::sandbox;
+use crate::skip::skip_this;
 
 /// A folder for one test, with a base image of 1 MiB.
 struct Place {

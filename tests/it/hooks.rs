@@ -10,8 +10,8 @@ use vmnet::model::{Lock, resolve};
 use vmnet::paths::Paths;
 use vmnet::render::hooks;
 
-use super::skip::skip;
 use crate::sandbox;
+use crate::skip::skip_this;
 
 const LAB: &str = "lab = \"t\"\n[network.web]\nmode = \"isolated\"\n";
 
@@ -170,6 +170,6 @@ fn shellcheck_finds_nothing() {
     let pair = Pair::write();
     match Command::new("shellcheck").arg(&pair.up).arg(&pair.down).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
-        Err(_) => skip("hooks::shellcheck_finds_nothing", "needs shellcheck"),
+        Err(_) => skip_this("needs shellcheck"),
     }
 }
