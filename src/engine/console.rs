@@ -37,12 +37,12 @@ pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), Engi
     let terminal = RawTerminal::enter().map_err(fail)?;
     let signals = signals().map_err(fail)?;
     if terminal.is_some() {
-        eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
+        anstream::eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
     }
     let ended = copy(&mut socket, terminal.is_some(), signals.as_fd(), silence);
     drop(terminal);
     if let Ok(End::Left) = ended {
-        eprintln!();
+        anstream::eprintln!();
     }
     ended.map(drop).map_err(fail)
 }

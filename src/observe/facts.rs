@@ -15,7 +15,7 @@ use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/qemu", "/usr/libexec"];
 
 /// Reads everything but devices, routes and tables.
-pub fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
+pub(super) fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
     let features = modules::find();
     Facts {
         namespaces: namespaces(census, place),

@@ -1,5 +1,7 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod definitions;
 mod desired;
 mod engine_disk;
