@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::census::{Census, Place};
+use super::domains::{self, FOLDERS_OF_DOMAINS};
 use super::{Scope, files, firewall};
 use crate::kernel::{caps, modules, sysctl};
 use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
@@ -30,6 +31,7 @@ pub fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
         sysctls: sysctls(&scope.sysctls),
         qemu_user: user(&scope.qemu_user),
         foreign_files: files::foreign(scope),
+        foreign_macs: domains::macs(scope, FOLDERS_OF_DOMAINS),
         ..Facts::default()
     }
 }

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{ObserveError, Scope};
-use crate::apply::files::unfinished;
 use crate::mark::Mark;
+use crate::paths::unfinished;
 use crate::state::File;
 
 /// No file of ours is longer; of a longer one only the beginning is read, which differs enough.

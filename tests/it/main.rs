@@ -11,6 +11,7 @@ mod kernel_observe;
 mod kernel_vlan;
 mod plan_apply;
 mod private;
+mod probe;
 mod properties;
 mod sandbox;
 mod scenarios;

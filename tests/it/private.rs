@@ -34,7 +34,7 @@ pub fn private(test: impl FnOnce() + Send + 'static) {
 pub fn private_with(feature: Feature, test: impl FnOnce() + Send + 'static) {
     let modprobe = Path::new("/sbin/modprobe");
     // A kernel that has it built in needs no modprobe; what is missing then shows below.
-    let _ = modules::load(&[feature], modprobe);
+    let _ = modules::load(&[feature].into(), modprobe);
     match modules::find().missing.get(&feature) {
         Some(reason) => skip_this(reason),
         None => private(test),

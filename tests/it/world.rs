@@ -1,7 +1,10 @@
 //! A lab under test: the program, its definition, and the surroundings that a scenario builds.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// What runs the guests of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +27,23 @@ pub struct Lab {
 impl Lab {
     /// Copies the definition of a scenario to a folder of its own, for this engine.
     pub fn new(scenario: &Path, engine: Engine) -> Self {
-        // Below /run, which is the sandbox's own; QEMU's user must get through it.
-        let folder = PathBuf::from("/run/lab");
-        std::fs::create_dir_all(&folder).expect("a folder for the lab");
         let text = std::fs::read_to_string(scenario.join("net.toml")).expect("a net.toml");
         let text = match engine {
             Engine::Netns => text,
             Engine::Qemu(accel) => for_qemu(&text, accel),
         };
-        std::fs::write(folder.join("net.toml"), &text).expect("net.toml is written");
+        Self { engine, ..Self::from_text(&text) }
+    }
+
+    /// A lab of namespace guests.
+    pub fn from_text(text: &str) -> Self {
+        // Below /run, which is the sandbox's own; QEMU's user must get through it.
+        let folder = PathBuf::from("/run/lab");
+        std::fs::create_dir_all(&folder).expect("a folder for the lab");
+        std::fs::write(folder.join("net.toml"), text).expect("net.toml is written");
         let name = text.lines().find_map(|line| line.strip_prefix("lab")).expect("a line with the lab's name");
         let name = name.trim_matches([' ', '=', '"']).to_owned();
-        Self { name, engine, folder }
+        Self { name, engine: Engine::Netns, folder }
     }
 
     /// The program with these arguments, in the lab's folder.
@@ -59,10 +67,11 @@ impl Lab {
 
     /// Runs a shell command in a guest, and gives its output and exit code.
     pub fn in_guest(&self, vm: &str, command: &str) -> (String, i32) {
-        let output = match self.engine {
-            Engine::Netns => self.vmnet(&["exec", vm, "--", "sh", "-c", command]),
-            Engine::Qemu(_) => self.vmnet(&["ssh", vm, command]),
-        };
+        if self.engine != Engine::Netns {
+            let console = format!("/run/vmnet/{}/guests/{vm}/console.sock", self.name);
+            return on_console(&console, command).unwrap_or_else(|error| panic!("console of {vm}: {error}"));
+        }
+        let output = self.vmnet(&["exec", vm, "--", "sh", "-c", command]);
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (text.into_owned(), output.status.code().unwrap_or(-1))
     }
@@ -117,6 +126,29 @@ impl Lab {
     /// A hook of a network.
     pub fn hook(&self, network: &str, hook: &str) -> String {
         format!("/run/vmnet/{}/hooks/{network}/{hook}", self.name)
+    }
+}
+
+/// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's
+/// shell does not echo.
+fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
+    const END: &str = "END-OF-COMMAND-";
+    let mut console = UnixStream::connect(socket)?;
+    console.set_read_timeout(Some(Duration::from_secs(120)))?;
+    console.write_all(format!("{command} 2>&1; echo {END}$?.\n").as_bytes())?;
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = console.read(&mut buffer)?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        seen.extend(&buffer[..length]);
+        let text = String::from_utf8_lossy(&seen);
+        let end = text.split_once(END).and_then(|(output, rest)| Some((output, rest.split_once('.')?.0)));
+        if let Some((output, code)) = end {
+            return Ok((output.to_owned(), code.parse().map_err(std::io::Error::other)?));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! VLANs: which frames are where, and with which tag.
 
 use crate::wire::{Capture, Frame, harmless, is_marked};
-use crate::world::Lab;
+use crate::world::{Engine, Lab};
 
 /// vm1 is in VLAN 10 and vm2 in VLAN 20 of `nic0`, vm4 in VLAN 20 of `nic1`.
 pub fn isolation(lab: &Lab) {
@@ -40,8 +40,11 @@ pub fn router(lab: &Lab) {
     let (nic, outside) = (Capture::start(None, "nic0"), Capture::start(Some("outside"), "wire0"));
     assert!(lab.pings("vm1", "10.2.0.10") && lab.pings("vm2", "10.1.0.10"));
     assert!(lab.pings("vm1", "192.0.2.1") && lab.pings("vm2", "192.0.2.1"));
-    let (text, code) = lab.in_guest("vm1", "ping -c 1 -t 1 -W 2 10.2.0.10");
-    assert!(code != 0 && text.to_lowercase().contains("from 10.1.0.1"), "the gateway is on the way: {text}");
+    if lab.engine == Engine::Netns {
+        // The tiny guest's ping keeps such answers to itself.
+        let (text, code) = lab.in_guest("vm1", "ping -c 1 -t 1 -W 2 10.2.0.10");
+        assert!(code != 0 && text.contains("From 10.1.0.1"), "the gateway is on the way: {text}");
+    }
     // Nothing untagged of the VLANs is on the wire, and outside there is one sender.
     let untagged = |frame: &&Frame| frame.tags().is_empty();
     let (nic, outside) = (nic.stop(), outside.stop());
