@@ -21,9 +21,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
-use crate::names::{
-    DeviceName, IfName, ImageName, LabName, Mac, NameError, NetName, NsName, UplinkName, VlanId, VmName,
-};
+use crate::names::{IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 
 pub use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
 pub use lock::{Lock, LockError, NicKey};

@@ -28,6 +28,7 @@ const LEAVE: u8 = 0x1d;
 ///
 /// On a terminal: raw, until Ctrl-] or the guest's end. Else standard input is sent, then the console's output is
 /// copied until the guest ends or has been silent for `silence`.
+#[expect(clippy::print_stderr, reason = "this is a conversation with whoever sits at the terminal")]
 pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), EngineError> {
     let _lock = lock(vm, run_dir)?;
     let run = Folder::open(run_dir)?.ok_or_else(|| EngineError::NotRunning { vm: vm.clone() })?;

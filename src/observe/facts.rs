@@ -14,7 +14,7 @@ use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/qemu", "/usr/libexec"];
 
 /// Reads everything but devices, routes and tables.
-pub fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
+pub(super) fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
     let features = modules::find();
     Facts {
         namespaces: namespaces(census, place),
@@ -50,7 +50,7 @@ pub fn find_tool(tool: Tool) -> Option<PathBuf> {
 }
 
 /// The program of this name on the fixed search path.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
     FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(runs)
 }

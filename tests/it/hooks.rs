@@ -131,7 +131,7 @@ fn a_hostile_environment_does_not_count() {
             fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
         }
         for shell in ["sh", "bash"] {
-            let Ok(shell) = std::fs::canonicalize(format!("/bin/{shell}")) else { continue };
+            let Ok(shell) = fs::canonicalize(format!("/bin/{shell}")) else { continue };
             let mut command = Command::new(shell);
             // The name under which a shell keeps to POSIX, and reads functions from the environment all the same.
             std::os::unix::process::CommandExt::arg0(&mut command, "sh");

@@ -18,7 +18,7 @@ use crate::names::Mac;
 const ETH_P_ARP: u16 = 0x0806;
 
 /// Whether the owner of `mac` answers for `address` on a bridge of the calling thread's namespace within `limit`.
-pub async fn answers(bridge: &str, address: Ipv4Addr, mac: Mac, limit: Duration) -> io::Result<bool> {
+pub(super) async fn answers(bridge: &str, address: Ipv4Addr, mac: Mac, limit: Duration) -> io::Result<bool> {
     let index = nix::net::if_::if_nametoindex(bridge)?;
     let own = hardware_address(bridge)?;
     // No protocol yet: nothing arrives from other interfaces before it is bound to this one.
