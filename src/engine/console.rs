@@ -37,20 +37,12 @@ pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), Engi
     let terminal = RawTerminal::enter().map_err(fail)?;
     let signals = signals().map_err(fail)?;
     if terminal.is_some() {
-<<<<<<< HEAD
-        anstream::eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
-=======
         say(&format!("Console of {vm}; Ctrl-] leaves it.\r\n"));
->>>>>>> engine
     }
     let ended = copy(&mut socket, terminal.is_some(), signals.as_fd(), silence);
     drop(terminal);
     if let Ok(End::Left) = ended {
-<<<<<<< HEAD
-        anstream::eprintln!();
-=======
         say("\n");
->>>>>>> engine
     }
     ended.map(drop).map_err(fail)
 }

@@ -24,6 +24,7 @@ use super::message::{self, Sits};
 use super::{KernelError, netns};
 use crate::names::{IfName, NsName};
 use crate::plan::LinkChange;
+use crate::render::ETHERNET_MTU;
 use crate::state::{Address, Link, LinkId, LinkKind, Ns, Route};
 
 /// The connections of a process to the kernel. Lives on a tokio runtime; opens each namespace when it is needed.
