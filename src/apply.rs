@@ -7,9 +7,11 @@
 mod error;
 pub mod files;
 mod host;
+mod tables;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +174,9 @@ impl<H: Host> Run<'_, H> {
         let index = self.report.waves;
         self.journal.wave(index, phase, ops, WaveState::Started)?;
         (self.events)(Event::WaveStarted { phase, ops: ops.len() });
+        let begun = Instant::now();
         let answers = self.host.run(ops).await;
+        tracing::debug!(ops = ops.len(), elapsed = ?begun.elapsed(), "{}", phase.title());
         debug_assert_eq!(answers.len(), ops.len(), "one answer for each operation");
         let failures: Vec<Failure> = std::iter::zip(ops, answers)
             .filter_map(|(op, answer)| answer.err().map(|source| Failure { op: op.clone(), source }))

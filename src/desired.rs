@@ -3,9 +3,11 @@
 //! Every decision about this host is taken here: which device an altname means, what is in the way, which MTU a hop
 //! gets. What can't be is a [`Refusal`], all of them at once, before anything is touched. Pure.
 
+mod collisions;
 mod context;
 mod devices;
 mod firewall;
+mod foreign;
 mod guests;
 mod nft;
 mod outside;
@@ -71,9 +73,10 @@ pub fn desired(model: &Model, host: &Host<'_>) -> Result<Desired, Vec<Refusal>> 
     segments::segments(&mut context, &devices);
     router::router(&mut context, &devices);
     outside::through_host(&mut context);
+    foreign::chains(&mut context);
     guests::guests(&mut context);
     firewall::tables(&mut context);
     services::files(&mut context);
-    devices::names_are_free(&mut context);
+    collisions::names_are_free(&mut context);
     context.finish()
 }

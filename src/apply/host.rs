@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{Host, OpError, files};
+use super::{Host, OpError, files, tables};
 use crate::engine::{self, EngineError};
-use crate::kernel::nft::{self, Nft};
-use crate::kernel::{Kernel, KernelError, Request, netns, sysctl};
+use crate::kernel::nft::Nft;
+use crate::kernel::{Kernel, KernelError, Request, modules, netns, sysctl};
 use crate::names::{IfName, VmName};
 use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
-use crate::plan::{LinkChange, Op};
-use crate::state::{Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
+use crate::plan::{LinkChange, Op, Plan};
+use crate::state::{Feature, Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
 
 /// How long a guest may take to shut down by itself; the time that libvirt-guests gives, too.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -40,6 +40,18 @@ impl KernelHost {
     /// The connections to the kernel, for what is no operation of a plan.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
+    }
+
+    /// Loads the kernel modules that a plan needs, before anything of it is done.
+    ///
+    /// # Errors
+    /// The features that the kernel can't have now, each with the reason.
+    pub fn prepare(plan: &Plan) -> Result<(), BTreeMap<Feature, String>> {
+        match observe::find_program("modprobe") {
+            Some(modprobe) => modules::load(&plan.features(), &modprobe),
+            // Without it the kernel can't load anything either, and says what it lacks.
+            None => Ok(()),
+        }
     }
 
     /// State and facts together.
@@ -133,50 +145,16 @@ impl KernelHost {
         }
     }
 
-    /// Tables, one transaction for each namespace.
+    /// Tables, and what they look like right after they were written.
     fn tables(&mut self, ops: &[Op], answers: &mut Answers) {
-        let mut by_ns = BTreeMap::<&Ns, (Vec<usize>, String)>::new();
-        for (index, op) in ops.iter().enumerate() {
-            let (id, text) = match op {
-                Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
-                Op::RemoveTable { id } => (id, nft::removing(id)),
-                _ => continue,
-            };
-            let (indexes, all) = by_ns.entry(&id.ns).or_default();
-            indexes.push(index);
-            all.push_str(&text);
-        }
-        for (ns, (indexes, text)) in by_ns {
-            let Some(nft) = &self.nft else {
-                indexes.into_iter().for_each(|index| answers[index] = Some(Err(OpError::NoNft)));
-                continue;
-            };
-            match nft.apply(ns, &text) {
-                Ok(()) => indexes.into_iter().for_each(|index| answers[index] = Some(Ok(()))),
-                Err(error) => {
-                    let (gone, lost): (Vec<_>, Vec<_>) =
-                        indexes.into_iter().partition(|index| error.is_gone() && is_removal(&ops[*index]));
-                    gone.into_iter().for_each(|index| answers[index] = Some(Ok(())));
-                    fail_all(lost, ns, error.into(), answers);
+        for tables::Outcome { index, id, result, recorded } in tables::run(self.nft.as_ref(), ops) {
+            if result.is_ok() {
+                match recorded {
+                    Some(recorded) => drop(self.scope.tables.insert(id.clone(), recorded)),
+                    None => drop(self.scope.tables.remove(id)),
                 }
             }
-        }
-        self.record(ops, answers);
-    }
-
-    /// Remembers what tables look like right after they were written.
-    fn record(&mut self, ops: &[Op], answers: &Answers) {
-        let Some(nft) = &self.nft else { return };
-        for (op, answer) in ops.iter().zip(answers) {
-            match (op, answer) {
-                (Op::ReplaceTable { id, body }, Some(Ok(()))) => match Recorded::take(nft, id, body) {
-                    Some(recorded) => drop(self.scope.tables.insert(id.clone(), recorded)),
-                    // Unknown from now on: the next observation calls it drifted, and it is written once more.
-                    None => drop(self.scope.tables.remove(id)),
-                },
-                (Op::RemoveTable { id }, Some(Ok(()))) => drop(self.scope.tables.remove(id)),
-                _ => {}
-            }
+            answers[index] = Some(result);
         }
     }
 
@@ -279,7 +257,9 @@ impl Host for KernelHost {
     }
 
     async fn observe(&mut self) -> Result<HostState, ObserveError> {
-        self.look().map(|observation| observation.state)
+        let (state, recorded) = observe::state(&self.scope)?;
+        self.scope.tables = recorded;
+        Ok(state)
     }
 }
 
@@ -289,14 +269,7 @@ fn guest_failed(action: &'static str, vm: &VmName, source: EngineError) -> OpErr
 
 /// Whether the operation's goal is that something is not there.
 fn is_removal(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::RemoveLink { .. }
-            | Op::RemoveGroup { .. }
-            | Op::RemoveAddress(_)
-            | Op::RemoveRoute(_)
-            | Op::RemoveTable { .. }
-    )
+    matches!(op, Op::RemoveLink { .. } | Op::RemoveGroup { .. } | Op::RemoveAddress(_) | Op::RemoveRoute(_))
 }
 
 /// What is to be removed and is not there has been removed.

@@ -13,12 +13,12 @@ use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
 use crate::desired::{Desired, Host, desired};
 use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
-use crate::model::{External, Model};
+use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Op, Phase, Plan, diff};
-use crate::state::{FoundRoute, Guest, HostState, Ns, SettingKey};
+use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -54,13 +54,13 @@ impl Session {
 
     /// Opens a lab for changing: waits for the lock.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
-        let paths = self::paths()?;
+        let paths = paths()?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
         Self::open(lab, Some(lock))
     }
 
     fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
-        let paths = self::paths()?;
+        let paths = paths()?;
         let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
         let read = ledger::read(&paths, lab)?;
         let is_known = read.is_some();
@@ -118,6 +118,7 @@ impl Session {
         output: &Output,
         interruptible: bool,
     ) -> Result<Report, Failure> {
+        KernelHost::prepare(plan).map_err(no_modules)?;
         let old = self.is_known.then(|| self.ledger.clone());
         remember_found(&mut self.ledger.found, plan, wanted);
         self.host.scope.settings.extend(self.ledger.found.keys().cloned());
@@ -167,6 +168,13 @@ impl Session {
     }
 }
 
+/// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.
+fn no_modules(reasons: BTreeMap<Feature, String>) -> Failure {
+    let lines = reasons.iter().map(|(feature, why)| format!("the module {} can't be loaded: {why}", feature.module()));
+    let help = "nothing was changed; load it by hand (modprobe) or boot the kernel that it belongs to";
+    Failure::lacks(format!("{}; {help}", lines.collect::<Vec<_>>().join("; ")))
+}
+
 fn unobservable(error: ObserveError) -> Failure {
     Failure::failed("this host can't be observed", error)
 }
@@ -176,16 +184,18 @@ fn drop_ins(lab: &LabName) -> BTreeSet<PathBuf> {
     [paths::network_manager_drop_in(lab), paths::networkd_drop_in(lab)].into()
 }
 
-/// The devices whose traffic the host's own forward chains must let pass.
+/// The devices whose traffic the host's own forward chains must let pass: the way out through the host, and with
+/// br_netfilter the bridges.
 fn forwards(model: &Model) -> BTreeSet<IfName> {
-    let router = model.router().as_ref();
-    router
-        .and_then(|router| match router.external() {
-            External::Host(host) => Some(host.outer.clone()),
-            External::None | External::Macvlan(_) | External::Vlan { .. } => None,
-        })
-        .into_iter()
-        .collect()
+    let outside = model.router().as_ref().and_then(|router| match router.external() {
+        External::Host(host) => Some(host.outer.clone()),
+        External::None | External::Macvlan(_) | External::Vlan { .. } => None,
+    });
+    let bridges = model.networks().values().filter_map(|network| match network.bridge() {
+        Bridge::Own { name, .. } => Some(name.clone()),
+        Bridge::Foreign { .. } => None,
+    });
+    bridges.chain(outside).collect()
 }
 
 /// Whether the devices with a default route forward, which `via = "host"` needs.

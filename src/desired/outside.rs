@@ -16,7 +16,6 @@ pub(super) fn through_host(context: &mut Context<'_>) {
     transit(context, router, host);
     forwarding(context, host);
     subnets_are_free(context, host);
-    foreign_chains(context, host);
 }
 
 fn transit(context: &mut Context<'_>, router: &Router, host: &HostExternal) {
@@ -75,42 +74,21 @@ fn forwarding(context: &mut Context<'_>, host: &HostExternal) {
 }
 
 fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
-    let mut wanted: Vec<(String, IpNet)> = vec![("transit".to_owned(), host.transit.into())];
+    let mut wanted: Vec<(String, IpNet)> = vec![("router.external: transit".to_owned(), host.transit.into())];
     for network in context.model.networks().values().filter(|network| network.mode().has_router()) {
-        wanted.extend(network.subnets().iter().map(|subnet| (network.name().to_string(), *subnet.net())));
+        wanted.extend(
+            network.subnets().iter().map(|subnet| (format!("network {}: subnet", network.name()), *subnet.net())),
+        );
     }
     let facts = context.facts();
-    for (network, subnet) in wanted {
+    for (wanted, subnet) in wanted {
         let clash = facts
             .routes
             .iter()
             .find(|route| route.to.prefix_len() > 0 && (route.to.contains(&subnet) || subnet.contains(&route.to)));
         if let Some(route) = clash {
             let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
-            context.refuse(Refusal::SubnetTaken { network, subnet, route: route.to, dev });
+            context.refuse(Refusal::SubnetTaken { wanted, subnet, route: route.to, dev });
         }
-    }
-}
-
-fn foreign_chains(context: &mut Context<'_>, host: &HostExternal) {
-    let facts = context.facts();
-    for drop in &facts.forward_drops {
-        let remedy = drop.remedy.replace("{dev}", host.outer.as_str());
-        let chain = drop.chain.escape_default();
-        context
-            .note(&host.outer, format!("{chain} drops what it does not know, this lab's traffic too; run: {remedy}"));
-    }
-    if !facts.bridge_netfilter || facts.forward_drops.is_empty() {
-        return;
-    }
-    for network in context.model.networks().values() {
-        let bridge = network.bridge().name();
-        context.note(
-            bridge,
-            format!(
-                "br_netfilter sends bridged frames through the host's forward chains, which drop them; run: \
-                 iptables -I FORWARD -i {bridge} -j ACCEPT, or sysctl net.bridge.bridge-nf-call-iptables=0 for all bridges"
-            ),
-        );
     }
 }

@@ -1,18 +1,19 @@
 //! Waiting until a guest answers on the network, and saying how far it got when it does not.
 
-mod arp;
+mod ask;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use tokio::time::{Instant, sleep};
 
+use super::EngineError;
 use super::folder::Folder;
+use super::qemu::last_words;
 use super::qmp::Qmp;
 use super::record::running_in;
-use super::{EngineError, Running};
 use crate::model::{Engine, Model, Vm};
 use crate::names::Mac;
 use crate::paths::Paths;
@@ -24,7 +25,7 @@ pub enum Stage {
     Qemu,
     /// Its interfaces are up on the host's side.
     Carrier,
-    /// It answers ARP for one of its addresses.
+    /// It answers ARP, or neighbour solicitation, for one of its addresses.
     Arp,
 }
 
@@ -42,8 +43,8 @@ impl Stage {
 /// How often a stage is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Returns when a guest that has been started answers ARP on one of its networks; without an IPv4 address, when its
-/// interfaces are up.
+/// Returns when a guest that has been started answers for one of its addresses; without one, when its interfaces are
+/// up.
 ///
 /// # Errors
 /// [`EngineError::Wait`] with the stage that was not reached within `limit`; at once when its QEMU has ended.
@@ -64,7 +65,7 @@ pub async fn until_up(model: &Model, vm: &Vm, paths: &Paths, limit: Duration) ->
     while !targets.is_empty() {
         // A guest that panics ends, or hangs; only the first shows here.
         if let Engine::Qemu = vm.engine() {
-            process_of(model, vm, paths)?;
+            still_runs(model, vm, paths)?;
         }
         if Instant::now() >= deadline {
             return Err(late(Stage::Arp));
@@ -81,7 +82,7 @@ async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineEr
         return Ok(());
     }
     loop {
-        process_of(model, vm, paths)?;
+        still_runs(model, vm, paths)?;
         if let Some(run) = Folder::open(&paths.guest_run(model.lab(), vm.name()))?
             && let Ok(mut qmp) = Qmp::connect(&run).await
             && let Ok(status) = qmp.execute("query-status").await
@@ -93,9 +94,16 @@ async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineEr
     }
 }
 
-fn process_of(model: &Model, vm: &Vm, paths: &Paths) -> Result<Running, EngineError> {
-    let record = running_in(&paths.guest_run(model.lab(), vm.name()))?;
-    record.ok_or_else(|| EngineError::NotRunning { vm: vm.name().clone() })
+/// An error when the guest's QEMU has ended.
+fn still_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineError> {
+    let run_dir = paths.guest_run(model.lab(), vm.name());
+    if running_in(&run_dir)?.is_some() {
+        return Ok(());
+    }
+    Err(match Folder::open(&run_dir)? {
+        Some(run) => EngineError::Died { vm: vm.name().clone(), log: last_words(&run) },
+        None => EngineError::NotRunning { vm: vm.name().clone() },
+    })
 }
 
 /// Whether every nic's end on the host is up and has a carrier.
@@ -111,7 +119,7 @@ fn has_carrier(vm: &Vm) -> bool {
 /// An address that a guest should answer for.
 struct Target {
     bridge: String,
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: Mac,
 }
 
@@ -119,10 +127,7 @@ fn targets(model: &Model, vm: &Vm) -> Vec<Target> {
     let of_nic = |(_, nic, network): (usize, &crate::model::Nic, &crate::model::Network)| {
         let bridge = network.bridge().name().to_string();
         let mac = *nic.mac();
-        let addresses = nic.addresses().iter().filter_map(|net| match net.addr() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
+        let addresses = nic.addresses().iter().map(|net| net.addr());
         addresses.map(move |address| Target { bridge: bridge.clone(), address, mac }).collect::<Vec<_>>()
     };
     model.nics(vm).flat_map(of_nic).collect()
@@ -133,7 +138,7 @@ async fn any_answers(targets: &[Target]) -> bool {
     let deadline = Instant::now() + PAUSE;
     for target in targets {
         // A bridge that is gone does not answer either; the time limit has the last word.
-        if let Ok(true) = arp::answers(&target.bridge, target.address, target.mac, PAUSE).await {
+        if let Ok(true) = ask::answers(&target.bridge, target.address, target.mac, PAUSE).await {
             return true;
         }
     }

@@ -43,7 +43,12 @@ fn new_link(mut attributes: Vec<LinkAttribute>, kind: InfoKind, data: Option<Inf
 }
 
 /// A bridge.
-pub fn add_bridge(name: &IfName, link: &Link, settings: &BridgeSettings, master: Option<u32>) -> RouteNetlinkMessage {
+pub(super) fn add_bridge(
+    name: &IfName,
+    link: &Link,
+    settings: &BridgeSettings,
+    master: Option<u32>,
+) -> RouteNetlinkMessage {
     new_link(attributes(name, link, master, None), InfoKind::Bridge, Some(bridge_data(settings)))
 }
 
@@ -57,7 +62,7 @@ fn bridge_data(settings: &BridgeSettings) -> InfoData {
 }
 
 /// A link that sits on `parent`, made straight in the namespace `ns` where that is not the parent's.
-pub fn add_on_parent(
+pub(super) fn add_on_parent(
     (name, link): (&IfName, &Link),
     data: Sits,
     parent: u32,
@@ -76,7 +81,7 @@ pub fn add_on_parent(
 
 /// What sits on a parent device.
 #[derive(Debug, Clone, Copy)]
-pub enum Sits {
+pub(super) enum Sits {
     /// An 802.1Q sub-interface of this VLAN.
     Vlan(u16),
     /// A macvlan in bridge mode.
@@ -84,7 +89,7 @@ pub enum Sits {
 }
 
 /// Both ends of a veth pair; the far one straight in its own namespace.
-pub fn add_veth(
+pub(super) fn add_veth(
     (near, near_link, master): (&IfName, &Link, Option<u32>),
     (far, far_link, ns): (&IfName, &Link, RawFd),
 ) -> RouteNetlinkMessage {
@@ -95,7 +100,7 @@ pub fn add_veth(
 }
 
 /// Changes to a link, found by its name. `master` is the index of the one in `change`, 0 for none.
-pub fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> RouteNetlinkMessage {
+pub(super) fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> RouteNetlinkMessage {
     let LinkChange { alias, mac, mtu, group, master: _, up, bridge } = change;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -121,33 +126,33 @@ pub fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> Rout
 
 /// Switches STP of a bridge off, and nothing else: while it is on, the kernel refuses a forward delay of 0, and of
 /// both in one message it looks at the delay first (`br_changelink`).
-pub fn stp_off(name: &str) -> RouteNetlinkMessage {
+pub(super) fn stp_off(name: &str) -> RouteNetlinkMessage {
     let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled)]);
     new_link(vec![LinkAttribute::IfName(name.to_owned())], InfoKind::Bridge, Some(data))
 }
 
 /// `lo` up and marked.
-pub fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
+pub(super) fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
     let change = LinkChange { alias: Some(mark.to_owned()), up: Some(true), ..LinkChange::default() };
     change_link("lo", &change, None)
 }
 
 /// Removes one link.
-pub fn remove_link(name: &IfName) -> RouteNetlinkMessage {
+pub(super) fn remove_link(name: &IfName) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_string()));
     RouteNetlinkMessage::DelLink(message)
 }
 
 /// Removes every link of a group (`rtnl_group_dellink`).
-pub fn remove_group(group: u32) -> RouteNetlinkMessage {
+pub(super) fn remove_group(group: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::Group(group));
     RouteNetlinkMessage::DelLink(message)
 }
 
 /// An address as `ip address add` gives it, without broadcast; IPv6 without duplicate detection.
-pub fn address(index: u32, net: IpNet) -> AddressMessage {
+pub(super) fn address(index: u32, net: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = net.prefix_len();
@@ -164,7 +169,7 @@ pub fn address(index: u32, net: IpNet) -> AddressMessage {
 }
 
 /// A route of ours in the main table.
-pub fn route(index: u32, route: &Route) -> RouteMessage {
+pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
@@ -193,7 +198,7 @@ fn family(address: IpAddr) -> AddressFamily {
 }
 
 /// A dump of all links, without statistics.
-pub fn dump_links() -> RouteNetlinkMessage {
+pub(super) fn dump_links() -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.link_layer_type = 0.into();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -201,12 +206,12 @@ pub fn dump_links() -> RouteNetlinkMessage {
 }
 
 /// A dump of all addresses.
-pub fn dump_addresses() -> RouteNetlinkMessage {
+pub(super) fn dump_addresses() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(AddressMessage::default())
 }
 
 /// A dump of one family's routes in the main table, of one protocol or of all.
-pub fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkMessage {
+pub(super) fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -217,7 +222,7 @@ pub fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkM
 }
 
 /// Asks by which number the socket's namespace knows the one behind `fd`.
-pub fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
+pub(super) fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
     let mut message = NsidMessage::default();
     message.attributes.push(NsidAttribute::Fd(fd.cast_unsigned()));
     RouteNetlinkMessage::GetNsId(message)
@@ -226,6 +231,6 @@ pub fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
 /// A request to change a link of this kind that does not exist, with a hardware address of impossible length: the
 /// kernel refuses it with EINVAL when it knows the kind (`rtnl_link_ops.validate`), and with another error when it
 /// does not. Nothing is made either way, since the message does not ask for creation.
-pub fn probe_kind(kind: InfoKind) -> RouteNetlinkMessage {
+pub(super) fn probe_kind(kind: InfoKind) -> RouteNetlinkMessage {
     new_link(vec![LinkAttribute::IfName("vmnet-probe".into()), LinkAttribute::Address(vec![2; 5])], kind, None)
 }

@@ -47,13 +47,6 @@ pub enum NftError {
     },
 }
 
-impl NftError {
-    /// Whether the namespace itself is not there, and so nothing in it.
-    pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Kernel(error) if error.is_gone())
-    }
-}
-
 /// The `nft` program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nft {
@@ -75,7 +68,8 @@ impl Nft {
     /// seconds to minutes before Linux 6.2. A long text is therefore checked without its elements first: that loads
     /// the modules and leaves nothing.
     pub fn apply(&self, ns: &Ns, text: &str) -> Result<(), NftError> {
-        if text.len() > LONG {
+        // A kernel without modules has no /proc/modules.
+        if text.len() > LONG && Path::new("/proc/modules").exists() {
             self.check(ns, &without_elements(text))?;
         }
         self.run(ns, &["-f", "-"], text).map(drop)

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::census::{Census, Place};
+use super::census::Census;
+use super::domains::{self, FOLDERS_OF_DOMAINS};
 use super::{Scope, files, firewall};
 use crate::kernel::{caps, modules, sysctl};
 use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
@@ -14,10 +15,10 @@ use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/qemu", "/usr/libexec"];
 
 /// Reads everything but devices, routes and tables.
-pub fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
-    let features = modules::find();
+pub fn read(scope: &Scope, census: &Census) -> Facts {
+    let features = modules::find(scope.guest_devices);
     Facts {
-        namespaces: namespaces(census, place),
+        namespaces: namespaces(census),
         features: features.present,
         missing: features.missing,
         tools: Tool::ALL.into_iter().filter_map(|tool| Some((tool, find_tool(tool)?))).collect(),
@@ -30,14 +31,15 @@ pub fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
         sysctls: sysctls(&scope.sysctls),
         qemu_user: user(&scope.qemu_user),
         foreign_files: files::foreign(scope),
+        foreign_macs: domains::macs(scope, FOLDERS_OF_DOMAINS),
         ..Facts::default()
     }
 }
 
 /// What stands below `/run/netns` without being the lab's.
-fn namespaces(census: &Census, place: &Place) -> BTreeMap<String, ForeignNamespace> {
-    let mut foreign = place.foreign.clone();
-    for name in place.candidates.keys().filter(|name| !census.marks.contains_key(*name)) {
+fn namespaces(census: &Census) -> BTreeMap<String, ForeignNamespace> {
+    let mut foreign = census.place.foreign.clone();
+    for name in census.place.candidates.keys().filter(|name| !census.marks.contains_key(*name)) {
         let mark = census.strange_marks.get(name).cloned();
         foreign.insert(name.to_string(), ForeignNamespace::Namespace { mark });
     }

@@ -21,7 +21,7 @@ use crate::state::{ForwardDrop, Tool};
 const FORWARD: u32 = 2;
 
 /// The chains that drop what one of the scope's devices forwards; none when it names no device.
-pub fn forward_drops(scope: &Scope) -> Vec<ForwardDrop> {
+pub(super) fn forward_drops(scope: &Scope) -> Vec<ForwardDrop> {
     if scope.forwards.is_empty() {
         return Vec::new();
     }
@@ -41,10 +41,12 @@ fn nftables_drop(nft: &Nft, chain: &HookRow, devices: &BTreeSet<IfName>) -> Opti
     // What vanished since, or holds what nft can't print, is not known to drop.
     let listing = nft.json(family, &chain.table).ok()?;
     let table = Listing::new(&listing, &chain.name)?;
-    if !table.drops() || devices.iter().all(|device| table.accepts(&chain.name, device)) {
+    if !table.drops() {
         return None;
     }
-    Some(ForwardDrop { chain: shown(chain), remedy: remedy(&listing, chain) })
+    let refused = |device: &&IfName| !table.accepts(&chain.name, device);
+    let devices: BTreeSet<IfName> = devices.iter().filter(refused).cloned().collect();
+    (!devices.is_empty()).then(|| ForwardDrop { chain: shown(chain), remedy: remedy(&listing, chain), devices })
 }
 
 /// One table as `nft -j` prints it: libnftables-json(5).
@@ -195,6 +197,7 @@ fn legacy_drop(devices: &BTreeSet<IfName>) -> Option<ForwardDrop> {
     legacy_drops(&rules, devices).then(|| ForwardDrop {
         chain: "iptables-legacy FORWARD".into(),
         remedy: "iptables-legacy -I FORWARD -i {dev} -j ACCEPT; iptables-legacy -I FORWARD -o {dev} -j ACCEPT".into(),
+        devices: devices.clone(),
     })
 }
 

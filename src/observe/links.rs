@@ -12,7 +12,7 @@ use crate::state::{Address, Device, FoundRoute, Link, LinkId, LinkKind, Ns, Rout
 
 /// Links and what hangs on them.
 #[derive(Debug, Default)]
-pub struct Sorted {
+pub(super) struct Sorted {
     /// Ours.
     pub links: BTreeMap<LinkId, Link>,
     /// On ours.
@@ -28,7 +28,7 @@ pub struct Sorted {
 }
 
 /// Sorts everything.
-pub fn sort(scope: &Scope, census: &Census) -> Sorted {
+pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
     let ours = ours(scope, census);
     let mut sorted = Sorted::default();
     for (ns, rows) in &census.rows {

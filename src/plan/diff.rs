@@ -124,10 +124,15 @@ impl<'a> Links<'a> {
         for id in self.gone.iter().filter(|id| !self.with_guest.contains(**id)) {
             by_ns.entry(&id.ns).or_default().push(id);
         }
+        let mut all = BTreeMap::<&Ns, (usize, BTreeSet<u32>)>::new();
+        for (id, link) in current.links.iter().filter(|(id, _)| !self.with_guest.contains(id)) {
+            let (count, groups) = all.entry(&id.ns).or_default();
+            *count += 1;
+            groups.insert(link.group);
+        }
         for (ns, ids) in by_ns {
-            let all = current.links.iter().filter(|(id, _)| id.ns == *ns && !self.with_guest.contains(id));
-            let groups: BTreeSet<u32> = all.clone().map(|(_, link)| link.group).collect();
-            let everything_goes = all.clone().count() == ids.len();
+            let (count, groups) = &all[ns];
+            let everything_goes = *count == ids.len();
             let has_tap = ids.iter().any(|id| current.links[*id].kind == LinkKind::Tap);
             if let (true, false, Some(group), 1) =
                 (everything_goes && ids.len() > 1, has_tap, groups.first(), groups.len())
@@ -251,7 +256,7 @@ fn routes(current: &HostState, desired: &HostState, links: &Links<'_>, ops: &mut
 fn settings(current: &HostState, desired: &HostState, found: &Found, links: &Links<'_>, ops: &mut Vec<Op>) {
     for (key, value) in &desired.settings {
         let was = current.settings.get(key);
-        if was != Some(value) || links.made.iter().any(|id| concerns(key, id)) {
+        if was != Some(value) || link_of(key).is_some_and(|id| links.made.contains(&id)) {
             ops.push(Op::Set { key: key.clone(), value: value.clone(), was: was.cloned() });
         }
     }
@@ -264,11 +269,11 @@ fn settings(current: &HostState, desired: &HostState, found: &Found, links: &Lin
     }
 }
 
-/// Whether a setting is one of a link, and so gone with it.
-fn concerns(key: &SettingKey, id: &LinkId) -> bool {
+/// The link that a setting is one of: it goes with it.
+fn link_of(key: &SettingKey) -> Option<LinkId> {
     match key {
-        SettingKey::Sysctl { ns, key } => *ns == id.ns && key.split('/').nth(2) == Some(id.name.as_str()),
-        SettingKey::DeviceState { .. } => false,
+        SettingKey::Sysctl { ns, key } => Some(LinkId { ns: ns.clone(), name: key.split('/').nth(2)?.parse().ok()? }),
+        SettingKey::DeviceState { .. } => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Mac, VlanId};
+use crate::names::{IfName, Mac, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +211,8 @@ pub struct ForwardDrop {
     pub chain: String,
     /// The line that lets a device's traffic through, with `{dev}` for the device.
     pub remedy: String,
+    /// The devices, of those that were asked about, whose traffic it does not accept.
+    pub devices: BTreeSet<IfName>,
 }
 
 /// A system user.

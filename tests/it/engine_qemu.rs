@@ -1,12 +1,13 @@
 //! Real guests by QEMU: started, reached, stopped, killed. Emulated, so that any machine can run them.
 
-use super::skip::skip_this;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vmnet::definition::Definition;
+use vmnet::engine::folder::Folder;
+use vmnet::engine::wait::Stage;
 use vmnet::engine::{self, EngineError, Stopped, qemu};
 use vmnet::kernel::Kernel;
 use vmnet::model::{Lock, Model, resolve};
@@ -14,6 +15,9 @@ use vmnet::names::VmName;
 use vmnet::paths::Paths;
 use vmnet::render::{self, GuestView};
 use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
+
+use crate::sandbox;
+use crate::skip::skip;
 
 /// A user that every system has, in place of the one that an administrator would add.
 const USER: &str = "nobody";
@@ -27,63 +31,64 @@ accel = "tcg"
 [network.web]
 mode = "isolated"
 subnet = "192.168.10.0/24"
+[network.six]
+mode = "isolated"
+subnet = "fd00:10::/64"
 [image.tiny]
 file = "disk.qcow2"
 kernel = "vmlinuz"
 initrd = "initrd.img"
 cmdline = "console=ttyS0 quiet"
+[image.none]
+file = "disk.qcow2"
+[vm.silent]
+image = "none"
+nic = { network = "web", model = "e1000" }
 [vm.vm1]
 nic = "web"
-[vm.vm2]
-nic = "web"
+[vm.vm6]
+nic = "six"
 "#;
 
 fn images() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/tiny")
 }
 
-/// Says why the tests here can't run, where they can't.
-fn missing() -> bool {
-    let reason = if !nix::unistd::Uid::effective().is_root() {
-        "needs root"
-    } else if !images().join("vmlinuz").exists() {
+/// Whether the tests here can't run, and says why.
+fn missing(name: &str) -> bool {
+    let reason = if !images().join("vmlinuz").exists() {
         "needs the small guest: make vm-images"
     } else if !Path::new("/usr/bin/qemu-system-x86_64").exists() {
         "needs qemu-system-x86_64"
     } else {
         return false;
     };
-    skip_this(reason);
+    skip(name, reason);
     true
 }
 
-/// A lab of its own: folders, a network namespace (this thread's) with the lab's bridge, and what is found there.
+/// A lab of its own: folders, the lab's bridge, and what is found there.
 struct Stand {
     model: Model,
     paths: Paths,
     facts: Facts,
     kernel: Kernel,
-    root: PathBuf,
 }
 
 impl Stand {
-    /// Runs `work` on a thread with a namespace of its own, with a runtime.
-    fn run<F: Future<Output = ()>>(work: impl FnOnce(Stand) -> F + Send) {
-        if missing() {
+    /// Runs `work` in a sandbox, whose end is the end of every guest too.
+    fn run<F: Future<Output = ()>>(name: &str, work: impl FnOnce(Stand) -> F) {
+        let name = format!("engine_qemu::{name}");
+        if missing(&name) {
             return;
         }
-        std::thread::scope(|scope| {
-            let body = || {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                ip("link add br-web type bridge");
-                ip("link set br-web up");
-                let folder = tempfile::tempdir().unwrap();
-                // QEMU's user has to pass.
-                fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async { work(Stand::new(folder.path())).await });
-            };
-            scope.spawn(body).join().unwrap();
+        sandbox::run(&name, || {
+            for bridge in ["br-web", "br-six"] {
+                ip(&format!("link add {bridge} type bridge"));
+                ip(&format!("link set {bridge} up"));
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { work(Stand::new(Path::new("/run"))).await });
         });
     }
 
@@ -101,7 +106,7 @@ impl Stand {
             qemu_user: Some(ServiceUser { name: USER.into(), uid: 65534, gid: 65534, kvm_gid: None }),
             ..Facts::default()
         };
-        Stand { model, paths, facts, kernel: Kernel::new(), root: root.to_owned() }
+        Stand { model, paths, facts, kernel: Kernel::new() }
     }
 
     fn guest(&self, vm: &str) -> (VmName, QemuGuest) {
@@ -123,15 +128,6 @@ impl Stand {
     }
 }
 
-impl Drop for Stand {
-    fn drop(&mut self) {
-        // A test that failed leaves no guest behind.
-        for record in engine::running(&self.paths, self.model.lab()).unwrap_or_default() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(record.pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-}
-
 fn ip(args: &str) -> String {
     let output = Command::new("ip").args(args.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {args}: {output:?}");
@@ -144,7 +140,7 @@ fn links() -> String {
 
 #[test]
 fn a_guest_starts_answers_and_powers_off() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_guest_starts_answers_and_powers_off", async |mut stand| {
         let (vm, guest) = stand.start("vm1").await;
         let tap = guest.taps[0].0.clone();
         assert!(ip(&format!("link show {tap}")).contains("master br-web"));
@@ -189,17 +185,27 @@ fn check_process(pid: i32) {
 }
 
 #[test]
+fn a_guest_with_ipv6_alone_answers_too() {
+    Stand::run("a_guest_with_ipv6_alone_answers_too", async |mut stand| {
+        let (vm, guest) = stand.start("vm6").await;
+        stand.until_up(&vm).await;
+        qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
+    });
+}
+
+#[test]
 fn a_killed_qemu_leaves_no_tap_and_the_guest_starts_again() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_killed_qemu_leaves_no_tap_and_the_guest_starts_again", async |mut stand| {
         let (vm, guest) = stand.start("vm1").await;
         let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while links().contains(guest.taps[0].0.as_str()) {
-            assert!(Instant::now() < deadline, "{}", links());
+        // The kernel closes what a process had before it says that it has ended.
+        let running = || engine::running(&stand.paths, stand.model.lab()).unwrap().len();
+        while links().contains(guest.taps[0].0.as_str()) || running() > 0 {
+            assert!(Instant::now() < deadline, "{} run; {}", running(), links());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(engine::running(&stand.paths, stand.model.lab()).unwrap().is_empty());
         stand.start("vm1").await;
         stand.until_up(&vm).await;
         assert_eq!(qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap(), Stopped::Quit);
@@ -208,7 +214,7 @@ fn a_killed_qemu_leaves_no_tap_and_the_guest_starts_again() {
 
 #[test]
 fn a_qemu_that_fails_leaves_nothing() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_qemu_that_fails_leaves_nothing", async |mut stand| {
         let (vm, mut guest) = stand.guest("vm1");
         guest.args.push("-no-such-option".into());
         let result = qemu::launch(&mut stand.kernel, &vm, &guest).await.unwrap().ready().await;
@@ -217,7 +223,36 @@ fn a_qemu_that_fails_leaves_nothing() {
         assert!(!links().contains(guest.taps[0].0.as_str()));
         assert!(!guest.run_dir.exists());
         assert!(!guest.disk.unwrap().path.exists());
-        assert!(stand.root.exists());
+    });
+}
+
+#[test]
+fn the_stage_that_was_not_reached_is_named() {
+    Stand::run("the_stage_that_was_not_reached_is_named", async |mut stand| {
+        // Its disk has nothing to boot.
+        let (vm, guest) = stand.start("silent").await;
+        let model = stand.model.clone();
+        let paths = stand.paths.clone();
+        let wait = async || {
+            let limit = Duration::from_secs(1);
+            engine::wait::until_up(&model, &model.vms()[vm.as_str()], &paths, limit).await.unwrap_err()
+        };
+        let is_stage = |error, wanted| matches!(error, EngineError::Wait { stage, .. } if stage == wanted);
+        assert!(is_stage(wait().await, Stage::Arp));
+        let tap = &guest.taps[0].0;
+        ip(&format!("link set {tap} down"));
+        assert!(is_stage(wait().await, Stage::Carrier));
+        let run = Folder::open(&guest.run_dir).unwrap().unwrap();
+        engine::qmp::Qmp::connect(&run).await.unwrap().execute("stop").await.unwrap();
+        assert!(is_stage(wait().await, Stage::Qemu));
+        fs::write(guest.run_dir.join("qemu.log"), "one\ntwo\nthree\nfour\x1b[2J\n").unwrap();
+        let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let error = wait().await.to_string();
+        assert_eq!(error, "QEMU of guest silent has ended: two; three; four?[2J");
+        qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
+        assert!(matches!(wait().await, EngineError::NotRunning { .. }));
     });
 }
 
@@ -255,7 +290,7 @@ impl Console {
 /// A guest that writes to a console that nobody reads must go on; a megabyte is more than any buffer on the way has.
 #[test]
 fn a_console_without_a_reader_does_not_stall_the_guest() {
-    Stand::run(async |mut stand| {
+    Stand::run("a_console_without_a_reader_does_not_stall_the_guest", async |mut stand| {
         let (vm, guest) = stand.start("vm1").await;
         stand.until_up(&vm).await;
         let mut console = Console::open(&guest);

@@ -1,6 +1,5 @@
 //! The hook pairs as people run them: by a shell, as root, in a network namespace of their own.
 
-use super::skip::skip_this;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,9 @@ use vmnet::definition::Definition;
 use vmnet::model::{Lock, resolve};
 use vmnet::paths::Paths;
 use vmnet::render::hooks;
+
+use crate::sandbox;
+use crate::skip::skip_this;
 
 const LAB: &str = "lab = \"t\"\n[network.web]\nmode = \"isolated\"\n";
 
@@ -47,31 +49,19 @@ fn ip(args: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs `work` in namespaces of its own, with the network's bridge, a guest's TAP and `/sys` of that namespace.
-fn in_namespace(work: impl FnOnce(&Pair) + Send) {
-    if !nix::unistd::Uid::effective().is_root() {
-        return skip_this("needs root");
-    }
-    std::thread::scope(|scope| {
-        let body = || {
-            use nix::mount::{MsFlags, mount};
-            use nix::sched::{CloneFlags, unshare};
-            let none: Option<&str> = None;
-            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
-            ip("link add br-web type bridge");
-            ip("link add br-other type bridge");
-            ip("tuntap add tap0 mode tap");
-            work(&Pair::write());
-        };
-        scope.spawn(body).join().unwrap();
+/// Runs `work` in a sandbox with the network's bridge and a guest's TAP.
+fn in_sandbox(name: &str, work: impl FnOnce(&Pair)) {
+    sandbox::run(&format!("hooks::{name}"), || {
+        ip("link add br-web type bridge");
+        ip("link add br-other type bridge");
+        ip("tuntap add tap0 mode tap");
+        work(&Pair::write());
     });
 }
 
 #[test]
 fn ifup_makes_a_port_and_ifdown_takes_it_off() {
-    in_namespace(|pair| {
+    in_sandbox("ifup_makes_a_port_and_ifdown_takes_it_off", |pair| {
         let up = run(&pair.up, &["tap0"]);
         assert!(up.status.success(), "{up:?}");
         let link = ip("link show tap0");
@@ -89,7 +79,7 @@ fn ifup_makes_a_port_and_ifdown_takes_it_off() {
 
 #[test]
 fn ifdown_leaves_a_port_of_another_bridge_alone() {
-    in_namespace(|pair| {
+    in_sandbox("ifdown_leaves_a_port_of_another_bridge_alone", |pair| {
         ip("link set tap0 master br-other");
         ip("link set tap0 up");
         let before = ip("link show tap0");
@@ -100,7 +90,7 @@ fn ifdown_leaves_a_port_of_another_bridge_alone() {
 
 #[test]
 fn anything_but_one_interface_is_refused_and_changes_nothing() {
-    in_namespace(|pair| {
+    in_sandbox("anything_but_one_interface_is_refused_and_changes_nothing", |pair| {
         let before = ip("-d link");
         let bad: [&[&str]; 13] = [
             &[],
@@ -131,7 +121,7 @@ fn anything_but_one_interface_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_hostile_environment_does_not_count() {
-    in_namespace(|pair| {
+    in_sandbox("a_hostile_environment_does_not_count", |pair| {
         let trap = pair.folder.path().join("trap");
         let body = format!("#!/bin/sh\ntouch {}\n", trap.display());
         let folder = pair.folder.path().join("bin");
@@ -141,7 +131,7 @@ fn a_hostile_environment_does_not_count() {
             fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
         }
         for shell in ["sh", "bash"] {
-            let Ok(shell) = std::fs::canonicalize(format!("/bin/{shell}")) else { continue };
+            let Ok(shell) = fs::canonicalize(format!("/bin/{shell}")) else { continue };
             let mut command = Command::new(shell);
             // The name under which a shell keeps to POSIX, and reads functions from the environment all the same.
             std::os::unix::process::CommandExt::arg0(&mut command, "sh");
@@ -165,7 +155,7 @@ fn a_hostile_environment_does_not_count() {
 
 #[test]
 fn without_the_right_to_change_links_it_fails_and_says_so() {
-    in_namespace(|pair| {
+    in_sandbox("without_the_right_to_change_links_it_fails_and_says_so", |pair| {
         fs::set_permissions(pair.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let mut command = Command::new(&pair.up);
         std::os::unix::process::CommandExt::uid(&mut command, 65534);

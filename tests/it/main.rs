@@ -1,6 +1,10 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod definitions;
+mod desired;
+mod engine_disk;
 mod engine_qemu;
 mod fake;
 mod hooks;
@@ -11,6 +15,7 @@ mod plan_apply;
 mod private;
 mod probe;
 mod properties;
+mod purity;
 mod sandbox;
 mod scenarios;
 mod skip;

@@ -1,0 +1,84 @@
+//! The tables of a wave: one transaction for each namespace, all namespaces at the same time.
+
+use std::collections::BTreeMap;
+
+use super::OpError;
+use crate::kernel::nft::{self, Nft, NftError};
+use crate::observe::Recorded;
+use crate::plan::Op;
+use crate::state::{Ns, TableId};
+
+/// The operations on tables of one namespace.
+#[derive(Default)]
+struct Batch<'a> {
+    /// Each with its place in the wave.
+    ops: Vec<(usize, &'a Op)>,
+    text: String,
+}
+
+/// What became of an operation.
+pub(super) struct Outcome<'a> {
+    /// Its place in the wave.
+    pub index: usize,
+    /// Its table.
+    pub id: &'a TableId,
+    /// Whether it worked.
+    pub result: Result<(), OpError>,
+    /// What a table that was written looks like. Without it the next observation calls the table drifted, and it is
+    /// written once more.
+    pub recorded: Option<Recorded>,
+}
+
+/// Runs those operations of a wave that are about tables.
+pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
+    let mut batches = BTreeMap::<&Ns, Batch<'a>>::new();
+    for (index, op) in ops.iter().enumerate() {
+        let (id, text) = match op {
+            Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
+            Op::RemoveTable { id } => (id, nft::removing(id)),
+            _ => continue,
+        };
+        let batch = batches.entry(&id.ns).or_default();
+        batch.ops.push((index, op));
+        batch.text.push_str(&text);
+    }
+    std::thread::scope(|scope| {
+        let start = |(ns, batch): (&'a Ns, Batch<'a>)| scope.spawn(move || batch.run(nft, ns));
+        let threads: Vec<_> = batches.into_iter().map(start).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().flat_map(join).collect()
+    })
+}
+
+impl<'a> Batch<'a> {
+    fn run(self, nft: Option<&Nft>, ns: &Ns) -> Vec<Outcome<'a>> {
+        let applied = match nft {
+            Some(nft) => nft.apply(ns, &self.text).map(|()| nft).map_err(OpError::Nft),
+            None => Err(OpError::NoNft),
+        };
+        let (nft, mut error) = match applied {
+            Ok(nft) => (Some(nft), None),
+            Err(error) => (None, Some(error)),
+        };
+        let gone = matches!(&error, Some(OpError::Nft(NftError::Kernel(error))) if error.is_gone());
+        let outcome = |(index, op): (usize, &'a Op)| {
+            let (id, body) = match op {
+                Op::ReplaceTable { id, body } => (id, Some(body)),
+                Op::RemoveTable { id } => (id, None),
+                _ => return None,
+            };
+            let result = match nft {
+                Some(_) => Ok(()),
+                // With its namespace the table is gone too.
+                None if gone && body.is_none() => Ok(()),
+                // One transaction, one error: it goes to the first, and the others failed with it.
+                None => Err(error.take().unwrap_or_else(|| OpError::Together { ns: ns.clone() })),
+            };
+            let recorded = nft.zip(body).and_then(|(nft, body)| Recorded::take(nft, id, body));
+            Some(Outcome { index, id, result, recorded })
+        };
+        self.ops.into_iter().filter_map(outcome).collect()
+    }
+}
