@@ -13,28 +13,28 @@
 //! The rooms, each of which may use those above it in this list and none below (a test reads the list):
 //!
 //! Pure:
-//! - [`names`] – parsed once, never checked again
-//! - [`kinds`] – what a definition chooses between
-//! - [`mark`] – how an object says whose it is
-//! - [`rule`] – what is chosen by rule: hashes, MACs, device names
-//! - [`paths`] – where things stand on disk
-//! - [`state`] – what a lab owns on a host, and facts about the host
-//! - [`plan`] – the operations that turn one state into another
-//! - [`definition`] – the TOML file as it was written
-//! - [`model`] – what it means
-//! - [`reach`] – who may reach whom
-//! - [`render`] – texts from data
-//! - [`desired`] – the state that a lab shall have on a host
+//! - [`names`], parsed once, never checked again
+//! - [`kinds`], what a definition chooses between
+//! - [`mark`], how an object says whose it is
+//! - [`rule`], what is chosen by rule: hashes, MACs, device names
+//! - [`paths`], where things stand on disk
+//! - [`state`], what a lab owns on a host, and facts about the host
+//! - [`plan`], the operations that turn one state into another
+//! - [`definition`], the TOML file as it was written
+//! - [`model`], what it means
+//! - [`reach`], who may reach whom
+//! - [`render`], texts from data
+//! - [`desired`], the state that a lab shall have on a host
 //!
 //! With effects:
-//! - [`kernel`] – links, namespaces, nftables, TAPs, sysctls
-//! - [`engine`] – guests
-//! - [`probe`] – who does reach whom
-//! - [`observe`] – the state that there is
-//! - [`ledger`] – what is remembered on disk
-//! - [`apply`] – carries out a plan
-//! - [`cli`] – the command line as clap sees it
-//! - [`commands`] – one verb a file
+//! - [`kernel`], links, namespaces, nftables, TAPs, sysctls
+//! - [`engine`], guests
+//! - [`probe`], who does reach whom
+//! - [`observe`], the state that there is
+//! - [`ledger`], what is remembered on disk
+//! - [`apply`], carries out a plan
+//! - [`cli`], the command line as clap sees it
+//! - [`commands`], one verb a file
 
 pub mod apply;
 pub mod cli;

@@ -4,6 +4,7 @@
 //! there; the host's is looked at meanwhile. What carries our mark is ours, whatever any file says.
 
 mod census;
+mod domains;
 mod facts;
 mod files;
 mod firewall;
@@ -18,7 +19,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-pub use facts::find_tool;
+pub use facts::{find_program, find_tool};
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;

@@ -7,11 +7,15 @@ mod diff;
 mod op;
 mod phase;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Found, diff};
 pub use op::{LinkChange, Op, Service};
 pub use phase::Phase;
+
+use crate::state::Feature;
 
 /// Operations in waves. Those of one wave don't depend on each other: they go to the kernel pipelined.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +52,11 @@ impl Plan {
     /// How many operations there are.
     pub fn len(&self) -> usize {
         self.waves.iter().map(|wave| wave.ops.len()).sum()
+    }
+
+    /// What the kernel must have for it.
+    pub fn features(&self) -> BTreeSet<Feature> {
+        self.ops().filter_map(Op::feature).collect()
     }
 
     /// Every operation in order.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use facts::{Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, ServiceUser, Tool};
 
+use crate::mark::Mark;
 use crate::names::{IfName, Mac, NsName, VlanId, VmName};
 
 /// The kernel objects, files and guests that one lab owns on one host.
@@ -42,6 +43,30 @@ pub struct HostState {
     pub files: BTreeMap<PathBuf, File>,
     /// Guests that run.
     pub guests: BTreeMap<VmName, Guest>,
+}
+
+impl HostState {
+    /// The same state without a guest: without what belongs to it alone. Asks nothing of definition or host, so a
+    /// guest can always be stopped.
+    pub fn remove_guest(&mut self, vm: &VmName) {
+        let Some(guest) = self.guests.remove(vm) else { return };
+        let ns = match guest {
+            Guest::Netns { ns } => Some(Ns::Named(ns)),
+            Guest::Qemu(_) => None,
+        };
+        let nic = format!("{vm}.");
+        let is_its = |link: &Link| {
+            link.alias.parse::<Mark>().is_ok_and(|mark| mark.role == "nic" && mark.name.starts_with(&nic))
+        };
+        self.links.retain(|id, link| Some(&id.ns) != ns.as_ref() && !(id.ns == Ns::Host && is_its(link)));
+        self.addresses.retain(|address| Some(&address.link.ns) != ns.as_ref());
+        self.routes.retain(|route| Some(&route.ns) != ns.as_ref());
+        self.settings.retain(|key, _| match key {
+            SettingKey::Sysctl { ns: of, .. } => Some(of) != ns.as_ref(),
+            SettingKey::DeviceState { .. } => true,
+        });
+        self.namespaces.retain(|name, _| ns.as_ref().and_then(Ns::name) != Some(name));
+    }
 }
 
 /// A network namespace: the host's own, or a named one.

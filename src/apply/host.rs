@@ -10,11 +10,11 @@ use futures_util::future::join_all;
 use super::{Host, OpError, files, tables};
 use crate::engine::{self, EngineError};
 use crate::kernel::nft::Nft;
-use crate::kernel::{Kernel, KernelError, Request, netns, sysctl};
+use crate::kernel::{Kernel, KernelError, Request, modules, netns, sysctl};
 use crate::names::{IfName, VmName};
 use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
-use crate::plan::{LinkChange, Op};
-use crate::state::{Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
+use crate::plan::{LinkChange, Op, Plan};
+use crate::state::{Feature, Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
 
 /// How long a guest may take to shut down by itself; the time that libvirt-guests gives, too.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -40,6 +40,18 @@ impl KernelHost {
     /// The connections to the kernel, for what is no operation of a plan.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
+    }
+
+    /// Loads the kernel modules that a plan needs, before anything of it is done.
+    ///
+    /// # Errors
+    /// The features that the kernel can't have now, each with the reason.
+    pub fn prepare(plan: &Plan) -> Result<(), BTreeMap<Feature, String>> {
+        match observe::find_program("modprobe") {
+            Some(modprobe) => modules::load(&plan.features(), &modprobe),
+            // Without it the kernel can't load anything either, and says what it lacks.
+            None => Ok(()),
+        }
     }
 
     /// State and facts together.

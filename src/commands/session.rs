@@ -18,7 +18,7 @@ use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Op, Phase, Plan, diff};
-use crate::state::{FoundRoute, Guest, HostState, Ns, SettingKey};
+use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -118,6 +118,7 @@ impl Session {
         output: &Output,
         interruptible: bool,
     ) -> Result<Report, Failure> {
+        KernelHost::prepare(plan).map_err(no_modules)?;
         let old = self.is_known.then(|| self.ledger.clone());
         remember_found(&mut self.ledger.found, plan, wanted);
         self.host.scope.settings.extend(self.ledger.found.keys().cloned());
@@ -165,6 +166,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.
+fn no_modules(reasons: BTreeMap<Feature, String>) -> Failure {
+    let lines = reasons.iter().map(|(feature, why)| format!("the module {} can't be loaded: {why}", feature.module()));
+    let help = "nothing was changed; load it by hand (modprobe) or boot the kernel that it belongs to";
+    Failure::lacks(format!("{}; {help}", lines.collect::<Vec<_>>().join("; ")))
 }
 
 fn unobservable(error: ObserveError) -> Failure {

@@ -28,7 +28,6 @@ const LEAVE: u8 = 0x1d;
 ///
 /// On a terminal: raw, until Ctrl-] or the guest's end. Else standard input is sent, then the console's output is
 /// copied until the guest ends or has been silent for `silence`.
-#[expect(clippy::print_stderr, reason = "this is a conversation with whoever sits at the terminal")]
 pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), EngineError> {
     let _lock = lock(vm, run_dir)?;
     let run = Folder::open(run_dir)?.ok_or_else(|| EngineError::NotRunning { vm: vm.clone() })?;
@@ -38,12 +37,12 @@ pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), Engi
     let terminal = RawTerminal::enter().map_err(fail)?;
     let signals = signals().map_err(fail)?;
     if terminal.is_some() {
-        eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
+        anstream::eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
     }
     let ended = copy(&mut socket, terminal.is_some(), signals.as_fd(), silence);
     drop(terminal);
     if let Ok(End::Left) = ended {
-        eprintln!();
+        anstream::eprintln!();
     }
     ended.map(drop).map_err(fail)
 }

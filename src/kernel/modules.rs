@@ -71,7 +71,8 @@ fn opens(path: &str) -> Result<(), String> {
 /// The modules of the running kernel: names in lower case with underscores, as `/sys/module` spells them.
 struct Modules {
     folder: PathBuf,
-    names: BTreeSet<String>,
+    built_in: BTreeSet<String>,
+    loadable: BTreeSet<String>,
 }
 
 impl Modules {
@@ -79,19 +80,18 @@ impl Modules {
     fn read() -> Option<Self> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
         let folder = Path::new("/lib/modules").join(release.trim());
-        let mut names = BTreeSet::new();
-        let mut any = false;
-        for list in ["modules.builtin", "modules.dep"] {
-            if let Ok(text) = fs::read_to_string(folder.join(list)) {
-                any = true;
-                names.extend(text.lines().filter_map(name));
-            }
-        }
-        any.then_some(Self { folder, names })
+        let list = |file: &str| -> Option<BTreeSet<String>> {
+            let text = fs::read_to_string(folder.join(file)).ok()?;
+            Some(text.lines().filter_map(name).collect())
+        };
+        let (built_in, loadable) = (list("modules.builtin"), list("modules.dep"));
+        let any = built_in.is_some() || loadable.is_some();
+        let [built_in, loadable] = [built_in, loadable].map(Option::unwrap_or_default);
+        any.then_some(Self { folder, built_in, loadable })
     }
 
     fn has(&self, module: &str) -> bool {
-        self.names.contains(module)
+        self.built_in.contains(module) || self.loadable.contains(module)
     }
 }
 
@@ -125,17 +125,19 @@ fn ask(feature: Feature) -> Result<(), String> {
 
 /// Loads the modules of features that are not there yet.
 ///
+/// The kernel would load most of them by itself when they are needed; but then it would be too late to say so
+/// before anything has changed.
+///
 /// # Errors
 /// The features that can't be loaded, each with what modprobe(8) said.
-pub fn load(features: &[Feature], modprobe: &Path) -> Result<(), BTreeMap<Feature, String>> {
-    let mut failed = BTreeMap::new();
-    for feature in features {
-        if !Path::new("/sys/module").join(feature.module()).exists()
-            && let Err(reason) = load_one(feature.module(), modprobe)
-        {
-            failed.insert(*feature, reason);
-        }
-    }
+pub fn load(features: &BTreeSet<Feature>, modprobe: &Path) -> Result<(), BTreeMap<Feature, String>> {
+    let absent = |feature: &&Feature| !Path::new("/sys/module").join(feature.module()).exists();
+    let absent: Vec<Feature> = features.iter().filter(absent).copied().collect();
+    // What is built in may have no folder there; a kernel without modules has nothing to load.
+    let Some(modules) = (!absent.is_empty()).then(Modules::read).flatten() else { return Ok(()) };
+    let loadable = absent.into_iter().filter(|feature| !modules.built_in.contains(feature.module()));
+    let load = |feature: Feature| Some((feature, load_one(feature.module(), modprobe).err()?));
+    let failed: BTreeMap<_, _> = loadable.filter_map(load).collect();
     if failed.is_empty() { Ok(()) } else { Err(failed) }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::census::{Census, Place};
+use super::domains::{self, FOLDERS_OF_DOMAINS};
 use super::{Scope, files, firewall};
 use crate::kernel::{caps, modules, sysctl};
 use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
@@ -30,6 +31,7 @@ pub(super) fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
         sysctls: sysctls(&scope.sysctls),
         qemu_user: user(&scope.qemu_user),
         foreign_files: files::foreign(scope),
+        foreign_macs: domains::macs(scope, FOLDERS_OF_DOMAINS),
         ..Facts::default()
     }
 }
@@ -50,7 +52,7 @@ pub fn find_tool(tool: Tool) -> Option<PathBuf> {
 }
 
 /// The program of this name on the fixed search path.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
     FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(runs)
 }

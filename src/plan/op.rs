@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{NsName, VmName};
-use crate::state::{Address, BridgeSettings, File, Guest, Link, LinkId, Ns, Route, SettingKey, TableId};
+use crate::state::{
+    Address, BridgeSettings, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Route, SettingKey, TableId,
+};
 
 /// One effect. The executor has one arm for each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,6 +143,44 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// What the kernel must have for it, beyond what every kernel has.
+    pub fn feature(&self) -> Option<Feature> {
+        match self {
+            Op::AddLink { link, .. } => match link.kind {
+                LinkKind::Bridge(_) => Some(Feature::Bridge),
+                LinkKind::Vlan { .. } => Some(Feature::Vlan),
+                LinkKind::Veth { .. } => Some(Feature::Veth),
+                LinkKind::Macvlan { .. } => Some(Feature::Macvlan),
+                LinkKind::Tap => Some(Feature::Tun),
+            },
+            Op::AddVeth { .. } => Some(Feature::Veth),
+            Op::ReplaceTable { .. } => Some(Feature::Nftables),
+            Op::StartGuest { guest, .. } => match guest.as_ref() {
+                Guest::Qemu(_) => Some(Feature::Tun),
+                Guest::Netns { .. } => None,
+            },
+            Op::AddNamespace { .. }
+            | Op::RemoveNamespace { .. }
+            | Op::SetIpv6 { .. }
+            | Op::SetTxChecksum { .. }
+            | Op::ChangeLink { .. }
+            | Op::RemoveLink { .. }
+            | Op::RemoveGroup { .. }
+            | Op::AddAddress(_)
+            | Op::RemoveAddress(_)
+            | Op::AddRoute(_)
+            | Op::RemoveRoute(_)
+            | Op::Set { .. }
+            | Op::RemoveTable { .. }
+            | Op::WriteFile { .. }
+            | Op::RemoveFile { .. }
+            | Op::Reload { .. }
+            | Op::StopGuest { .. } => None,
+        }
+    }
+}
+
 /// A network manager that must be told when its drop-ins change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -261,7 +301,6 @@ impl fmt::Display for Op {
 }
 
 fn link_word(link: &Link) -> String {
-    use crate::state::LinkKind;
     match &link.kind {
         LinkKind::Vlan { parent, id } => format!("sub-interface of {parent} for VLAN {id},"),
         LinkKind::Macvlan { parent } => format!("macvlan of {parent},"),

@@ -1,8 +1,6 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
-#![expect(unreachable_pub, reason = "what modules of a test binary share is public to each other and to nobody else")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do then")]
-#![expect(clippy::print_stdout, reason = "a skipped test is a visible line")]
 
 mod definitions;
 mod desired;
@@ -15,6 +13,7 @@ mod kernel_observe;
 mod kernel_vlan;
 mod plan_apply;
 mod private;
+mod probe;
 mod properties;
 mod purity;
 mod sandbox;

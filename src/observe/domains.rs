@@ -1,0 +1,109 @@
+//! The MACs of libvirt's domains, read from where libvirt keeps them. No daemon is asked, and none need run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use super::Scope;
+use crate::names::{LabName, Mac};
+use crate::render::domain::METADATA_NAMESPACE;
+
+/// Where the system's libvirt keeps domains: those that are defined, and those that run.
+pub(super) const FOLDERS_OF_DOMAINS: [&str; 2] = ["/etc/libvirt/qemu", "/run/libvirt/qemu"];
+
+/// No domain is longer.
+const LONGEST: u64 = 1 << 20;
+
+/// The MACs of all domains that are not the lab's own guests, each with its domain's name.
+pub(super) fn macs(scope: &Scope, folders: [&str; 2]) -> BTreeMap<Mac, String> {
+    let mut found = BTreeMap::new();
+    for folder in folders {
+        // Who may not read them may not make a lab either.
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let is_domain = path.extension().is_some_and(|extension| extension == "xml");
+            if let Some(text) = is_domain.then(|| read(&path)).flatten() {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                found.extend(macs_of(&text, &scope.lab).into_iter().map(|mac| (mac, name.clone())));
+            }
+        }
+    }
+    found
+}
+
+fn read(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok().filter(|meta| meta.is_file() && meta.len() < LONGEST)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).ok()?);
+    std::io::Read::read_to_end(&mut fs::File::open(path).ok()?, &mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The MACs of one domain; none when its metadata say that it is a guest of this lab.
+fn macs_of(text: &str, lab: &LabName) -> Vec<Mac> {
+    let mut reader = Reader::from_str(text);
+    let mut macs = Vec::new();
+    loop {
+        match reader.read_event() {
+            Ok(Event::Start(tag) | Event::Empty(tag)) => match tag.local_name().as_ref() {
+                "mac" => macs.extend(attribute(&tag, "address").and_then(|mac| mac.parse::<Mac>().ok())),
+                "guest" if is_of(&tag, lab) => return Vec::new(),
+                _ => {}
+            },
+            // What can't be read further has no more MACs that anybody uses.
+            Ok(Event::Eof) | Err(_) => return macs,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Whether an element is vmnet's mark for a guest of this lab.
+fn is_of(tag: &BytesStart<'_>, lab: &LabName) -> bool {
+    let marked = tag.attributes().flatten().any(|attribute| attribute.value == METADATA_NAMESPACE);
+    marked && attribute(tag, "lab").as_deref() == Some(lab.as_str())
+}
+
+fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
+    let attribute = tag.try_get_attribute(name).ok()??;
+    Some(attribute.value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn macs(text: &str) -> Vec<String> {
+        macs_of(text, &"campus".parse().unwrap()).iter().map(Mac::to_string).collect()
+    }
+
+    #[test]
+    fn every_interface_of_a_foreign_domain_counts() {
+        let domain = "<domain type='kvm'><name>x</name><devices><interface type='bridge'>\
+            <mac address='52:54:00:AA:00:01'/></interface><interface><mac address=\"52:54:00:aa:00:02\"></mac>\
+            </interface></devices></domain>";
+        assert_eq!(macs(domain), ["52:54:00:aa:00:01", "52:54:00:aa:00:02"]);
+        let running = format!("<domstatus state='running'>{domain}</domstatus>");
+        assert_eq!(macs(&running).len(), 2);
+    }
+
+    #[test]
+    fn a_guest_of_this_lab_is_no_foreign_domain() {
+        let of = |lab: &str| {
+            format!(
+                "<domain><metadata><vmnet:guest xmlns:vmnet=\"{METADATA_NAMESPACE}\" lab=\"{lab}\" vm=\"vm1\"/>\
+                 </metadata><mac address='52:54:00:aa:00:01'/></domain>"
+            )
+        };
+        assert!(macs(&of("campus")).is_empty());
+        assert_eq!(macs(&of("other")).len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_domain_has_none() {
+        for text in ["", "<", "<mac address='x'/>", "<a><b>", "not xml <mac"] {
+            assert!(macs(text).is_empty(), "{text}");
+        }
+    }
+}
