@@ -100,6 +100,8 @@ pub(super) struct Rows {
 /// All namespaces that matter: the host's, and those with a name of ours.
 #[derive(Debug, Default)]
 pub(super) struct Census {
+    /// What stands below `/run/netns`.
+    pub place: Place,
     /// What was found in each.
     pub rows: BTreeMap<Ns, Rows>,
     /// The mark of each named one that is ours.
@@ -111,9 +113,9 @@ pub(super) struct Census {
 impl Census {
     /// The namespaces of the lab. One that was being made when vmnet was killed has no mark, so that a plan makes
     /// it anew.
-    pub(super) fn namespaces(&self, place: &Place) -> BTreeMap<NsName, Namespace> {
+    pub(super) fn namespaces(&self) -> BTreeMap<NsName, Namespace> {
         let marked = self.marks.iter().map(|(name, mark)| (name.clone(), Namespace { mark: mark.clone() }));
-        let unfinished = place.unfinished.iter().map(|name| (name.clone(), Namespace { mark: String::new() }));
+        let unfinished = self.place.unfinished.iter().map(|name| (name.clone(), Namespace { mark: String::new() }));
         marked.chain(unfinished).collect()
     }
 
@@ -124,7 +126,8 @@ impl Census {
 }
 
 /// Visits every namespace: the named ones on threads of their own, the host's meanwhile on this one.
-pub(super) fn take(scope: &Scope, place: &Place) -> Result<Census, ObserveError> {
+pub(super) fn take(scope: &Scope) -> Result<Census, ObserveError> {
+    let place = Place::look(&scope.lab)?;
     let host = netns::open(&Ns::Host)?;
     let queue = Mutex::new(place.candidates.iter());
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(place.candidates.len());
@@ -157,6 +160,7 @@ pub(super) fn take(scope: &Scope, place: &Place) -> Result<Census, ObserveError>
             mark => census.strange_marks.extend(mark.map(|mark| (name.clone(), mark))),
         }
     }
+    census.place = place;
     Ok(census)
 }
 

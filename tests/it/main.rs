@@ -1,6 +1,6 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do then")]
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod definitions;
 mod desired;
