@@ -17,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use census::Census;
 use serde::Serialize;
 
 pub use facts::{find_program, find_tool};
@@ -49,6 +50,8 @@ pub struct Scope {
     pub drop_ins: BTreeSet<PathBuf>,
     /// Devices whose traffic the host's forward chains must let pass; none: they are not looked at.
     pub forwards: BTreeSet<IfName>,
+    /// Whether to look for what only guests need, `/dev/kvm` and `/dev/vhost-net`.
+    pub guest_devices: bool,
     /// The user that QEMU runs as.
     pub qemu_user: String,
 }
@@ -65,6 +68,7 @@ impl Scope {
             tables: BTreeMap::new(),
             drop_ins: BTreeSet::new(),
             forwards: BTreeSet::new(),
+            guest_devices: false,
             qemu_user: "vmnet-qemu".into(),
         }
     }
@@ -118,28 +122,44 @@ pub enum ObserveError {
 /// Looks at the host.
 pub fn observe(scope: &Scope) -> Result<Observation, ObserveError> {
     let begun = Instant::now();
-    let place = census::Place::look(&scope.lab)?;
-    let census = census::take(scope, &place)?;
-    tracing::debug!(elapsed = ?begun.elapsed(), "read the kernel's tables");
+    let (census, mut observation) = look(scope)?;
+    let Facts { devices, routes, tables, .. } = std::mem::take(&mut observation.facts);
+    observation.facts = Facts { devices, routes, tables, ..facts::read(scope, &census) };
+    tracing::debug!(elapsed = ?begun.elapsed(), "observed the host");
+    Ok(observation)
+}
+
+/// Looks at what the lab owns on the host, and at no facts.
+pub fn state(scope: &Scope) -> Result<(HostState, BTreeMap<TableId, Recorded>), ObserveError> {
+    let begun = Instant::now();
+    let (_, observation) = look(scope)?;
+    tracing::debug!(elapsed = ?begun.elapsed(), "observed the lab");
+    Ok((observation.state, observation.recorded))
+}
+
+/// Everything that one visit to each namespace shows, and the lab's files.
+fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
+    let (census, files) = std::thread::scope(|threads| {
+        let files = threads.spawn(|| files::read(scope));
+        let census = census::take(scope);
+        (census, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let census = census?;
     let sorted = links::sort(scope, &census);
-    let mut state = HostState {
-        namespaces: census.namespaces(&place),
+    let found = tables::read(scope, &census);
+    let state = HostState {
+        namespaces: census.namespaces(),
         links: sorted.links,
         addresses: sorted.addresses,
         routes: sorted.routes,
         settings: census.settings(),
-        files: files::read(scope)?,
+        tables: found.tables,
+        files: files?,
         guests: guests::read(scope, &census)?,
-        ..HostState::default()
     };
-    let found = tables::read(scope, &census);
-    state.tables = found.tables;
-    let mut facts = facts::read(scope, &census, &place);
-    facts.devices = sorted.devices;
-    facts.routes = sorted.foreign_routes;
-    facts.tables = found.foreign;
-    tracing::debug!(elapsed = ?begun.elapsed(), "observed the host");
-    Ok(Observation { state, facts, strangers: sorted.strangers, recorded: found.recorded })
+    let facts =
+        Facts { devices: sorted.devices, routes: sorted.foreign_routes, tables: found.foreign, ..Facts::default() };
+    Ok((census, Observation { state, facts, strangers: sorted.strangers, recorded: found.recorded }))
 }
 
 /// The present values of settings; those of things that are not there are left out.

@@ -6,7 +6,7 @@
 //!
 //! [`kernel::stand`]: crate::kernel::stand
 
-mod packet;
+pub(crate) mod packet;
 mod sender;
 mod tries;
 

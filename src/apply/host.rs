@@ -257,7 +257,9 @@ impl Host for KernelHost {
     }
 
     async fn observe(&mut self) -> Result<HostState, ObserveError> {
-        self.look().map(|observation| observation.state)
+        let (state, recorded) = observe::state(&self.scope)?;
+        self.scope.tables = recorded;
+        Ok(state)
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) async fn run(
     let begun = std::time::Instant::now();
     let (lab, source, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "boot")?;
+    session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let running: Vec<&VmName> = vms.iter().filter(|vm| observation.state.guests.contains_key(*vm)).collect();
     if let (Some(vm), false) = (running.first(), names.is_empty()) {

@@ -72,6 +72,7 @@ async fn with_files(
     }
     super::boot::images_exist(&source, vm)?;
     let mut session = Session::look_at(&lab)?;
+    session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;

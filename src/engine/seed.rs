@@ -10,9 +10,9 @@ use crate::render::seed::{HOST_KEY_PRIVATE, HOST_KEY_PUBLIC};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostKey {
     /// The private key, several lines.
-    pub private: String,
+    pub(super) private: String,
     /// The public key, one line.
-    pub public: String,
+    pub(super) public: String,
 }
 
 /// The least size of a volume in bytes; a bigger one is made where the files need it.

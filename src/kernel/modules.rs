@@ -1,6 +1,6 @@
 //! Which features the kernel has or could load, and loading them.
 //!
-//! Finding out has no side effects: what is loaded or built in is read from `/sys/module` and from the files that
+//! Finding out has no side effects (but for `guests`, see [`find`]): what is loaded or built in is read from `/sys/module` and from the files that
 //! depmod(8) writes. Only where there are none of those (a kernel without modules) is the kernel itself asked.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,11 +23,13 @@ pub struct Features {
     pub missing: BTreeMap<Feature, String>,
 }
 
-/// Looks for every feature.
-pub fn find() -> Features {
+/// Looks for every feature. Those that only guests need are looked for when `guests` says so: their device nodes
+/// have to be opened, at which the kernel loads their modules.
+pub fn find(guests: bool) -> Features {
     let modules = Modules::read();
     let mut found = Features::default();
-    for feature in Feature::ALL {
+    let wanted = |feature: &Feature| guests || !matches!(feature, Feature::Kvm | Feature::VhostNet);
+    for feature in Feature::ALL.into_iter().filter(wanted) {
         match look(feature, modules.as_ref()) {
             Ok(()) => drop(found.present.insert(feature)),
             Err(reason) => drop(found.missing.insert(feature, reason)),
@@ -40,6 +42,8 @@ fn look(feature: Feature, modules: Option<&Modules>) -> Result<(), String> {
     match feature {
         Feature::Kvm => opens("/dev/kvm"),
         Feature::VhostNet => opens("/dev/vhost-net"),
+        // Not loaded yet, so opening it would do that.
+        Feature::Tun if modules.is_some_and(|modules| modules.loadable.contains("tun")) && !is_loaded("tun") => Ok(()),
         Feature::Tun => opens("/dev/net/tun"),
         Feature::Bridge
         | Feature::Vlan
@@ -48,16 +52,18 @@ fn look(feature: Feature, modules: Option<&Modules>) -> Result<(), String> {
         | Feature::Nftables
         | Feature::NftablesBridge => {
             let module = feature.module();
-            if Path::new("/sys/module").join(module).exists() {
-                return Ok(());
-            }
             match modules {
+                _ if is_loaded(module) => Ok(()),
                 Some(modules) if modules.has(module) => Ok(()),
                 Some(modules) => Err(format!("{} has no module {module}", modules.folder.display())),
                 None => ask(feature),
             }
         }
     }
+}
+
+fn is_loaded(module: &str) -> bool {
+    Path::new("/sys/module").join(module).exists()
 }
 
 /// Whether a device node opens for reading and writing.
@@ -131,8 +137,7 @@ fn ask(feature: Feature) -> Result<(), String> {
 /// # Errors
 /// The features that can't be loaded, each with what modprobe(8) said.
 pub fn load(features: &BTreeSet<Feature>, modprobe: &Path) -> Result<(), BTreeMap<Feature, String>> {
-    let absent = |feature: &&Feature| !Path::new("/sys/module").join(feature.module()).exists();
-    let absent: Vec<Feature> = features.iter().filter(absent).copied().collect();
+    let absent: Vec<Feature> = features.iter().filter(|feature| !is_loaded(feature.module())).copied().collect();
     // What is built in may have no folder there; a kernel without modules has nothing to load.
     let Some(modules) = (!absent.is_empty()).then(Modules::read).flatten() else { return Ok(()) };
     let loadable = absent.into_iter().filter(|feature| !modules.built_in.contains(feature.module()));

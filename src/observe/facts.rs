@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::census::{Census, Place};
+use super::census::Census;
 use super::domains::{self, FOLDERS_OF_DOMAINS};
 use super::{Scope, files, firewall};
 use crate::kernel::{caps, modules, sysctl};
@@ -15,10 +15,10 @@ use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/qemu", "/usr/libexec"];
 
 /// Reads everything but devices, routes and tables.
-pub(super) fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
-    let features = modules::find();
+pub fn read(scope: &Scope, census: &Census) -> Facts {
+    let features = modules::find(scope.guest_devices);
     Facts {
-        namespaces: namespaces(census, place),
+        namespaces: namespaces(census),
         features: features.present,
         missing: features.missing,
         tools: Tool::ALL.into_iter().filter_map(|tool| Some((tool, find_tool(tool)?))).collect(),
@@ -37,9 +37,9 @@ pub(super) fn read(scope: &Scope, census: &Census, place: &Place) -> Facts {
 }
 
 /// What stands below `/run/netns` without being the lab's.
-fn namespaces(census: &Census, place: &Place) -> BTreeMap<String, ForeignNamespace> {
-    let mut foreign = place.foreign.clone();
-    for name in place.candidates.keys().filter(|name| !census.marks.contains_key(*name)) {
+fn namespaces(census: &Census) -> BTreeMap<String, ForeignNamespace> {
+    let mut foreign = census.place.foreign.clone();
+    for name in census.place.candidates.keys().filter(|name| !census.marks.contains_key(*name)) {
         let mark = census.strange_marks.get(name).cloned();
         foreign.insert(name.to_string(), ForeignNamespace::Namespace { mark });
     }

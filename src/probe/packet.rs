@@ -22,7 +22,7 @@ const SOURCE_LINK_ADDRESS: u8 = 1;
 
 /// What an echo request carries, so that its reply is told from everybody else's: who asked, and which try it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     /// One number for all requests of a run.
     pub run: u64,
     /// The try.
@@ -49,7 +49,7 @@ impl Token {
 /// The question who has `target`: ARP, or a neighbour solicitation. Without a `sender` it is the one that everybody
 /// answers who has the address, whatever their routes say: an ARP probe (RFC 5227, 2.1.1), or the solicitation of
 /// duplicate address detection (RFC 4862, 5.4.2).
-pub(super) fn who_has(mac: Mac, sender: Option<IpAddr>, target: IpAddr) -> Vec<u8> {
+pub(crate) fn who_has(mac: Mac, sender: Option<IpAddr>, target: IpAddr) -> Vec<u8> {
     match target {
         IpAddr::V4(target) => {
             let sender = sender.and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -148,7 +148,7 @@ fn echo_header(token: Token) -> IcmpEchoHeader {
 
 /// What an incoming frame says to a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// This address is at this MAC.
     Has(IpAddr, Mac),
     /// A reply to an echo request, from this address.
@@ -156,7 +156,7 @@ pub(super) enum Answer {
 }
 
 /// Reads a frame as AF_PACKET delivers it; `None` when it answers nothing.
-pub(super) fn read_frame(frame: &[u8]) -> Option<Answer> {
+pub(crate) fn read_frame(frame: &[u8]) -> Option<Answer> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     match packet.net? {
         NetSlice::Arp(arp) if arp.operation() == ArpOperation::REPLY => {

@@ -31,6 +31,9 @@ accel = "tcg"
 [network.web]
 mode = "isolated"
 subnet = "192.168.10.0/24"
+[network.six]
+mode = "isolated"
+subnet = "fd00:10::/64"
 [image.tiny]
 file = "disk.qcow2"
 kernel = "vmlinuz"
@@ -43,8 +46,8 @@ image = "none"
 nic = { network = "web", model = "e1000" }
 [vm.vm1]
 nic = "web"
-[vm.vm2]
-nic = "web"
+[vm.vm6]
+nic = "six"
 "#;
 
 fn images() -> PathBuf {
@@ -80,8 +83,10 @@ impl Stand {
             return;
         }
         sandbox::run(&name, || {
-            ip("link add br-web type bridge");
-            ip("link set br-web up");
+            for bridge in ["br-web", "br-six"] {
+                ip(&format!("link add {bridge} type bridge"));
+                ip(&format!("link set {bridge} up"));
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async { work(Stand::new(Path::new("/run"))).await });
         });
@@ -177,6 +182,15 @@ fn check_process(pid: i32) {
             known.iter().any(|start| target.starts_with(start)) || own.iter().any(|end| target.ends_with(end));
         assert!(expected, "QEMU has {target} open");
     }
+}
+
+#[test]
+fn a_guest_with_ipv6_alone_answers_too() {
+    Stand::run("a_guest_with_ipv6_alone_answers_too", async |mut stand| {
+        let (vm, guest) = stand.start("vm6").await;
+        stand.until_up(&vm).await;
+        qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
+    });
 }
 
 #[test]

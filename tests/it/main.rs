@@ -15,6 +15,7 @@ mod plan_apply;
 mod private;
 mod probe;
 mod properties;
+mod purity;
 mod sandbox;
 mod scenarios;
 mod skip;

@@ -35,7 +35,7 @@ pub(crate) fn private_with(feature: Feature, test: impl FnOnce() + Send + 'stati
     let modprobe = Path::new("/sbin/modprobe");
     // A kernel that has it built in needs no modprobe; what is missing then shows below.
     let _ = modules::load(&[feature].into(), modprobe);
-    match modules::find().missing.get(&feature) {
+    match modules::find(true).missing.get(&feature) {
         Some(reason) => skip_this(reason),
         None => private(test),
     }
