@@ -27,8 +27,8 @@ struct PlanReport<'a> {
 }
 
 /// `vmnet plan`
-pub(super) async fn plan(file: &str, check: bool, output: &Output) -> Result<ExitCode, Failure> {
-    let source = Source::read(Path::new(file))?;
+pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let source = Source::read(file)?;
     let mut session = Session::look_at(source.model.lab())?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
@@ -59,9 +59,9 @@ struct CreateReport<'a> {
 }
 
 /// `vmnet create`
-pub(super) async fn run(file: &str, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let source = Source::read(Path::new(file))?;
+    let source = Source::read(file)?;
     let mut session = Session::change_of(source.model.lab(), "create")?;
     if session.is_known && session.ledger.path != source.path {
         let path = session.ledger.path.display();

@@ -6,6 +6,7 @@ mod definitions;
 mod desired;
 mod engine_disk;
 mod engine_qemu;
+mod examples;
 mod fake;
 mod hooks;
 mod kernel_apply;
