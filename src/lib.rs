@@ -28,8 +28,8 @@
 //!
 //! With effects:
 //! - [`kernel`], links, namespaces, nftables, TAPs, sysctls
-//! - [`engine`], guests
 //! - [`probe`], who does reach whom
+//! - [`engine`], guests
 //! - [`observe`], the state that there is
 //! - [`ledger`], what is remembered on disk
 //! - [`apply`], carries out a plan

@@ -89,14 +89,22 @@ pub(super) enum Sits {
 }
 
 /// Both ends of a veth pair; the far one straight in its own namespace.
+///
+/// Both say that they have one queue, which is what they would use anyway: unasked, the kernel makes one for each CPU
+/// and then gives up all but the first, and waits for an RCU grace period each time (`veth_init_queues`), which is most
+/// of the time that a pair takes.
 pub(super) fn add_veth(
     (near, near_link, master): (&IfName, &Link, Option<u32>),
     (far, far_link, ns): (&IfName, &Link, RawFd),
 ) -> RouteNetlinkMessage {
+    let one_queue = || [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
     let mut peer = LinkMessage::default();
     peer.attributes = attributes(far, far_link, None, Some(ns));
+    peer.attributes.extend(one_queue());
     let data = InfoData::Veth(InfoVeth::Peer(peer));
-    new_link(attributes(near, near_link, master, None), InfoKind::Veth, Some(data))
+    let mut near = attributes(near, near_link, master, None);
+    near.extend(one_queue());
+    new_link(near, InfoKind::Veth, Some(data))
 }
 
 /// Changes to a link, found by its name. `master` is the index of the one in `change`, 0 for none.
