@@ -16,7 +16,8 @@ check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
-	shellcheck tests/all tests/demo tests/setup tests/lab/run vm-images/tiny/build
+	shellcheck tests/all tests/demo tests/setup tests/lab/run vm-images/tiny/build benches/run benches/inside benches/by-ip \
+		benches/networks
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup
@@ -31,5 +32,5 @@ lab: ## run a command in a virtual machine with a stock kernel: make lab CMD='ip
 vm-images: ## build the small guest that the tests and the demonstration boot
 	@vm-images/tiny/build
 
-bench: ## measure vmnet beside ip, nmstate and virsh; writes the table of docs/performance.md
+bench: ## measure vmnet beside ip in private namespaces; prints the tables of docs/performance.md
 	@benches/run
