@@ -78,7 +78,8 @@ fn one(path: &Path) -> Result<Option<File>, ObserveError> {
         return Ok(Some(File { mode, content: "not a plain file".into() }));
     }
     let file = fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let mut bytes = Vec::new();
+    // Room for all of it and a byte more: so it is read at once.
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(LONGEST)).unwrap_or_default() + 1);
     file.and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)).map_err(fail)?;
     Ok(Some(File { mode, content: String::from_utf8_lossy(&bytes).into_owned() }))
 }
