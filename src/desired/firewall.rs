@@ -106,6 +106,12 @@ fn guards(context: &Context<'_>) -> String {
             &["type filter hook forward priority -350; policy accept;", "oifname @wire iifname != @exempt goto guard"],
         );
     }
+    guard_chains(&mut body);
+    body.finish()
+}
+
+/// What no guest may send toward the wire, each kind counted.
+fn guard_chains(body: &mut Body) {
     body.chain(
         "guard",
         &[
@@ -128,7 +134,6 @@ fn guards(context: &Context<'_>) -> String {
             "counter name \"reserved\" drop",
         ],
     );
-    body.finish()
 }
 
 /// One subnet behind a router's port.
