@@ -37,8 +37,14 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let (lab, source, vms) = lookup::guests(names, of)?;
+    let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "boot")?;
+    let source = session.applied()?;
+    if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
+        return Err(Failure::because(format!(
+            "lab {lab} has no guest {vm} any more; its definition was changed meanwhile"
+        )));
+    }
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let running: Vec<&VmName> = vms.iter().filter(|vm| observation.state.guests.contains_key(*vm)).collect();

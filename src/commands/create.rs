@@ -45,7 +45,10 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     output.result(&report, || listing(&plan))?;
     output.notes(&wanted.notes);
     missing_files(&source, output);
-    Ok(ExitCode::from(if check && !plan.is_empty() { 3 } else { 0 }))
+    if report.lock_changes {
+        output.say(format_args!("create would write {}", source.lock_path().display()));
+    }
+    Ok(ExitCode::from(if check && (!plan.is_empty() || report.lock_changes) { 3 } else { 0 }))
 }
 
 #[derive(Serialize)]

@@ -40,6 +40,8 @@ pub(super) struct Session {
     pub(super) lab: LabName,
     /// What was remembered; for a lab that was never applied, an empty ledger that is not on disk yet.
     pub(super) ledger: Ledger,
+    /// What other labs of this host found in settings that they changed and still need.
+    others: Found,
     /// Whether there was a ledger on disk.
     pub(super) is_known: bool,
     pub(super) host: KernelHost,
@@ -76,7 +78,12 @@ impl Session {
         scope.tables = ledger.tables.clone();
         scope.drop_ins = drop_ins(lab);
         let host = KernelHost::new(scope);
-        Ok(Self { paths, lab: lab.clone(), ledger, is_known, host, _lock: lock })
+        let others = match held_by_others(&paths, &ledger) {
+            // Looking takes nothing from anybody.
+            Err(_) if lock.is_none() => Found::new(),
+            others => others?,
+        };
+        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, _lock: lock })
     }
 
     /// What is there now. With a model, what stands in that lab's way is looked for too.
@@ -96,7 +103,8 @@ impl Session {
     ) -> Result<Desired, Failure> {
         let facts = &mut observation.facts;
         facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
-        let host = Host { facts, paths: &self.paths, found: &self.ledger.found, guests };
+        let found = self.found_by_all();
+        let host = Host { facts, paths: &self.paths, found: &found, guests };
         let wanted = desired(model, &host).map_err(Failure::Refused)?;
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
         observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
@@ -105,7 +113,29 @@ impl Session {
 
     /// The plan from what is there to what shall be.
     pub(super) fn plan(&self, current: &HostState, wanted: &HostState) -> Plan {
-        diff(current, wanted, &self.ledger.found)
+        diff(current, wanted, &self.to_restore())
+    }
+
+    /// What is not as it was found, whichever lab changed it.
+    fn found_by_all(&self) -> Found {
+        self.others.clone().into_iter().chain(self.ledger.found.clone()).collect()
+    }
+
+    /// What goes back to what it was when this lab does not need it any more: not what another lab needs.
+    fn to_restore(&self) -> Found {
+        let found = self.ledger.found.clone().into_iter();
+        found.filter(|(key, _)| !self.others.contains_key(key)).collect()
+    }
+
+    /// The definition as applied; asked after the lock was taken, so that nobody changes it in between.
+    pub(super) fn applied(&self) -> Result<Source, Failure> {
+        if !self.is_known {
+            return Err(Failure::because(format!(
+                "lab {} is not created on this host; run vmnet create first",
+                self.lab
+            )));
+        }
+        Source::applied(&self.ledger)
     }
 
     /// Carries out a plan: ledger first, so that what was found is never lost; then the waves; then what became of it.
@@ -121,6 +151,11 @@ impl Session {
         KernelHost::prepare(plan).map_err(no_modules)?;
         let old = self.is_known.then(|| self.ledger.clone());
         remember_found(&mut self.ledger.found, plan, wanted);
+        // What another lab changed and this one needs too is put back by whichever goes last.
+        let shared = self.others.iter().filter(|(key, _)| wanted.settings.contains_key(*key));
+        for (key, value) in shared {
+            self.ledger.found.entry(key.clone()).or_insert_with(|| value.clone());
+        }
         self.host.scope.settings.extend(self.ledger.found.keys().cloned());
         if let Some(source) = source {
             self.ledger.definition.clone_from(&source.text);
@@ -135,7 +170,7 @@ impl Session {
         let mut progress = Progress::of(plan.len(), output);
         let cancel = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
-        let found = self.ledger.found.clone();
+        let found = self.to_restore();
         let work = Work { before, desired: wanted, plan, found: &found, cancel: &cancel };
         let result = apply::run(&mut self.host, &work, &mut journal, &mut |event| progress.event(&event)).await;
         listener.abort();
@@ -143,6 +178,8 @@ impl Session {
         match result {
             Ok(report) => {
                 self.ledger.tables = self.host.recorded().clone();
+                // What was put back is its owner's again, and what they make of it is theirs.
+                self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
                 self.ledger.progress = Came::Applied;
                 ledger::write(&self.paths, &self.ledger)?;
                 journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
@@ -173,6 +210,18 @@ fn no_modules(reasons: BTreeMap<Feature, String>) -> Failure {
     let lines = reasons.iter().map(|(feature, why)| format!("the module {} can't be loaded: {why}", feature.module()));
     let help = "nothing was changed; load it by hand (modprobe) or boot the kernel that it belongs to";
     Failure::lacks(format!("{}; {help}", lines.collect::<Vec<_>>().join("; ")))
+}
+
+/// What the other labs' ledgers of this boot hold. One that can't be read is a reason to stop: its lab may need what
+/// this one would put back.
+fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
+    let mut found = Found::new();
+    for lab in ledger::labs(paths)?.into_iter().filter(|lab| *lab != own.lab) {
+        if let Some(other) = ledger::read(paths, &lab)?.filter(|other| other.boot_id == own.boot_id) {
+            found.extend(other.found);
+        }
+    }
+    Ok(found)
 }
 
 fn unobservable(error: ObserveError) -> Failure {
