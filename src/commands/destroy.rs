@@ -1,5 +1,6 @@
 //! `vmnet destroy`: a plan toward the empty state. Needs no file.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -81,7 +82,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
 
 /// Somebody else's device on our bridge would lose its network; one in our namespace would be gone.
 fn refuse_foreign(lab: &LabName, observation: &Observation) -> Result<(), Failure> {
-    let bridges: Vec<&str> = observation
+    let bridges: BTreeSet<&str> = observation
         .state
         .links
         .iter()

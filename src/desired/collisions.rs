@@ -1,5 +1,7 @@
 //! What is in the way of the names that the plan will use: foreign links, namespaces, tables and files. Pure.
 
+use std::collections::BTreeMap;
+
 use super::Refusal;
 use super::context::Context;
 use crate::mark::Mark;
@@ -18,14 +20,16 @@ pub(super) fn names_are_free(context: &mut Context<'_>) {
 
 fn links(context: &Context<'_>) -> Vec<Refusal> {
     let facts = context.facts();
-    let by_altname =
-        |name: &str| facts.devices.iter().find(|(_, device)| device.altnames.iter().any(|alt| alt == name));
+    let mut by_altname = BTreeMap::new();
+    for found in &facts.devices {
+        by_altname.extend(found.1.altnames.iter().map(|altname| (altname.as_str(), found)));
+    }
     let mut refusals = Vec::new();
     for (id, link) in context.state.links.iter().filter(|(id, _)| id.ns == Ns::Host) {
         let name = id.name.as_str();
-        let (device, by_altname) = match (facts.devices.get_key_value(name), by_altname(name)) {
+        let (device, by_altname) = match (facts.devices.get_key_value(name), by_altname.get(name)) {
             (Some(found), _) => (found, false),
-            (None, Some(found)) => (found, true),
+            (None, Some(found)) => (*found, true),
             (None, None) => continue,
         };
         // The VLAN itself is taken then, and that was said.

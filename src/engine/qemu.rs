@@ -27,7 +27,7 @@ use crate::state::{Link, LinkId, QemuGuest};
 const LOG: &str = "qemu.log";
 
 /// How long QEMU may take until its control socket is there.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a guest has to react to the power button before it is pressed again.
 const PRESS_AGAIN: Duration = Duration::from_secs(3);
