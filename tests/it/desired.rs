@@ -1,8 +1,8 @@
 //! Desired states as data: each folder of `tests/desired` is a lab on a host.
 //!
 //! `net.toml` is the definition. `facts.json`, where there is one, changes `tests/desired/facts.json` (a host with
-//! everything) as RFC 7396 says. `run.json`, where there is one, says which guests shall run. What the lab means on
-//! that host stands in `desired.snap`: the plan from an empty host, notes, tables and drop-ins; or every refusal.
+//! everything) as RFC 7396 says. `run.json`, where there is one, says which guests shall run, `found.json` what earlier
+//! plans found and changed. What the lab means on that host stands in `desired.snap`: the plan from an empty host, notes, tables and drop-ins; or every refusal.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -90,8 +90,15 @@ fn of_case(case: &Path) -> Result<Desired, Vec<Refusal>> {
     let model = resolved.unwrap_or_else(|problems| panic!("{}", problems.render("net.toml", &text, false))).model;
     let facts = facts(case);
     let guests = guests(case, &model, &facts);
-    let (paths, found) = (Paths::default(), Found::new());
+    let (paths, found) = (Paths::default(), found(case));
     desired::desired(&model, &Host { facts: &facts, paths: &paths, found: &found, guests: &guests })
+}
+
+/// What earlier plans found and changed: `found.json`, a list of pairs.
+fn found(case: &Path) -> Found {
+    let pairs = json(&case.join("found.json")).unwrap_or(Value::Array(Vec::new()));
+    let pairs: Vec<(SettingKey, String)> = serde_json::from_value(pairs).unwrap();
+    pairs.into_iter().collect()
 }
 
 /// What a host has in the settings that a plan changes, and so what is found before.
