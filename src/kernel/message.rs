@@ -88,10 +88,17 @@ pub fn add_veth(
     (near, near_link, master): (&IfName, &Link, Option<u32>),
     (far, far_link, ns): (&IfName, &Link, RawFd),
 ) -> RouteNetlinkMessage {
+    // One queue, where the kernel would make one for each possible processor (`veth_get_num_queues`), each with its
+    // objects in sysfs: they only serve XDP and GRO on the pair, and make it half as expensive again on two
+    // processors, far more on many.
+    let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
     let mut peer = LinkMessage::default();
     peer.attributes = attributes(far, far_link, None, Some(ns));
+    peer.attributes.extend(queues.clone());
     let data = InfoData::Veth(InfoVeth::Peer(peer));
-    new_link(attributes(near, near_link, master, None), InfoKind::Veth, Some(data))
+    let mut attributes = attributes(near, near_link, master, None);
+    attributes.extend(queues);
+    new_link(attributes, InfoKind::Veth, Some(data))
 }
 
 /// Changes to a link, found by its name. `master` is the index of the one in `change`, 0 for none.
