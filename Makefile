@@ -15,7 +15,7 @@ test: ## run all tests: pure, in private namespaces, and in the kernel lab
 check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	shellcheck tests/all tests/demo tests/setup tests/lab/run vm-images/tiny/build
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)

@@ -30,18 +30,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Read a definition and report every problem in it; the host is not looked at.
-    Check(Lab),
+    Check(File),
     /// Show what `create` would do, and do nothing.
     Plan {
-        /// The lab.
+        /// The definition.
         #[command(flatten)]
-        lab: Lab,
+        file: File,
         /// Exit with 3 when there is something to do.
         #[arg(long)]
         check: bool,
     },
     /// Make the network, or change and repair it until it is as the definition says.
-    Create(Lab),
+    Create(File),
     /// Remove everything that belongs to a lab; guests' disks are kept.
     Destroy {
         /// The lab.
@@ -57,7 +57,7 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Show the network and what differs from what was applied.
+    /// Show the network, and what differs from how it was created.
     Status(Lab),
     /// Probe who reaches whom, and compare with what the definition says.
     Verify {
@@ -78,13 +78,13 @@ pub enum Command {
               require_equals = true)]
         wait: Option<Duration>,
     },
-    /// Stop guests: by ACPI, after a time limit by the power cord.
+    /// Stop guests: by the power button (ACPI), and after a minute by the power cord.
     Stop {
         /// Which.
         #[command(flatten)]
         guests: Guests,
     },
-    /// Give guests fresh disks; they must not be running.
+    /// Give guests fresh disks at their next boot; they must not be running.
     Reset {
         /// Which.
         #[command(flatten)]
@@ -135,10 +135,18 @@ pub enum Command {
     Man,
 }
 
+/// A definition.
+#[derive(Debug, Args)]
+pub struct File {
+    /// The definition.
+    #[arg(value_name = "FILE", default_value = "net.toml")]
+    pub file: PathBuf,
+}
+
 /// A lab, by file or by name.
 #[derive(Debug, Args)]
 pub struct Lab {
-    /// A definition (ends in .toml) or the name of an applied lab.
+    /// A definition (ends in .toml), or the name of a lab that was created on this host.
     #[arg(value_name = "FILE|LAB", default_value = "net.toml")]
     pub lab: String,
 }
@@ -152,7 +160,7 @@ pub struct Guests {
     /// All guests of the lab.
     #[arg(long, conflicts_with = "vms")]
     pub all: bool,
-    /// The lab they are in, by file or name; for --all without it, that of ./net.toml or the only one.
+    /// The lab they are in, by file or name; without it --all means that of ./net.toml, or the only one.
     #[arg(long, value_name = "FILE|LAB")]
     pub of: Option<String>,
 }

@@ -40,9 +40,9 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(lab) => check::run(&lab.lab, output),
-        Command::Plan { lab, check } => wait_for(create::plan(&lab.lab, check, output)),
-        Command::Create(lab) => wait_for(create::run(&lab.lab, output)),
+        Command::Check(file) => check::run(&file.file, output),
+        Command::Plan { file, check } => wait_for(create::plan(&file.file, check, output)),
+        Command::Create(file) => wait_for(create::run(&file.file, output)),
         Command::Destroy { lab, stop, purge, force } => {
             wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
         }

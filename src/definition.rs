@@ -20,7 +20,7 @@ pub use key::Key;
 pub use problem::{Problem, ProblemReport, Problems};
 pub use value::{Bytes, Cpus, ExternalKind, Login, Text};
 
-use crate::model::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
 use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName};
 
 /// A definition as written: nothing filled in, nothing compared.

@@ -3,6 +3,7 @@
 //! Every decision about this host is taken here: which device an altname means, what is in the way, which MTU a hop
 //! gets. What can't be is a [`Refusal`], all of them at once, before anything is touched. Pure.
 
+mod collisions;
 mod context;
 mod devices;
 mod firewall;
@@ -76,6 +77,6 @@ pub fn desired(model: &Model, host: &Host<'_>) -> Result<Desired, Vec<Refusal>> 
     guests::guests(&mut context);
     firewall::tables(&mut context);
     services::files(&mut context);
-    devices::names_are_free(&mut context);
+    collisions::names_are_free(&mut context);
     context.finish()
 }

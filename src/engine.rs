@@ -14,6 +14,7 @@ pub mod qemu;
 pub mod qmp;
 mod record;
 mod seed;
+mod spawn;
 pub mod ssh;
 pub mod wait;
 

@@ -10,29 +10,49 @@
 //! Everything left of `apply` is pure: no kernel, files, clock, environment or randomness. Desired and current are
 //! one type, so `create`, `destroy`, `status` and repair are one code path: a diff, a plan, its execution.
 //!
-//! The rooms, in the order in which they may use each other (downward in this list means: may be used by those
-//! below).
+//! The rooms, each of which may use those above it in this list and none below (a test reads the list):
+//!
+//! Pure:
+//! - [`names`], parsed once, never checked again
+//! - [`kinds`], what a definition chooses between
+//! - [`mark`], how an object says whose it is
+//! - [`rule`], what is chosen by rule: hashes, MACs, device names
+//! - [`paths`], where things stand on disk
+//! - [`state`], what a lab owns on a host, and facts about the host
+//! - [`plan`], the operations that turn one state into another
+//! - [`definition`], the TOML file as it was written
+//! - [`model`], what it means
+//! - [`reach`], who may reach whom
+//! - [`render`], texts from data
+//! - [`desired`], the state that a lab shall have on a host
+//!
+//! With effects:
+//! - [`kernel`], links, namespaces, nftables, TAPs, sysctls
+//! - [`probe`], who does reach whom
+//! - [`engine`], guests
+//! - [`observe`], the state that there is
+//! - [`ledger`], what is remembered on disk
+//! - [`apply`], carries out a plan
+//! - [`cli`], the command line as clap sees it
+//! - [`commands`], one verb a file
 
-// Pure: words.
-pub mod mark;
-pub mod names;
-pub mod paths;
-pub mod rule;
-// Pure: the flow.
-pub mod definition;
-pub mod desired;
-pub mod model;
-pub mod plan;
-pub mod reach;
-pub mod render;
-pub mod state;
-// Effects.
 pub mod apply;
-pub mod engine;
-pub mod kernel;
-pub mod ledger;
-pub mod observe;
-pub mod probe;
-// The command line.
 pub mod cli;
 pub mod commands;
+pub mod definition;
+pub mod desired;
+pub mod engine;
+pub mod kernel;
+pub mod kinds;
+pub mod ledger;
+pub mod mark;
+pub mod model;
+pub mod names;
+pub mod observe;
+pub mod paths;
+pub mod plan;
+pub mod probe;
+pub mod reach;
+pub mod render;
+pub mod rule;
+pub mod state;

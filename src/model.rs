@@ -21,10 +21,9 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
-use crate::names::{
-    DeviceName, IfName, ImageName, LabName, Mac, NameError, NetName, NsName, UplinkName, VlanId, VmName,
-};
+use crate::names::{IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 
+pub use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
 pub use lock::{Lock, LockError, NicKey};
 pub use resolve::{Resolved, resolve};
 
@@ -66,66 +65,6 @@ record! {
         name: UplinkName,
         /// The device: name, altname or permanent MAC.
         device: DeviceRef,
-    }
-}
-
-/// How a definition names a device of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DeviceRef {
-    /// A name or an altname.
-    Name(DeviceName),
-    /// The permanent MAC.
-    Mac(Mac),
-}
-
-impl std::fmt::Display for DeviceRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            DeviceRef::Name(name) => name.fmt(f),
-            DeviceRef::Mac(mac) => mac.fmt(f),
-        }
-    }
-}
-
-impl std::str::FromStr for DeviceRef {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        text.parse::<Mac>().map_or_else(|_| text.parse().map(DeviceRef::Name), |mac| Ok(DeviceRef::Mac(mac)))
-    }
-}
-
-/// What a network is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// A bridge and nothing else.
-    Isolated,
-    /// A gateway in the router, no NAT.
-    Routed,
-    /// A gateway in the router, and source NAT toward the outside.
-    Nat,
-    /// Guests sit on a physical segment, with its own gateway.
-    Bridged,
-}
-
-impl Mode {
-    /// Whether the router has a gateway here.
-    pub fn has_router(self) -> bool {
-        match self {
-            Mode::Routed | Mode::Nat => true,
-            Mode::Isolated | Mode::Bridged => false,
-        }
-    }
-
-    /// The word in the definition.
-    pub fn word(self) -> &'static str {
-        match self {
-            Mode::Isolated => "isolated",
-            Mode::Routed => "routed",
-            Mode::Nat => "nat",
-            Mode::Bridged => "bridged",
-        }
     }
 }
 
@@ -316,26 +255,6 @@ record! {
     }
 }
 
-/// What runs a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Engine {
-    /// QEMU, without a daemon.
-    Qemu,
-    /// A namespace with the guest's MACs, addresses and routes.
-    Netns,
-}
-
-/// How QEMU executes a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Accel {
-    /// Hardware virtualization.
-    Kvm,
-    /// Emulation.
-    Tcg,
-}
-
 record! {
     /// What a guest boots.
     Image {
@@ -354,26 +273,6 @@ record! {
     }
 }
 
-/// The format of a base image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ImageFormat {
-    /// QEMU's copy-on-write format.
-    Qcow2,
-    /// Plain blocks.
-    Raw,
-}
-
-impl ImageFormat {
-    /// QEMU's word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            ImageFormat::Qcow2 => "qcow2",
-            ImageFormat::Raw => "raw",
-        }
-    }
-}
-
 record! {
     /// A network interface of a guest.
     Nic {
@@ -387,29 +286,6 @@ record! {
         tap: IfName,
         /// QEMU's device model.
         model: NicModel,
-    }
-}
-
-/// QEMU's and libvirt's word for an emulated NIC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NicModel {
-    /// Paravirtual.
-    Virtio,
-    /// Intel 82540EM, for guests without virtio drivers.
-    E1000,
-    /// Intel 82574L.
-    E1000e,
-}
-
-impl NicModel {
-    /// libvirt's word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            NicModel::Virtio => "virtio",
-            NicModel::E1000 => "e1000",
-            NicModel::E1000e => "e1000e",
-        }
     }
 }
 

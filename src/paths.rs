@@ -22,6 +22,15 @@ pub fn networkd_drop_in(lab: &LabName) -> PathBuf {
     Path::new(NETWORKD_DROP_INS).join(format!("05-vmnet-{lab}.network"))
 }
 
+/// The name beside `path` under which a file is written before it takes its place. Always the same, so that what a
+/// crash leaves is found by the next run.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".vmnet-new");
+    path.with_file_name(name)
+}
+
 /// The two roots, `VMNET_STATE_DIR` and `VMNET_RUN_DIR`, and everything below them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {

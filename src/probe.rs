@@ -6,7 +6,7 @@
 //!
 //! [`kernel::stand`]: crate::kernel::stand
 
-mod packet;
+pub(crate) mod packet;
 mod sender;
 mod tries;
 
@@ -14,11 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use crate::kernel::{KernelError, stand};
+use crate::kernel::KernelError;
 use crate::model::{Engine, Model};
-use crate::names::{IfName, LabName, Mac, NetName, VmName};
+use crate::names::{Mac, VmName};
 use crate::reach::{Endpoint, Expectation, Seen};
-use crate::state::Ns;
 use sender::Sender;
 use tries::{Attempt, Port, Try};
 
@@ -110,46 +109,6 @@ fn from_all<'a>(
     })
 }
 
-/// Whether somebody on a link of a namespace has `target`: an ARP probe (a neighbour solicitation for IPv6), sent
-/// every 200 ms for up to three seconds; true as soon as it is answered.
-///
-/// # Errors
-/// When the namespace or the link is not there, or a socket can't be opened.
-pub fn arp(ns: &Ns, link: &IfName, target: IpAddr) -> Result<bool, ProbeError> {
-    let place = format!("{link} in {ns}");
-    let asked = crate::kernel::netns::run_in(ns, || {
-        let port = Port::by_name(link.as_str())?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        tries::run(&[who_has(port, target, Vec::new(), true)])
-    });
-    answer(place, asked)
-}
-
-/// Whether the machines with these addresses and MACs are on a network: as [`arp`], from a port of its own on the
-/// network's bridge, which needs no address.
-///
-/// # Errors
-/// When the port can't be made (the network is not there), or a socket can't be opened.
-pub fn on_network(
-    (lab, network, bridge): (&LabName, &NetName, &IfName),
-    machines: &[(IpAddr, Mac)],
-) -> Result<Vec<bool>, ProbeError> {
-    let asked = stand::on_bridge(lab, network, bridge, |stand| {
-        let port = Port::by_name(stand.link())?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
-        let attempts: Vec<Attempt> =
-            machines.iter().map(|(target, mac)| who_has(port, *target, vec![*mac], true)).collect();
-        tries::run(&attempts)
-    });
-    asked.map_err(|source| ProbeError::Place { from: format!("a port of {bridge}"), source })
-}
-
 fn who_has(port: Port, target: IpAddr, macs: Vec<Mac>, wanted: bool) -> Attempt {
     Attempt { what: Try::WhoHas { port, sender: None, target, macs }, wanted }
-}
-
-fn answer(from: String, asked: Result<io::Result<Vec<bool>>, KernelError>) -> Result<bool, ProbeError> {
-    match asked {
-        Ok(Ok(outcomes)) => Ok(outcomes.into_iter().all(|reached| reached)),
-        Ok(Err(source)) => Err(ProbeError::Sockets { from, source }),
-        Err(source) => Err(ProbeError::Place { from, source }),
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! What `verify` compares with. Every guest is taken as a Linux host with its nics, addresses, on-link prefixes and
 //! default routes ([`Model::default_routes`]), the router as one with a port in each of its networks; a packet is
-//! followed from its sender to whoever holds the address, and its reply back ([`path`]). An expectation is `Reach` or
+//! followed from its sender to whoever holds the address, and its reply back (`path`). An expectation is `Reach` or
 //! `Deny` only where that leaves no doubt:
 //!
 //! - a reply that leaves by another nic than the request came in by depends on the guest's reverse-path filter, so it

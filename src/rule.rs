@@ -108,6 +108,15 @@ pub fn router_port_name(lab: &LabName, network: &str) -> IfName {
     fit(Some(readable), "rt", &["router", lab.as_str(), network])
 }
 
+/// How the names of all probe ports begin, so that a rule can name them without knowing them.
+pub const PROBE_PORTS: &str = "vmnetp-";
+
+/// The port that a probe puts on a bridge for a moment; process and number keep two probes apart.
+pub fn probe_port_name(lab: &LabName, process: u32, number: u32) -> IfName {
+    let digest = hex(&["probe", lab.as_str(), &process.to_string(), &number.to_string()], 8);
+    format!("{PROBE_PORTS}{digest}").parse().expect("a short prefix and eight digits fit")
+}
+
 /// The router's inner veth end: the network's own name.
 pub fn router_inner_name(network: &NetName) -> IfName {
     fit(Some(network.to_string()), "nw", &["inner", network.as_str()])

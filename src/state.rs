@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use facts::{Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, ServiceUser, Tool};
 
+use crate::mark::Mark;
 use crate::names::{IfName, Mac, NsName, VlanId, VmName};
 
 /// The kernel objects, files and guests that one lab owns on one host.
@@ -42,6 +43,30 @@ pub struct HostState {
     pub files: BTreeMap<PathBuf, File>,
     /// Guests that run.
     pub guests: BTreeMap<VmName, Guest>,
+}
+
+impl HostState {
+    /// The same state without a guest: without what belongs to it alone. Asks nothing of definition or host, so a
+    /// guest can always be stopped.
+    pub fn remove_guest(&mut self, vm: &VmName) {
+        let Some(guest) = self.guests.remove(vm) else { return };
+        let ns = match guest {
+            Guest::Netns { ns } => Some(Ns::Named(ns)),
+            Guest::Qemu(_) => None,
+        };
+        let nic = format!("{vm}.");
+        let is_its = |link: &Link| {
+            link.alias.parse::<Mark>().is_ok_and(|mark| mark.role == "nic" && mark.name.starts_with(&nic))
+        };
+        self.links.retain(|id, link| Some(&id.ns) != ns.as_ref() && !(id.ns == Ns::Host && is_its(link)));
+        self.addresses.retain(|address| Some(&address.link.ns) != ns.as_ref());
+        self.routes.retain(|route| Some(&route.ns) != ns.as_ref());
+        self.settings.retain(|key, _| match key {
+            SettingKey::Sysctl { ns: of, .. } => Some(of) != ns.as_ref(),
+            SettingKey::DeviceState { .. } => true,
+        });
+        self.namespaces.retain(|name, _| ns.as_ref().and_then(Ns::name) != Some(name));
+    }
 }
 
 /// A network namespace: the host's own, or a named one.
@@ -374,7 +399,7 @@ mod pairs {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<K, V, S>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
+    pub(super) fn serialize<K, V, S>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
     where
         K: Serialize,
         V: Serialize,
@@ -383,7 +408,7 @@ mod pairs {
         serializer.collect_seq(map)
     }
 
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
     where
         K: Deserialize<'de> + Ord,
         V: Deserialize<'de>,

@@ -3,23 +3,15 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::paths::unfinished;
 use crate::plan::Service;
 use crate::state::File;
 
 /// Where programs are looked for, whatever the caller's environment says.
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The name beside `path` under which a file is written before it takes its place. Always the same, so that what a
-/// crash leaves is found by the next run.
-pub fn unfinished(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".vmnet-new");
-    path.with_file_name(name)
-}
 
 /// Writes a file; folders that are missing are made, 0755. A link at its place is replaced, never followed.
 ///

@@ -17,7 +17,7 @@ struct Batch<'a> {
 }
 
 /// What became of an operation.
-pub struct Outcome<'a> {
+pub(super) struct Outcome<'a> {
     /// Its place in the wave.
     pub index: usize,
     /// Its table.
@@ -30,7 +30,7 @@ pub struct Outcome<'a> {
 }
 
 /// Runs those operations of a wave that are about tables.
-pub fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
+pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
     let mut batches = BTreeMap::<&Ns, Batch<'a>>::new();
     for (index, op) in ops.iter().enumerate() {
         let (id, text) = match op {

@@ -13,11 +13,11 @@ use super::session::Session;
 use super::source::Source;
 use crate::engine;
 use crate::model::{Engine, Vm};
-use crate::names::VmName;
+use crate::names::{NetName, VmName};
 use crate::observe::Observation;
 use crate::render::{GuestView, qemu};
 use crate::rule;
-use crate::state::Guest;
+use crate::state::{Facts, Guest, QemuGuest};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -98,26 +98,28 @@ fn with_new(
             Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), name) },
             Engine::Qemu => {
                 images_exist(source, vm)?;
-                let keys = super::keys::read(source, vm)?;
-                let mtus: Vec<u32> =
-                    vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
-                let view = GuestView {
-                    model: &source.model,
-                    vm,
-                    folder: source.folder(),
-                    keys: &keys,
-                    instance: engine::instance(&session.paths.guest_state(source.model.lab(), name))
-                        .map_err(|error| Failure::failed(format!("vm {name} can't be started"), error))?,
-                    mtus: &mtus,
-                };
-                let guest = qemu::guest(&view, &session.paths, &observation.facts)
-                    .map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))?;
-                Guest::Qemu(Box::new(guest))
+                Guest::Qemu(Box::new(machine(session, source, &observation.facts, &mtu, vm)?))
             }
         };
         guests.insert((*name).clone(), guest);
     }
     Ok(guests)
+}
+
+/// What a guest would be started as now.
+pub(super) fn machine(
+    session: &Session,
+    source: &Source,
+    facts: &Facts,
+    mtu: &BTreeMap<NetName, u32>,
+    vm: &Vm,
+) -> Result<QemuGuest, Failure> {
+    let keys = super::keys::read(source, vm)?;
+    let mtus: Vec<u32> = vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
+    let folder = session.paths.guest_state(source.model.lab(), vm.name());
+    let instance = engine::instance(&folder)?;
+    let view = GuestView { model: &source.model, vm, folder: source.folder(), keys: &keys, instance, mtus: &mtus };
+    qemu::guest(&view, &session.paths, facts).map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))
 }
 
 pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {

@@ -20,8 +20,8 @@ struct Report<'a> {
     lock_changes: bool,
 }
 
-pub(super) fn run(file: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let source = Source::read(Path::new(file))?;
+pub(super) fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
+    let source = Source::read(file)?;
     let model = &source.model;
     let report = Report {
         file: source.path.display().to_string(),
@@ -34,6 +34,7 @@ pub(super) fn run(file: &str, output: &Output) -> Result<ExitCode, Failure> {
     output.result(&report, || {
         let (lab, networks, vms) = (report.lab, report.networks, report.vms);
         let lock = if report.lock_changes { "; create will write its lock file" } else { "" };
+        let file = file.display();
         format!("{file}: {GOOD}right{GOOD:#}: lab {lab}, {networks} networks, {vms} guests{lock}")
     })?;
     Ok(ExitCode::SUCCESS)

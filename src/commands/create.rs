@@ -6,12 +6,16 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::boot::machine;
 use super::failure::Failure;
 use super::output::{BAD, BOLD, GOOD, Output, WARN};
 use super::session::Session;
 use super::source::Source;
 use crate::desired::Note;
+use crate::names::NetName;
+use crate::observe::Observation;
 use crate::plan::{Op, Plan, Wave};
+use crate::state::Guest;
 
 #[derive(Serialize)]
 struct PlanReport<'a> {
@@ -23,12 +27,13 @@ struct PlanReport<'a> {
 }
 
 /// `vmnet plan`
-pub(super) async fn plan(file: &str, check: bool, output: &Output) -> Result<ExitCode, Failure> {
-    let source = Source::read(Path::new(file))?;
+pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let source = Source::read(file)?;
     let mut session = Session::look_at(source.model.lab())?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    wanted.notes.extend(at_next_boot(&session, &source, &observation, &wanted.mtu));
     let plan = session.plan(&observation.state, &wanted.state);
     let report = PlanReport {
         lab: session.lab.as_str(),
@@ -54,9 +59,9 @@ struct CreateReport<'a> {
 }
 
 /// `vmnet create`
-pub(super) async fn run(file: &str, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let source = Source::read(Path::new(file))?;
+    let source = Source::read(file)?;
     let mut session = Session::change_of(source.model.lab(), "create")?;
     if session.is_known && session.ledger.path != source.path {
         let path = session.ledger.path.display();
@@ -64,7 +69,8 @@ pub(super) async fn run(file: &str, output: &Output) -> Result<ExitCode, Failure
     }
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    wanted.notes.extend(at_next_boot(&session, &source, &observation, &wanted.mtu));
     let plan = session.plan(&observation.state, &wanted.state);
     output.notes(&wanted.notes);
     missing_files(&source, output);
@@ -145,6 +151,27 @@ fn sign(op: &Op) -> char {
             '~'
         }
     }
+}
+
+/// Guests that run on as they were started although the definition says something else by now.
+fn at_next_boot(
+    session: &Session,
+    source: &Source,
+    observation: &Observation,
+    mtu: &BTreeMap<NetName, u32>,
+) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for (name, guest) in &observation.state.guests {
+        let (Guest::Qemu(running), Some(vm)) = (guest, source.model.vms().get(name)) else { continue };
+        // What can't be started as it is now is found out at the next boot.
+        let now = machine(session, source, &observation.facts, mtu, vm).ok();
+        if now.is_some_and(|now| now != **running) {
+            let text = "runs as it was started; what the definition says of it since takes effect at its next boot \
+                        (what cloud-init does only once: after vmnet reset)";
+            notes.push(Note { about: name.to_string(), text: text.to_owned() });
+        }
+    }
+    notes
 }
 
 /// A network can be made without its guests' images; better said now than at `boot`.

@@ -1,5 +1,6 @@
 //! `vmnet destroy`: a plan toward the empty state. Needs no file.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -79,9 +80,9 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// Somebody else's device on our bridge would lose its network.
+/// Somebody else's device on our bridge would lose its network; one in our namespace would be gone.
 fn refuse_foreign(lab: &LabName, observation: &Observation) -> Result<(), Failure> {
-    let bridges: Vec<&str> = observation
+    let bridges: BTreeSet<&str> = observation
         .state
         .links
         .iter()
@@ -97,12 +98,14 @@ fn refuse_foreign(lab: &LabName, observation: &Observation) -> Result<(), Failur
             Some(format!("{} on {bridge}", foreign(name)))
         })
         .collect();
-    if plugged.is_empty() {
+    let inside = observation.strangers.iter().map(|(ns, name)| format!("{} in {ns}", foreign(name)));
+    let all: Vec<String> = plugged.into_iter().chain(inside).collect();
+    if all.is_empty() {
         return Ok(());
     }
     Err(Failure::because(format!(
-        "devices that are not lab {lab}'s use its bridges: {}; unplug them, or say vmnet destroy --force",
-        plugged.join(", ")
+        "devices that are not lab {lab}'s are on its bridges or in its namespaces: {}; unplug them, or say vmnet destroy --force",
+        all.join(", ")
     )))
 }
 

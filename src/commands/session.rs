@@ -54,13 +54,13 @@ impl Session {
 
     /// Opens a lab for changing: waits for the lock.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
-        let paths = self::paths()?;
+        let paths = paths()?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
         Self::open(lab, Some(lock))
     }
 
     fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
-        let paths = self::paths()?;
+        let paths = paths()?;
         let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
         let read = ledger::read(&paths, lab)?;
         let is_known = read.is_some();

@@ -92,7 +92,7 @@ fn read_text(path: &Path) -> Result<String, Failure> {
         .kind()
     {
         std::io::ErrorKind::NotFound => {
-            usage("there is no such file; name a definition (….toml) or an applied lab".into())
+            usage("there is no such file; name the definition of a lab, for example net.toml".into())
         }
         _ => usage(format!("can't be opened: {error}")),
     })?;

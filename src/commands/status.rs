@@ -1,5 +1,6 @@
 //! `vmnet status`: the network as it is, and what differs from what was applied.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -67,13 +68,14 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
     let plan = session.plan(&observation.state, &wanted.state);
     let model = &source.model;
+    let ports = ports(&observation);
     let now = std::fs::read_to_string(&ledger.path).ok();
     let report = Report {
         lab: lab.as_str(),
         file: ledger.path.display().to_string(),
         unfinished: ledger.progress == Progress::Changing,
         file_changed: now.is_some_and(|text| text != ledger.definition),
-        networks: model.networks().values().map(|network| describe(network, &observation)).collect(),
+        networks: model.networks().values().map(|network| describe(network, &ports)).collect(),
         router: model
             .router()
             .as_ref()
@@ -88,12 +90,19 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(network: &Network, observation: &Observation) -> NetworkReport {
+/// How many ports each bridge of the host has, ours and foreign ones.
+fn ports(observation: &Observation) -> BTreeMap<&str, usize> {
+    let ours = observation.state.links.iter().filter(|(id, _)| id.ns == Ns::Host).map(|(_, link)| &link.master);
+    let masters = ours.chain(observation.facts.devices.values().map(|device| &device.master));
+    let mut ports = BTreeMap::new();
+    for bridge in masters.flatten() {
+        *ports.entry(bridge.as_str()).or_default() += 1;
+    }
+    ports
+}
+
+fn describe(network: &Network, ports: &BTreeMap<&str, usize>) -> NetworkReport {
     let bridge = network.bridge().name();
-    let on_bridge = |master: Option<&str>| master == Some(bridge.as_str());
-    let ours = observation.state.links.iter();
-    let ours = ours.filter(|(id, link)| id.ns == Ns::Host && on_bridge(link.master.as_deref())).count();
-    let others = observation.facts.devices.values().filter(|device| on_bridge(device.master.as_deref())).count();
     NetworkReport {
         name: network.name().to_string(),
         mode: network.mode().word(),
@@ -101,7 +110,7 @@ fn describe(network: &Network, observation: &Observation) -> NetworkReport {
         bridge: bridge.to_string(),
         subnets: network.subnets().iter().map(|subnet| subnet.net().to_string()).collect(),
         gateways: network.subnets().iter().filter_map(|subnet| *subnet.gateway()).map(|g| g.to_string()).collect(),
-        ports: ours + others,
+        ports: ports.get(bridge.as_str()).copied().unwrap_or_default(),
     }
 }
 
@@ -115,7 +124,7 @@ fn via(external: &External) -> &'static str {
 }
 
 fn foreign_ports(model: &Model, observation: &Observation) -> Vec<Foreign> {
-    let own: Vec<&str> = model
+    let own: BTreeSet<&str> = model
         .networks()
         .values()
         .filter(|network| matches!(network.bridge(), Bridge::Own { .. }))

@@ -8,7 +8,6 @@ use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output};
 use super::session::Session;
-use super::source::Source;
 use crate::engine;
 use crate::names::VmName;
 
@@ -22,9 +21,9 @@ struct Report<'a> {
 /// `vmnet stop`
 pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let (lab, source, vms) = lookup::guests(names, of)?;
+    let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "stop")?;
-    let stopped = stop(&mut session, &source, &vms, output).await?;
+    let stopped = stop(&mut session, &vms, output).await?;
     let report = Report { lab: lab.as_str(), vms: stopped, seconds: begun.elapsed().as_secs_f64() };
     output.result(&report, || match report.vms.is_empty() {
         true => "no such guest runs\n".to_owned(),
@@ -33,19 +32,14 @@ pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stop<'v>(
-    session: &mut Session,
-    source: &Source,
-    vms: &'v [VmName],
-    output: &Output,
-) -> Result<Vec<&'v VmName>, Failure> {
-    let mut observation = session.look(Some(&source.model))?;
-    let mut guests = observation.state.guests.clone();
-    let stopped: Vec<&VmName> = vms.iter().filter(|vm| guests.remove(*vm).is_some()).collect();
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation.state, &wanted.state);
+async fn stop<'v>(session: &mut Session, vms: &'v [VmName], output: &Output) -> Result<Vec<&'v VmName>, Failure> {
+    let before = session.look(None)?.state;
+    let mut wanted = before.clone();
+    let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.guests.contains_key(*vm)).collect();
+    stopped.iter().for_each(|vm| wanted.remove_guest(vm));
+    let plan = session.plan(&before, &wanted);
     if !plan.is_empty() {
-        session.carry_out(None, &observation.state, &wanted.state, &plan, output, false).await?;
+        session.carry_out(None, &before, &wanted, &plan, output, false).await?;
     }
     Ok(stopped)
 }
@@ -58,15 +52,15 @@ pub(super) async fn reset(
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let (lab, source, vms) = lookup::guests(names, of)?;
+    let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "reset")?;
-    let observation = session.look(Some(&source.model))?;
+    let observation = session.look(None)?;
     if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
         return Err(Failure::because(format!(
             "vm {vm} runs; stop it first (vmnet stop {vm}), or say vmnet reset --stop"
         )));
     }
-    stop(&mut session, &source, &vms, output).await?;
+    stop(&mut session, &vms, output).await?;
     for vm in &vms {
         let folder = session.paths.guest_state(&lab, vm);
         engine::reset(&folder)?;

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
-use crate::model::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
 use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, quoted};
 
 /// A value that a key of the definition may have.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::collisions::name_twice;
 use super::{Desired, Host, Note, Refusal};
 use crate::mark::Mark;
 use crate::model::{Model, Network};
@@ -68,8 +69,12 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Adds a link. Sub-interfaces are named after the host's device: only here can they meet another name.
     pub(super) fn add_link(&mut self, id: LinkId, link: Link) {
-        self.state.links.insert(id, link);
+        let (name, mark) = (id.name.clone(), link.alias.clone());
+        if let Some(other) = self.state.links.insert(id, link).filter(|other| other.alias != mark) {
+            self.refuse(name_twice(name.as_str(), &other.alias, &mark));
+        }
     }
 
     pub(super) fn set(&mut self, ns: &Ns, key: impl Into<String>, value: impl ToString) {

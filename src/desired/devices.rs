@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::Context;
 use super::{Lack, Refusal};
-use crate::mark::Mark;
 use crate::model::{Bridge, DeviceRef, External};
 use crate::names::{IfName, UplinkName};
-use crate::state::{Device, Feature, ForeignNamespace, Guest, Ns, SettingKey, Tool};
+use crate::state::{Device, Feature, Guest, Ns, SettingKey, Tool};
 
 /// The device of each uplink on this host.
 pub(super) type Devices = BTreeMap<UplinkName, IfName>;
@@ -46,6 +45,8 @@ pub(super) fn devices(context: &mut Context<'_>) -> Devices {
 fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'a Device)> {
     let devices = &context.facts().devices;
     match wanted {
+        // The loopback device carries no frames.
+        DeviceRef::Name(name) if name.as_str() == "lo" => None,
         DeviceRef::Name(name) => {
             let by_altname = |device: &Device| device.altnames.iter().any(|altname| altname == name.as_str());
             devices.get_key_value(name.as_str()).or_else(|| devices.iter().find(|(_, device)| by_altname(device)))
@@ -70,7 +71,11 @@ fn candidates(devices: &BTreeMap<String, Device>) -> String {
             None => name.escape_default().to_string(),
         })
         .collect();
-    if names.is_empty() { "no NIC".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "it has no NIC at all".to_owned()
+    } else {
+        format!("name one of its own: {}", names.join(", "))
+    }
 }
 
 fn bring_up(context: &mut Context<'_>, ifname: &IfName, device: &Device) {
@@ -111,7 +116,7 @@ pub(super) fn lacks(context: &mut Context<'_>) {
     }
     let facts = context.facts();
     for feature in features.into_iter().filter(|feature| !facts.features.contains(feature)) {
-        let why = facts.missing.get(&feature).cloned().unwrap_or_else(|| "no such module is there".to_owned());
+        let why = facts.missing.get(&feature).cloned().unwrap_or_else(|| "it is not there".to_owned());
         context.refuse(Refusal::Lacks(Lack::Feature { feature, why }));
     }
     for tool in [Tool::Nft, Tool::Ip] {
@@ -123,50 +128,5 @@ pub(super) fn lacks(context: &mut Context<'_>) {
         if !facts.capabilities.contains(capability) {
             context.refuse(Refusal::Lacks(Lack::Capability { capability: capability.to_owned() }));
         }
-    }
-}
-
-/// Nothing foreign has a name that the plan will use.
-pub(super) fn names_are_free(context: &mut Context<'_>) {
-    let facts = context.facts();
-    let mut refusals = Vec::new();
-    for id in context.state.links.keys().filter(|id| id.ns == Ns::Host) {
-        let name = id.name.as_str();
-        let by_altname =
-            || facts.devices.iter().find(|(_, d)| d.altnames.iter().any(|alt| alt == name)).map(|(_, d)| d);
-        if let Some(device) = facts.devices.get(name).or_else(by_altname) {
-            refusals.push(Refusal::NameTaken {
-                what: "link",
-                name: name.to_owned(),
-                owner: owner(device.alias.as_deref()),
-                remedy: "rename or remove it, or fix another name in the definition (ifname, tap)".to_owned(),
-            });
-        }
-    }
-    for ns in context.state.namespaces.keys() {
-        let Some(found) = facts.namespaces.get(ns.as_str()) else { continue };
-        let (what, name, owner) = match found {
-            ForeignNamespace::Namespace { mark } => ("namespace", ns.to_string(), owner(mark.as_deref())),
-            ForeignNamespace::NotOne => ("file", format!("/run/netns/{ns}"), String::new()),
-        };
-        let remedy =
-            format!("remove it (ip netns delete {ns}; for a plain file rm /run/netns/{ns}), or rename the lab");
-        refusals.push(Refusal::NameTaken { what, name, owner, remedy });
-    }
-    for id in context.state.tables.keys().filter(|id| id.ns == Ns::Host) {
-        let name = format!("{} {}", id.family, id.name);
-        if facts.tables.contains(&name) {
-            let remedy = format!("remove it (nft delete table {name}), or rename the lab");
-            refusals.push(Refusal::NameTaken { what: "nftables table", name, owner: String::new(), remedy });
-        }
-    }
-    context.refusals.extend(refusals);
-}
-
-fn owner(alias: Option<&str>) -> String {
-    match alias.map(|alias| (alias, alias.parse::<Mark>())) {
-        Some((_, Ok(mark))) => format!(" (it is lab {}'s)", mark.lab),
-        Some((alias, Err(_))) if !alias.is_empty() => format!(" (its alias is \"{}\")", alias.escape_default()),
-        _ => String::new(),
     }
 }

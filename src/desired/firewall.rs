@@ -12,6 +12,7 @@ use super::nft::{Body, Element};
 use crate::mark::Mark;
 use crate::model::{Bridge, External, HostExternal, Mode, Model, OUTSIDE, Router};
 use crate::names::{IfName, LabName};
+use crate::rule;
 use crate::state::{Family, Feature, Ns, Table, TableId};
 
 const INTERFACES: &str = "type ifname";
@@ -95,6 +96,8 @@ fn guards(context: &Context<'_>) -> String {
             &[
                 "type filter hook prerouting priority -350; policy accept;",
                 "iifname @sealed meta pkttype set other",
+                // A probe stands where a guest stands, and must not see more.
+                &format!("iifname \"{}*\" meta pkttype set other", rule::PROBE_PORTS),
                 "iifname @taps goto guard",
             ],
         );
@@ -103,6 +106,12 @@ fn guards(context: &Context<'_>) -> String {
             &["type filter hook forward priority -350; policy accept;", "oifname @wire iifname != @exempt goto guard"],
         );
     }
+    guard_chains(&mut body);
+    body.finish()
+}
+
+/// What no guest may send toward the wire, each kind counted.
+fn guard_chains(body: &mut Body) {
     body.chain(
         "guard",
         &[
@@ -125,7 +134,6 @@ fn guards(context: &Context<'_>) -> String {
             "counter name \"reserved\" drop",
         ],
     );
-    body.finish()
 }
 
 /// One subnet behind a router's port.

@@ -74,19 +74,21 @@ fn forwarding(context: &mut Context<'_>, host: &HostExternal) {
 }
 
 fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
-    let mut wanted: Vec<(String, IpNet)> = vec![("transit".to_owned(), host.transit.into())];
+    let mut wanted: Vec<(String, IpNet)> = vec![("router.external: transit".to_owned(), host.transit.into())];
     for network in context.model.networks().values().filter(|network| network.mode().has_router()) {
-        wanted.extend(network.subnets().iter().map(|subnet| (network.name().to_string(), *subnet.net())));
+        wanted.extend(
+            network.subnets().iter().map(|subnet| (format!("network {}: subnet", network.name()), *subnet.net())),
+        );
     }
     let facts = context.facts();
-    for (network, subnet) in wanted {
+    for (wanted, subnet) in wanted {
         let clash = facts
             .routes
             .iter()
             .find(|route| route.to.prefix_len() > 0 && (route.to.contains(&subnet) || subnet.contains(&route.to)));
         if let Some(route) = clash {
             let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
-            context.refuse(Refusal::SubnetTaken { network, subnet, route: route.to, dev });
+            context.refuse(Refusal::SubnetTaken { wanted, subnet, route: route.to, dev });
         }
     }
 }

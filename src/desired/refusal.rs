@@ -15,13 +15,13 @@ pub enum Refusal {
     #[error("{0}")]
     Lacks(Lack),
     /// No device answers to what an uplink says.
-    #[error("uplink {uplink}: there is no device {device}; this host has {candidates}")]
+    #[error("uplink {uplink}: there is no device {device} on this host; {candidates}")]
     NoDevice {
         /// The uplink.
         uplink: UplinkName,
         /// What it says.
         device: String,
-        /// What there is.
+        /// What there is, as a sentence.
         candidates: String,
     },
     /// The device has a name that can't stand in rules and files.
@@ -45,23 +45,25 @@ pub enum Refusal {
         device: String,
     },
     /// The VLAN exists on the device already.
-    #[error(
-        "network {network}: VLAN {vlan} is on {device} already, as {holder}; put {holder} on a bridge of yours and say \
-         mode = \"bridged\", bridge = \"…\", or choose another VLAN"
-    )]
+    #[error("{wanted}: VLAN {vlan} is on {device} already, as {holder}{owner}; {remedy}")]
     VlanTaken {
-        /// The network.
-        network: String,
+        /// What wants it, for example `network web`.
+        wanted: String,
         /// The VLAN.
         vlan: VlanId,
         /// The device.
         device: String,
         /// The sub-interface that has it, escaped.
         holder: String,
+        /// Whose it is, where it says so; begins with a separator.
+        owner: String,
+        /// What to do.
+        remedy: String,
     },
     /// A segment wants a larger MTU than its device has.
     #[error(
-        "network {network}: an MTU of {mtu} bytes does not fit through {device}, which has {limit}; lower mtu, or raise the device's"
+        "network {network}: an MTU of {mtu} bytes does not fit through {device}, which has {limit}; lower mtu, or raise \
+         the device's (ip link set {device} mtu {mtu})"
     )]
     MtuTooLarge {
         /// The network.
@@ -94,23 +96,35 @@ pub enum Refusal {
         master: String,
     },
     /// Something foreign has a name that we need.
-    #[error("{what} {name} exists and is not this lab's{owner}; {remedy}")]
+    #[error("{what} {name} exists already{owner}, and the lab needs the name for {wanted}; {remedy}")]
     NameTaken {
-        /// Link, namespace, table.
+        /// Link, namespace, table, file.
         what: &'static str,
         /// Its name.
         name: String,
+        /// What we need it for.
+        wanted: String,
         /// Whose it is, where it says so; begins with a separator.
         owner: String,
         /// What to do.
         remedy: String,
     },
+    /// Two links of the lab would have one name on this host.
+    #[error("{name} would be the name of {first} and of {second}; give one of them another ifname or tap")]
+    NameTwice {
+        /// The name.
+        name: String,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// A subnet is one of the host's own.
-    #[error("network {network}: subnet {subnet} overlaps the host's own route to {route}{dev}; choose another subnet")]
+    #[error("{wanted} {subnet} overlaps the host's own route to {route}{dev}; choose another in the definition")]
     SubnetTaken {
-        /// The network, or `transit`.
-        network: String,
-        /// Its subnet.
+        /// What it is, for example `network web: subnet`.
+        wanted: String,
+        /// The subnet.
         subnet: IpNet,
         /// The route.
         route: IpNet,
@@ -150,7 +164,11 @@ pub enum Refusal {
 #[serde(tag = "lack", rename_all = "kebab-case")]
 pub enum Lack {
     /// A kernel feature.
-    #[error("the kernel has no {} ({why}); install the package with its module {}, for example linux-modules-extra, then modprobe {}", .feature.module(), .feature.module(), .feature.module())]
+    #[error(
+        "this host's kernel has no module {module} ({why}); load it (modprobe {module}), or install the package that has \
+         it (Debian: linux-image-amd64, Ubuntu: linux-modules-extra-$(uname -r))",
+        module = .feature.module()
+    )]
     Feature {
         /// Which.
         feature: Feature,
@@ -158,13 +176,16 @@ pub enum Lack {
         why: String,
     },
     /// A program.
-    #[error("{} was not found; apt-get install {}", .tool.program(), .tool.package())]
+    #[error(
+        "the program {} was not found on this host; install the package {} (apt-get install {})",
+        .tool.program(), .tool.package(), .tool.package()
+    )]
     Tool {
         /// Which.
         tool: Tool,
     },
     /// A capability.
-    #[error("the capability {capability} is missing; run vmnet as root (sudo vmnet …)")]
+    #[error("vmnet runs without the capability {capability}; run it as root (sudo vmnet …)")]
     Capability {
         /// Which, as capabilities(7) writes it.
         capability: String,

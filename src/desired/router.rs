@@ -101,7 +101,8 @@ fn external_vlan(
     has_ipv6: bool,
 ) {
     let Some(parent) = devices.get(&own.uplink) else { return };
-    vlan_is_free(context, "router.external", parent, tagged);
+    let remedy = |holder: &str| format!("remove it (ip link delete {holder}), or choose another VLAN");
+    vlan_is_free(context, "router.external", parent, tagged, remedy);
     let kind = LinkKind::Vlan { parent: parent.clone(), id: tagged.vlan };
     own_external(context, router, own, parent, kind, has_ipv6);
 }

@@ -1,6 +1,7 @@
 //! Segments: each network's bridge, and its sub-interface on the uplink. Pure.
 
 use super::Refusal;
+use super::collisions::{lab_of, owner};
 use super::context::Context;
 use super::devices::Devices;
 use crate::model::{Bridge, Network, Tagged};
@@ -41,7 +42,13 @@ fn segment_mtu(context: &mut Context<'_>, network: &Network, device: Option<&IfN
 }
 
 fn sub_interface(context: &mut Context<'_>, network: &Network, bridge: &IfName, device: &IfName, tagged: &Tagged) {
-    vlan_is_free(context, network.name().as_str(), device, tagged);
+    let remedy = |holder: &str| {
+        format!(
+            "make {holder} a port of a bridge of your own and say mode = \"bridged\" and bridge = \"…\" instead of vlan, or \
+             choose another VLAN"
+        )
+    };
+    vlan_is_free(context, &format!("network {}", network.name()), device, tagged, remedy);
     let name = rule::sub_interface_name(device, tagged.vlan);
     let kind = LinkKind::Vlan { parent: device.clone(), id: tagged.vlan };
     let mac = rule::device_mac(context.lab(), "uplink", network.name().as_str());
@@ -52,18 +59,29 @@ fn sub_interface(context: &mut Context<'_>, network: &Network, bridge: &IfName, 
 }
 
 /// The kernel has one sub-interface of a device for each VLAN (EEXIST), whatever its name.
-pub(super) fn vlan_is_free(context: &mut Context<'_>, network: &str, device: &IfName, tagged: &Tagged) {
+pub(super) fn vlan_is_free(
+    context: &mut Context<'_>,
+    wanted: &str,
+    device: &IfName,
+    tagged: &Tagged,
+    remedy: impl Fn(&str) -> String,
+) {
     let holder = context.facts().devices.iter().find(|(_, other)| {
         other.vlan.as_ref().is_some_and(|(parent, vlan)| parent == device.as_str() && *vlan == tagged.vlan)
     });
-    if let Some((holder, _)) = holder {
-        context.refuse(Refusal::VlanTaken {
-            network: network.to_owned(),
-            vlan: tagged.vlan,
-            device: device.to_string(),
-            holder: holder.escape_default().to_string(),
-        });
-    }
+    let Some((holder, found)) = holder else { return };
+    let holder = holder.escape_default().to_string();
+    context.refuse(Refusal::VlanTaken {
+        wanted: wanted.to_owned(),
+        vlan: tagged.vlan,
+        device: device.to_string(),
+        owner: owner(found.alias.as_deref()),
+        remedy: match lab_of(found.alias.as_deref()) {
+            Some(lab) => format!("labs share no VLAN: choose another, or give that one up (vmnet destroy {lab})"),
+            None => remedy(&holder),
+        },
+        holder,
+    });
 }
 
 fn foreign(context: &mut Context<'_>, network: &Network, name: &IfName) {

@@ -37,14 +37,19 @@ pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), Engi
     let terminal = RawTerminal::enter().map_err(fail)?;
     let signals = signals().map_err(fail)?;
     if terminal.is_some() {
-        eprint!("Console of {vm}; Ctrl-] leaves it.\r\n");
+        say(&format!("Console of {vm}; Ctrl-] leaves it.\r\n"));
     }
     let ended = copy(&mut socket, terminal.is_some(), signals.as_fd(), silence);
     drop(terminal);
     if let Ok(End::Left) = ended {
-        eprintln!();
+        say("\n");
     }
     ended.map(drop).map_err(fail)
+}
+
+/// Says something beside the guest's own output. A closed stderr is no reason to stop.
+fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Why the copying came to its end.

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -22,6 +23,8 @@ use crate::state::Overlay;
 const HOST_KEY: &str = "host-key";
 /// The public one.
 const HOST_KEY_PUBLIC: &str = "host-key.pub";
+/// What the guest's present disk was made of.
+const BASE: &str = "base";
 /// The number of the guest's present disk.
 const INSTANCE: &str = "instance";
 
@@ -45,7 +48,9 @@ pub fn reset(folder: &Path) -> Result<(), EngineError> {
 /// Makes the overlay where it is missing; says whether it did. Never leaves half of one.
 pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -> Result<bool, EngineError> {
     let name = disk.path.file_name().and_then(|name| name.to_str()).unwrap_or("disk.qcow2");
+    let identity = identity_of(vm, disk)?;
     if folder.has(name) {
+        same_base(vm, folder, &identity)?;
         return Ok(false);
     }
     let size = match (base_size(vm, disk)?, disk.size) {
@@ -55,6 +60,7 @@ pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -
         (_, Some(wanted)) => wanted,
         (base, None) => base,
     };
+    folder.replace(BASE, identity.as_bytes())?;
     let new = format!("{name}.new");
     folder.remove(&new)?;
     let mut command = inside("qemu-img", folder);
@@ -68,6 +74,26 @@ pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -
     made?;
     folder.rename(&new, name)?;
     Ok(true)
+}
+
+/// What an overlay is an overlay of: a file's path, format, size in bytes and time of change in nanoseconds.
+fn identity_of(vm: &VmName, disk: &Overlay) -> Result<String, EngineError> {
+    let path = &disk.base;
+    let meta =
+        std::fs::metadata(path).map_err(|source| EngineError::Image { vm: vm.clone(), path: path.clone(), source })?;
+    let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    Ok(format!("{}\n{} {} {changed}\n", path.display(), disk.base_format, meta.len()))
+}
+
+/// An overlay holds the blocks that differ from its base: over any other one it is garbage, and ruins itself when it
+/// is written to.
+fn same_base(vm: &VmName, folder: &Folder, base: &str) -> Result<(), EngineError> {
+    let made_of = folder.read(BASE)?.unwrap_or_default();
+    if made_of == base {
+        return Ok(());
+    }
+    let path = |text: &str| text.lines().next().unwrap_or("an unknown image").escape_debug().to_string();
+    Err(EngineError::OtherBase { vm: vm.clone(), made_of: path(&made_of), wanted: path(base) })
 }
 
 /// The virtual size of a base image in bytes, once it is known to be one.

@@ -12,6 +12,16 @@ use crate::names::VmName;
 /// A guest that could not be started, stopped or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// The guest's disk was made of another image, or the image was changed since.
+    #[error("the disk of guest {vm} was made of {made_of}, which is not what {wanted} is now")]
+    OtherBase {
+        /// The guest.
+        vm: VmName,
+        /// The image that it was made of.
+        made_of: String,
+        /// The image that the definition names.
+        wanted: String,
+    },
     /// It runs already.
     #[error("guest {vm} runs already, as process {pid}")]
     Running {
@@ -206,6 +216,9 @@ impl EngineError {
     /// What to do about it, as a sentence without a full stop, where that is known.
     pub fn help(&self) -> Option<String> {
         Some(match self {
+            EngineError::OtherBase { vm, .. } => {
+                format!("give it a fresh disk: vmnet reset {vm}; or put the old image back, unchanged")
+            }
             EngineError::Running { vm, .. } => format!("stop it first: vmnet stop {vm}"),
             EngineError::NotRunning { vm } => format!("start it: vmnet boot {vm}"),
             EngineError::NoUser { user } => {

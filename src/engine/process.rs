@@ -66,7 +66,7 @@ impl Process {
 
 /// When a process that runs was started, in clock ticks since boot (proc_pid_stat(5), field 22); `None` when it has
 /// ended, a zombie included.
-pub fn start_time(pid: i32) -> Option<u64> {
+pub(super) fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field, the name, may hold anything, brackets and blanks included; it ends at the last bracket.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -79,7 +79,7 @@ pub fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// How long ago a start time was.
-pub fn age(started: u64) -> Duration {
+pub(super) fn age(started: u64) -> Duration {
     let uptime = std::fs::read_to_string("/proc/uptime").ok();
     let uptime: f64 = uptime.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0.0);
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);

@@ -4,7 +4,6 @@
 //! as an unprivileged user from its first instruction. When it ends, however it does, its TAPs are gone with it.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,9 +16,8 @@ use super::folder::{Folder, Owner, service_user};
 use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
-use super::{EngineError, disk, identity};
+use super::{EngineError, disk, identity, spawn};
 use crate::kernel::{Kernel, sysctl, tap};
-use crate::mark::Mark;
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
@@ -29,7 +27,7 @@ use crate::state::{Link, LinkId, QemuGuest};
 const LOG: &str = "qemu.log";
 
 /// How long QEMU may take until its control socket is there.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a guest has to react to the power button before it is pressed again.
 const PRESS_AGAIN: Duration = Duration::from_secs(3);
@@ -38,8 +36,10 @@ const PRESS_AGAIN: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 #[must_use = "a guest runs only when it is ready"]
 pub struct Launched {
-    record: Running,
+    vm: VmName,
+    guest: QemuGuest,
     run: Folder,
+    state: Folder,
     made_disk: bool,
 }
 
@@ -75,25 +75,8 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
     for name in run.names()? {
         run.remove(&name)?;
     }
-    let made_disk = match &guest.disk {
-        Some(overlay) => disk::make_overlay(vm, &state, overlay).await?,
-        None => false,
-    };
-    disk::make_seed(vm, &state, &guest.seed).await?;
-    let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files };
-    for (name, link) in &guest.taps {
-        handed.taps.push(open_tap(kernel, name, link).await?);
-        if guest.vhost {
-            handed.vhosts.push(open_vhost()?);
-        }
-    }
-    let pid = spawn(guest, &handed, &run, (owner, kvm_group))?;
-    // The descriptors live on in QEMU alone.
-    drop(handed);
-    let started = process::start_time(pid).unwrap_or_default();
-    let record = Running { vm: vm.clone(), pid, started, guest: guest.clone() };
-    let launched = Launched { record, run, made_disk };
-    match record::write(&launched.record) {
+    let mut launched = Launched { vm: vm.clone(), guest: guest.clone(), run, state, made_disk: false };
+    match launched.begin(kernel, files, (owner, kvm_group)).await {
         Ok(()) => Ok(launched),
         Err(error) => {
             launched.undo().await?;
@@ -103,11 +86,36 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
 }
 
 impl Launched {
+    /// Makes disk, seed and TAPs and starts QEMU, recorded before it runs.
+    async fn begin(
+        &mut self,
+        kernel: &mut Kernel,
+        files: Vec<File>,
+        identity: (Owner, Option<u32>),
+    ) -> Result<(), EngineError> {
+        let Self { vm, guest, run, state, made_disk } = self;
+        if let Some(overlay) = &guest.disk {
+            *made_disk = disk::make_overlay(vm, state, overlay).await?;
+        }
+        disk::make_seed(vm, state, &guest.seed).await?;
+        // The descriptors live on in QEMU alone.
+        let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files };
+        for (number, (name, link)) in guest.taps.iter().enumerate() {
+            handed.taps.push(open_tap(kernel, name, link).await?);
+            let wanted = format!("{{vhost:{number}}}");
+            let vhost = guest.vhost && guest.args.iter().any(|arg| arg.contains(&wanted));
+            handed.vhosts.push(if vhost { Some(open_vhost()?) } else { None });
+        }
+        spawn(vm, guest, &handed, run, identity)
+    }
+
     /// Waits until QEMU answers on its control socket. On an error it is gone, and its record with it.
     pub async fn ready(self) -> Result<(), EngineError> {
         match self.answers().await {
             Ok(()) => {
-                scope(&self.record).await;
+                if let Some(record) = record::running_in(&self.guest.run_dir)? {
+                    scope(&record).await;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -118,7 +126,7 @@ impl Launched {
     }
 
     async fn answers(&self) -> Result<(), EngineError> {
-        let vm = &self.record.vm;
+        let vm = &self.vm;
         let deadline = tokio::time::Instant::now() + READY_LIMIT;
         let mut pause = Duration::from_millis(2);
         loop {
@@ -130,8 +138,8 @@ impl Launched {
                     Err(source) => return Err(EngineError::Qmp { vm: vm.clone(), source }),
                 }
             }
-            let ended = match self.record.process() {
-                Some(process) => process.ended_within(pause).await.unwrap_or(false),
+            let ended = match record::running_in(&self.guest.run_dir)?.and_then(|record| record.process()) {
+                Some(process) => ended(&process, pause).await,
                 None => true,
             };
             if ended {
@@ -146,15 +154,13 @@ impl Launched {
     }
 
     async fn undo(self) -> Result<(), EngineError> {
-        let Self { record, run, made_disk } = self;
-        if let Some(process) = record.process() {
-            end(&record.vm, &process).await?;
+        let Self { vm, guest, run, state, made_disk } = self;
+        if let Some(process) = record::running_in(&guest.run_dir)?.and_then(|record| record.process()) {
+            end(&vm, &process).await?;
         }
-        record::remove(&record.guest.run_dir)?;
+        record::remove(&guest.run_dir)?;
         run.remove_all()?;
-        if let (true, Some(overlay)) = (made_disk, &record.guest.disk)
-            && let (Some(state), Some(name)) = (Folder::open(&record.guest.state_dir)?, overlay.path.file_name())
-        {
+        if let (true, Some(name)) = (made_disk, guest.disk.as_ref().and_then(|disk| disk.path.file_name())) {
             state.remove(&name.to_string_lossy())?;
         }
         Ok(())
@@ -235,13 +241,14 @@ async fn ended(process: &Process, limit: Duration) -> bool {
 /// What is opened for QEMU.
 struct Handed {
     taps: Vec<OwnedFd>,
-    vhosts: Vec<OwnedFd>,
+    /// In the order of the TAPs, and `None` where one goes without.
+    vhosts: Vec<Option<OwnedFd>>,
     files: Vec<File>,
 }
 
 impl Handed {
     fn descriptors(&self) -> Vec<RawFd> {
-        let sockets = self.taps.iter().chain(&self.vhosts).map(AsRawFd::as_raw_fd);
+        let sockets = self.taps.iter().chain(self.vhosts.iter().flatten()).map(AsRawFd::as_raw_fd);
         sockets.chain(self.files.iter().map(AsRawFd::as_raw_fd)).collect()
     }
 
@@ -260,14 +267,17 @@ impl Handed {
 
     fn fill(&self, arg: &str) -> String {
         let mut text = arg.to_owned();
-        let numbered = |kind: &str, text: &mut String, numbers: Vec<RawFd>| {
+        let taps = self.taps.iter().map(|fd| Some(fd.as_raw_fd())).collect();
+        let vhosts = self.vhosts.iter().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)).collect();
+        let files = self.files.iter().map(|fd| Some(fd.as_raw_fd())).collect();
+        let kinds: [(&str, Vec<Option<RawFd>>); 3] = [("tap", taps), ("vhost", vhosts), ("file", files)];
+        for (kind, numbers) in kinds {
             for (place, number) in numbers.iter().enumerate() {
-                *text = text.replace(&format!("{{{kind}:{place}}}"), &number.to_string());
+                if let Some(number) = number {
+                    text = text.replace(&format!("{{{kind}:{place}}}"), &number.to_string());
+                }
             }
-        };
-        numbered("tap", &mut text, self.taps.iter().map(AsRawFd::as_raw_fd).collect());
-        numbered("vhost", &mut text, self.vhosts.iter().map(AsRawFd::as_raw_fd).collect());
-        numbered("file", &mut text, self.files.iter().map(AsRawFd::as_raw_fd).collect());
+        }
         text
     }
 }
@@ -334,34 +344,35 @@ fn open_vhost() -> Result<OwnedFd, EngineError> {
     open.map(Into::into).map_err(|source| EngineError::File { action: "open", path: path.to_owned(), source })
 }
 
-/// Starts QEMU as its user and gives its process number.
+/// Starts QEMU as its user.
 fn spawn(
+    vm: &VmName,
     guest: &QemuGuest,
     handed: &Handed,
     run: &Folder,
     (owner, kvm_group): (Owner, Option<u32>),
-) -> Result<i32, EngineError> {
+) -> Result<(), EngineError> {
     let log = run.create(LOG)?;
     let fail = |source| EngineError::Spawn { program: guest.program.clone(), source };
     let mut command = Command::new(&guest.program);
     command.args(handed.args(&guest.args)).env_clear().stdin(Stdio::null());
     command.stdout(log.try_clone().map_err(fail)?).stderr(log);
     identity::drop_in_child(&mut command, owner, kvm_group, run.as_fd(), &handed.descriptors());
-    let child = command.spawn().map_err(fail)?;
-    i32::try_from(child.id()).map_err(|_| fail(io::ErrorKind::InvalidData.into()))
+    let write = |pid| {
+        let started = process::start_time(pid).unwrap_or_default();
+        record::write(&Running { vm: vm.clone(), pid, started, guest: guest.clone() })
+    };
+    spawn::recorded(command, write).map_err(fail)?
 }
 
-/// Under systemd, moves QEMU into a scope of its own, so that the end of a login does not end the guest.
+/// Under systemd, moves QEMU into a scope of its own, so that the end of a login does not end the guest. Lab and
+/// guest stand in its folder's path, `<lab>/guests/<vm>`.
 async fn scope(record: &Running) {
     if !Path::new("/run/systemd/system").is_dir() {
         return;
     }
-    // The first TAP's mark names lab and guest; a guest without a nic goes by its name alone.
-    let lab = record.guest.taps.first().and_then(|(_, link)| link.alias.parse::<Mark>().ok());
-    let name = match lab {
-        Some(mark) => format!("vmnet-{}.{}.scope", mark.lab, record.vm),
-        None => format!("vmnet-{}.scope", record.vm),
-    };
+    let lab = record.guest.run_dir.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
+    let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
     let pid = record.pid.to_string();
     let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
     let mut command = tokio::process::Command::new("busctl");
@@ -381,11 +392,11 @@ mod tests {
     #[test]
     fn descriptors_stand_only_where_they_belong() {
         let file = || File::open("/dev/null").unwrap();
-        let handed = Handed { taps: vec![file().into()], vhosts: vec![file().into()], files: vec![file()] };
-        let words = ["-netdev", "tap,fd={tap:0},vhostfd={vhost:0}", "-kernel", "/proc/self/fd/{file:0}", "-append"];
+        let handed = Handed { taps: vec![file().into()], vhosts: vec![None, Some(file().into())], files: vec![file()] };
+        let words = ["-netdev", "tap,fd={tap:0},vhostfd={vhost:1}", "-kernel", "/proc/self/fd/{file:0}", "-append"];
         let args: Vec<String> = words.iter().chain(&["{tap:0} {file:0}"]).map(|word| (*word).to_owned()).collect();
         let filled = handed.args(&args);
-        let [tap, vhost] = [&handed.taps, &handed.vhosts].map(|fds| fds[0].as_raw_fd());
+        let (tap, vhost) = (handed.taps[0].as_raw_fd(), handed.vhosts[1].as_ref().unwrap().as_raw_fd());
         assert_eq!(filled[1], format!("tap,fd={tap},vhostfd={vhost}"));
         assert_eq!(filled[3], format!("/proc/self/fd/{}", handed.files[0].as_raw_fd()));
         assert_eq!(filled[5], "{tap:0} {file:0}");

@@ -38,7 +38,7 @@ pub enum QmpError {
 }
 
 /// How long an answer may take. QEMU answers from its main loop, which a busy host can hold up.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection that is ready for commands. QEMU serves one at a time.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use crate::render::seed::{HOST_KEY_PRIVATE, HOST_KEY_PUBLIC};
 
 /// An ssh host key in OpenSSH's own formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostKey {
+pub(super) struct HostKey {
     /// The private key, several lines.
-    pub private: String,
+    pub(super) private: String,
     /// The public key, one line.
-    pub public: String,
+    pub(super) public: String,
 }
 
 /// The least size of a volume in bytes; a bigger one is made where the files need it.
@@ -22,7 +22,7 @@ const LEAST: usize = 1 << 20;
 const LABEL: [u8; 11] = *b"CIDATA     ";
 
 /// The volume with these files, name and text, the host key in its place.
-pub fn volume(files: &[(String, String)], key: &HostKey) -> io::Result<Vec<u8>> {
+pub(super) fn volume(files: &[(String, String)], key: &HostKey) -> io::Result<Vec<u8>> {
     let files: Vec<(&str, String)> = files.iter().map(|(name, text)| (name.as_str(), with_key(text, key))).collect();
     let content: usize = files.iter().map(|(_, text)| text.len()).sum();
     // Twice the content leaves room for the tables; FAT wants whole sectors.

@@ -1,8 +1,8 @@
 //! Waiting until a guest answers on the network, and saying how far it got when it does not.
 
-mod arp;
+mod ask;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
@@ -25,7 +25,7 @@ pub enum Stage {
     Qemu,
     /// Its interfaces are up on the host's side.
     Carrier,
-    /// It answers ARP for one of its addresses.
+    /// It answers ARP, or neighbour solicitation, for one of its addresses.
     Arp,
 }
 
@@ -43,8 +43,8 @@ impl Stage {
 /// How often a stage is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Returns when a guest that has been started answers ARP on one of its networks; without an IPv4 address, when its
-/// interfaces are up.
+/// Returns when a guest that has been started answers for one of its addresses; without one, when its interfaces are
+/// up.
 ///
 /// # Errors
 /// [`EngineError::Wait`] with the stage that was not reached within `limit`; at once when its QEMU has ended.
@@ -119,7 +119,7 @@ fn has_carrier(vm: &Vm) -> bool {
 /// An address that a guest should answer for.
 struct Target {
     bridge: String,
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: Mac,
 }
 
@@ -127,10 +127,7 @@ fn targets(model: &Model, vm: &Vm) -> Vec<Target> {
     let of_nic = |(_, nic, network): (usize, &crate::model::Nic, &crate::model::Network)| {
         let bridge = network.bridge().name().to_string();
         let mac = *nic.mac();
-        let addresses = nic.addresses().iter().filter_map(|net| match net.addr() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
+        let addresses = nic.addresses().iter().map(|net| net.addr());
         addresses.map(move |address| Target { bridge: bridge.clone(), address, mac }).collect::<Vec<_>>()
     };
     model.nics(vm).flat_map(of_nic).collect()
@@ -141,7 +138,7 @@ async fn any_answers(targets: &[Target]) -> bool {
     let deadline = Instant::now() + PAUSE;
     for target in targets {
         // A bridge that is gone does not answer either; the time limit has the last word.
-        if let Ok(true) = arp::answers(&target.bridge, target.address, target.mac, PAUSE).await {
+        if let Ok(true) = ask::answers(&target.bridge, target.address, target.mac, PAUSE).await {
             return true;
         }
     }

@@ -43,7 +43,12 @@ fn new_link(mut attributes: Vec<LinkAttribute>, kind: InfoKind, data: Option<Inf
 }
 
 /// A bridge.
-pub fn add_bridge(name: &IfName, link: &Link, settings: &BridgeSettings, master: Option<u32>) -> RouteNetlinkMessage {
+pub(super) fn add_bridge(
+    name: &IfName,
+    link: &Link,
+    settings: &BridgeSettings,
+    master: Option<u32>,
+) -> RouteNetlinkMessage {
     new_link(attributes(name, link, master, None), InfoKind::Bridge, Some(bridge_data(settings)))
 }
 
@@ -57,7 +62,7 @@ fn bridge_data(settings: &BridgeSettings) -> InfoData {
 }
 
 /// A link that sits on `parent`, made straight in the namespace `ns` where that is not the parent's.
-pub fn add_on_parent(
+pub(super) fn add_on_parent(
     (name, link): (&IfName, &Link),
     data: Sits,
     parent: u32,
@@ -76,7 +81,7 @@ pub fn add_on_parent(
 
 /// What sits on a parent device.
 #[derive(Debug, Clone, Copy)]
-pub enum Sits {
+pub(super) enum Sits {
     /// An 802.1Q sub-interface of this VLAN.
     Vlan(u16),
     /// A macvlan in bridge mode.
@@ -84,25 +89,26 @@ pub enum Sits {
 }
 
 /// Both ends of a veth pair; the far one straight in its own namespace.
-pub fn add_veth(
+///
+/// Both say that they have one queue, which is what they would use anyway: unasked, the kernel makes one for each CPU
+/// and then gives up all but the first, and waits for an RCU grace period each time (`veth_init_queues`), which is most
+/// of the time that a pair takes.
+pub(super) fn add_veth(
     (near, near_link, master): (&IfName, &Link, Option<u32>),
     (far, far_link, ns): (&IfName, &Link, RawFd),
 ) -> RouteNetlinkMessage {
-    // One queue, where the kernel would make one for each possible processor (`veth_get_num_queues`), each with its
-    // objects in sysfs: they only serve XDP and GRO on the pair, and make it half as expensive again on two
-    // processors, far more on many.
-    let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+    let one_queue = || [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
     let mut peer = LinkMessage::default();
     peer.attributes = attributes(far, far_link, None, Some(ns));
-    peer.attributes.extend(queues.clone());
+    peer.attributes.extend(one_queue());
     let data = InfoData::Veth(InfoVeth::Peer(peer));
-    let mut attributes = attributes(near, near_link, master, None);
-    attributes.extend(queues);
-    new_link(attributes, InfoKind::Veth, Some(data))
+    let mut near = attributes(near, near_link, master, None);
+    near.extend(one_queue());
+    new_link(near, InfoKind::Veth, Some(data))
 }
 
 /// Changes to a link, found by its name. `master` is the index of the one in `change`, 0 for none.
-pub fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> RouteNetlinkMessage {
+pub(super) fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> RouteNetlinkMessage {
     let LinkChange { alias, mac, mtu, group, master: _, up, bridge } = change;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -128,33 +134,33 @@ pub fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> Rout
 
 /// Switches STP of a bridge off, and nothing else: while it is on, the kernel refuses a forward delay of 0, and of
 /// both in one message it looks at the delay first (`br_changelink`).
-pub fn stp_off(name: &str) -> RouteNetlinkMessage {
+pub(super) fn stp_off(name: &str) -> RouteNetlinkMessage {
     let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled)]);
     new_link(vec![LinkAttribute::IfName(name.to_owned())], InfoKind::Bridge, Some(data))
 }
 
 /// `lo` up and marked.
-pub fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
+pub(super) fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
     let change = LinkChange { alias: Some(mark.to_owned()), up: Some(true), ..LinkChange::default() };
     change_link("lo", &change, None)
 }
 
 /// Removes one link.
-pub fn remove_link(name: &IfName) -> RouteNetlinkMessage {
+pub(super) fn remove_link(name: &IfName) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_string()));
     RouteNetlinkMessage::DelLink(message)
 }
 
 /// Removes every link of a group (`rtnl_group_dellink`).
-pub fn remove_group(group: u32) -> RouteNetlinkMessage {
+pub(super) fn remove_group(group: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::Group(group));
     RouteNetlinkMessage::DelLink(message)
 }
 
 /// An address as `ip address add` gives it, without broadcast; IPv6 without duplicate detection.
-pub fn address(index: u32, net: IpNet) -> AddressMessage {
+pub(super) fn address(index: u32, net: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = net.prefix_len();
@@ -171,7 +177,7 @@ pub fn address(index: u32, net: IpNet) -> AddressMessage {
 }
 
 /// A route of ours in the main table.
-pub fn route(index: u32, route: &Route) -> RouteMessage {
+pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
@@ -200,7 +206,7 @@ fn family(address: IpAddr) -> AddressFamily {
 }
 
 /// A dump of all links, without statistics.
-pub fn dump_links() -> RouteNetlinkMessage {
+pub(super) fn dump_links() -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.link_layer_type = 0.into();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -208,12 +214,12 @@ pub fn dump_links() -> RouteNetlinkMessage {
 }
 
 /// A dump of all addresses.
-pub fn dump_addresses() -> RouteNetlinkMessage {
+pub(super) fn dump_addresses() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(AddressMessage::default())
 }
 
 /// A dump of one family's routes in the main table, of one protocol or of all.
-pub fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkMessage {
+pub(super) fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -224,7 +230,7 @@ pub fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteNetlinkM
 }
 
 /// Asks by which number the socket's namespace knows the one behind `fd`.
-pub fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
+pub(super) fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
     let mut message = NsidMessage::default();
     message.attributes.push(NsidAttribute::Fd(fd.cast_unsigned()));
     RouteNetlinkMessage::GetNsId(message)
@@ -233,6 +239,6 @@ pub fn get_nsid(fd: RawFd) -> RouteNetlinkMessage {
 /// A request to change a link of this kind that does not exist, with a hardware address of impossible length: the
 /// kernel refuses it with EINVAL when it knows the kind (`rtnl_link_ops.validate`), and with another error when it
 /// does not. Nothing is made either way, since the message does not ask for creation.
-pub fn probe_kind(kind: InfoKind) -> RouteNetlinkMessage {
+pub(super) fn probe_kind(kind: InfoKind) -> RouteNetlinkMessage {
     new_link(vec![LinkAttribute::IfName("vmnet-probe".into()), LinkAttribute::Address(vec![2; 5])], kind, None)
 }

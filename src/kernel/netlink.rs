@@ -24,6 +24,7 @@ use super::message::{self, Sits};
 use super::{KernelError, netns};
 use crate::names::{IfName, NsName};
 use crate::plan::LinkChange;
+use crate::render::ETHERNET_MTU;
 use crate::state::{Address, Link, LinkId, LinkKind, Ns, Route};
 
 /// The connections of a process to the kernel. Lives on a tokio runtime; opens each namespace when it is needed.
@@ -117,8 +118,16 @@ impl Kernel {
         let master = self.master(&id.ns, link, &action)?;
         let (sits, parent) = match &link.kind {
             LinkKind::Bridge(settings) => {
-                let message = message::add_bridge(&id.name, link, settings, master);
-                return self.request(&id.ns, action, message, NLM_F_CREATE | NLM_F_EXCL);
+                // An MTU that came with the creation does not count as chosen: the bridge would take its ports' smallest
+                // one, and Ethernet's again when the last of them leaves. One that is set afterwards stays.
+                let plain = Link { mtu: ETHERNET_MTU, ..link.clone() };
+                let message = message::add_bridge(&id.name, &plain, settings, master);
+                let mut request = self.request(&id.ns, action, message, NLM_F_CREATE | NLM_F_EXCL)?;
+                if link.mtu != ETHERNET_MTU {
+                    let change = LinkChange { mtu: Some(link.mtu), ..LinkChange::default() };
+                    request.messages.push(flagged(message::change_link(id.name.as_str(), &change, None), 0));
+                }
+                return Ok(request);
             }
             LinkKind::Vlan { parent, id } => (Sits::Vlan(id.get()), parent),
             LinkKind::Macvlan { parent } => (Sits::Macvlan, parent),

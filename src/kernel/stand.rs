@@ -84,10 +84,9 @@ pub fn on_bridge<T: Send>(
     }
 }
 
-/// Both ends as they shall be. The name is of this process and this port, so that two probes never meet.
+/// Both ends as they shall be.
 fn ends(lab: &LabName, network: &NetName, bridge: &IfName, mtu: u32) -> (IfName, Link, Link) {
-    let text = format!("pb{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed) % 1000);
-    let near: IfName = text.parse().expect("two letters, a pid and three digits make an interface name");
+    let near = rule::probe_port_name(lab, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let link = |role: &str, master: Option<&IfName>| Link {
         kind: LinkKind::Veth { peer: None },
         mac: rule::device_mac(lab, role, near.as_str()),

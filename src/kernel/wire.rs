@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 8;
 const BUFFER: usize = 64 * 1024;
 
 /// A socket in the namespace of the thread that opened it.
-pub struct Wire {
+pub(super) struct Wire {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct Wire {
 
 impl Wire {
     /// Opens a socket in the calling thread's namespace.
-    pub fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -42,19 +42,19 @@ impl Wire {
     }
 
     /// Sends one request and waits for its acknowledgement.
-    pub fn request(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
+    pub(super) fn request(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
         self.replies(|_, _, _| {})
     }
 
     /// Sends one request to make something that must not be there yet, and waits for its acknowledgement.
-    pub fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
+    pub(super) fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)?;
         self.replies(|_, _, _| {})
     }
 
     /// Sends one request and gives its one answer to `parse`.
-    pub fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         message: RouteNetlinkMessage,
         parse: impl Fn(&[u8]) -> Option<T>,
@@ -66,7 +66,11 @@ impl Wire {
     }
 
     /// Dumps a table: `parse` sees the body of each message and says `None` for what is of no interest.
-    pub fn dump<T>(&mut self, message: RouteNetlinkMessage, parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+    pub(super) fn dump<T>(
+        &mut self,
+        message: RouteNetlinkMessage,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         for attempt in 1.. {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut found = Vec::new();

@@ -90,15 +90,14 @@ pub enum LockError {
     Damaged(String),
     /// Two nics have one address of a network, or one MAC: most likely two branches were merged.
     #[error(
-        "the lock file gives {what} to {first} and to {second}; remove one of the two lines, and it gets a new one"
+        "the lock file gives {what} to {} and to {}; remove one of the two lines, and it gets a new one",
+        .nics[0], .nics[1]
     )]
     Twice {
         /// The address or MAC.
         what: String,
-        /// One of the nics.
-        first: NicKey,
-        /// The other.
-        second: NicKey,
+        /// The two nics.
+        nics: Box<[NicKey; 2]>,
     },
     /// Written by another version of vmnet.
     #[error("the lock file has version {0}, this vmnet reads {VERSION}; use the vmnet that wrote it")]
@@ -127,7 +126,7 @@ impl Lock {
 
     fn each_once(&self) -> Result<(), LockError> {
         let twice = |what: String, first: &NicKey, second: &NicKey| {
-            Err(LockError::Twice { what, first: first.clone(), second: second.clone() })
+            Err(LockError::Twice { what, nics: Box::new([first.clone(), second.clone()]) })
         };
         let mut addresses = BTreeMap::new();
         for (key, list) in &self.addresses {

@@ -22,7 +22,7 @@ use crate::state::{ForeignNamespace, Namespace, Ns, SettingKey};
 
 /// What stands below `/run/netns`.
 #[derive(Debug, Default)]
-pub struct Place {
+pub(super) struct Place {
     /// Namespaces that have a name of ours.
     pub candidates: BTreeMap<NsName, OwnedFd>,
     /// Files that say that they were to become namespaces of ours (see [`netns::make`]).
@@ -33,7 +33,7 @@ pub struct Place {
 
 impl Place {
     /// Looks at every file below `/run/netns`, and enters none.
-    pub fn look(lab: &LabName) -> Result<Self, ObserveError> {
+    pub(super) fn look(lab: &LabName) -> Result<Self, ObserveError> {
         let fail = |source| ObserveError::File { path: netns::DIR.into(), source };
         let mut place = Self::default();
         let folder = match fs::read_dir(netns::DIR) {
@@ -78,7 +78,7 @@ fn is_ours(name: &NsName, lab: &LabName) -> bool {
 
 /// What was found in one namespace.
 #[derive(Debug, Default)]
-pub struct Rows {
+pub(super) struct Rows {
     /// Its links by index.
     pub links: BTreeMap<u32, LinkRow>,
     /// Its addresses.
@@ -99,7 +99,7 @@ pub struct Rows {
 
 /// All namespaces that matter: the host's, and those with a name of ours.
 #[derive(Debug, Default)]
-pub struct Census {
+pub(super) struct Census {
     /// What stands below `/run/netns`.
     pub place: Place,
     /// What was found in each.
@@ -113,20 +113,20 @@ pub struct Census {
 impl Census {
     /// The namespaces of the lab. One that was being made when vmnet was killed has no mark, so that a plan makes
     /// it anew.
-    pub fn namespaces(&self) -> BTreeMap<NsName, Namespace> {
+    pub(super) fn namespaces(&self) -> BTreeMap<NsName, Namespace> {
         let marked = self.marks.iter().map(|(name, mark)| (name.clone(), Namespace { mark: mark.clone() }));
         let unfinished = self.place.unfinished.iter().map(|name| (name.clone(), Namespace { mark: String::new() }));
         marked.chain(unfinished).collect()
     }
 
     /// The settings that were asked for, of all namespaces.
-    pub fn settings(&self) -> BTreeMap<SettingKey, String> {
+    pub(super) fn settings(&self) -> BTreeMap<SettingKey, String> {
         self.rows.values().flat_map(|rows| rows.settings.clone()).collect()
     }
 }
 
 /// Visits every namespace: the named ones on threads of their own, the host's meanwhile on this one.
-pub fn take(scope: &Scope) -> Result<Census, ObserveError> {
+pub(super) fn take(scope: &Scope) -> Result<Census, ObserveError> {
     let place = Place::look(&scope.lab)?;
     let host = netns::open(&Ns::Host)?;
     let queue = Mutex::new(place.candidates.iter());

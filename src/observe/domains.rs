@@ -12,13 +12,13 @@ use crate::names::{LabName, Mac};
 use crate::render::domain::METADATA_NAMESPACE;
 
 /// Where the system's libvirt keeps domains: those that are defined, and those that run.
-pub const FOLDERS_OF_DOMAINS: [&str; 2] = ["/etc/libvirt/qemu", "/run/libvirt/qemu"];
+pub(super) const FOLDERS_OF_DOMAINS: [&str; 2] = ["/etc/libvirt/qemu", "/run/libvirt/qemu"];
 
 /// No domain is longer.
 const LONGEST: u64 = 1 << 20;
 
 /// The MACs of all domains that are not the lab's own guests, each with its domain's name.
-pub fn macs(scope: &Scope, folders: [&str; 2]) -> BTreeMap<Mac, String> {
+pub(super) fn macs(scope: &Scope, folders: [&str; 2]) -> BTreeMap<Mac, String> {
     let mut found = BTreeMap::new();
     for folder in folders {
         // Who may not read them may not make a lab either.

@@ -15,7 +15,7 @@ use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/qemu", "/usr/libexec"];
 
 /// Reads everything but devices, routes and tables.
-pub fn read(scope: &Scope, census: &Census) -> Facts {
+pub(super) fn read(scope: &Scope, census: &Census) -> Facts {
     let features = modules::find(scope.guest_devices);
     Facts {
         namespaces: namespaces(census),

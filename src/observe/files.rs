@@ -7,15 +7,15 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{ObserveError, Scope};
-use crate::apply::files::unfinished;
 use crate::mark::Mark;
+use crate::paths::unfinished;
 use crate::state::File;
 
 /// No file of ours is longer; of a longer one only the beginning is read, which differs enough.
 const LONGEST: u64 = 1 << 20;
 
 /// Reads them.
-pub fn read(scope: &Scope) -> Result<BTreeMap<PathBuf, File>, ObserveError> {
+pub(super) fn read(scope: &Scope) -> Result<BTreeMap<PathBuf, File>, ObserveError> {
     let mut files = BTreeMap::new();
     below(&scope.paths.hooks(&scope.lab), &mut files)?;
     for path in &scope.drop_ins {
@@ -32,7 +32,7 @@ pub fn read(scope: &Scope) -> Result<BTreeMap<PathBuf, File>, ObserveError> {
 }
 
 /// What stands at a drop-in's place without our mark.
-pub fn foreign(scope: &Scope) -> BTreeSet<PathBuf> {
+pub(super) fn foreign(scope: &Scope) -> BTreeSet<PathBuf> {
     // One that can't be read is not ours either; reading it as one of ours fails with its name.
     let strange = |path: &&PathBuf| one(path).is_ok_and(|file| file.is_some_and(|file| !is_marked(&file, scope)));
     scope.drop_ins.iter().filter(strange).cloned().collect()
@@ -78,8 +78,9 @@ fn one(path: &Path) -> Result<Option<File>, ObserveError> {
         return Ok(Some(File { mode, content: "not a plain file".into() }));
     }
     let file = fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    // Room for all of it and a byte more: so it is read at once.
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(LONGEST)).unwrap_or_default() + 1);
+    // Room for one byte more than there is: the read that finds the end is the second one.
+    let length = usize::try_from(meta.len().min(LONGEST)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(length + 1);
     file.and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)).map_err(fail)?;
     Ok(Some(File { mode, content: String::from_utf8_lossy(&bytes).into_owned() }))
 }

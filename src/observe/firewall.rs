@@ -21,7 +21,7 @@ use crate::state::{ForwardDrop, Tool};
 const FORWARD: u32 = 2;
 
 /// The chains that drop what one of the scope's devices forwards; none when it names no device.
-pub fn forward_drops(scope: &Scope) -> Vec<ForwardDrop> {
+pub(super) fn forward_drops(scope: &Scope) -> Vec<ForwardDrop> {
     if scope.forwards.is_empty() {
         return Vec::new();
     }

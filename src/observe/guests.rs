@@ -10,7 +10,7 @@ use crate::rule;
 use crate::state::Guest;
 
 /// The guests of the lab that run.
-pub fn read(scope: &Scope, census: &Census) -> Result<BTreeMap<VmName, Guest>, ObserveError> {
+pub(super) fn read(scope: &Scope, census: &Census) -> Result<BTreeMap<VmName, Guest>, ObserveError> {
     let mut guests = BTreeMap::new();
     for ns in census.marks.keys() {
         let vm = ns.as_str().strip_prefix(rule::router_namespace(&scope.lab).as_str());

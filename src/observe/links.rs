@@ -12,7 +12,7 @@ use crate::state::{Address, Device, FoundRoute, Link, LinkId, LinkKind, Ns, Rout
 
 /// Links and what hangs on them.
 #[derive(Debug, Default)]
-pub struct Sorted {
+pub(super) struct Sorted {
     /// Ours.
     pub links: BTreeMap<LinkId, Link>,
     /// On ours.
@@ -28,7 +28,7 @@ pub struct Sorted {
 }
 
 /// Sorts everything.
-pub fn sort(scope: &Scope, census: &Census) -> Sorted {
+pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
     let ours = ours(scope, census);
     let mut sorted = Sorted::default();
     for (ns, rows) in &census.rows {
@@ -42,11 +42,7 @@ pub fn sort(scope: &Scope, census: &Census) -> Sorted {
                 (None, Ns::Named(_)) => {}
             }
         }
-        for row in rows.addresses.iter().filter(|row| !row.automatic) {
-            if let Some(id) = ours.get(&(ns, row.index)) {
-                sorted.addresses.insert(Address { link: id.clone(), net: row.net });
-            }
-        }
+        sort_addresses(ns, rows, &ours, &mut sorted);
         sort_routes(ns, rows, &ours, &mut sorted);
     }
     sorted
@@ -143,6 +139,7 @@ fn name_of(rows: &Rows, index: u32) -> String {
     rows.links.get(&index).map_or_else(|| format!("#{index}"), |row| row.name.clone())
 }
 
+/// A foreign link, without its addresses.
 fn device(rows: &Rows, row: &LinkRow) -> Device {
     let vlan = match row.data {
         KindData::Vlan { id, dot1q: true } => VlanId::try_from(i64::from(id)).ok().and_then(|id| {
@@ -159,11 +156,26 @@ fn device(rows: &Rows, row: &LinkRow) -> Device {
         up: row.up,
         mtu: row.mtu,
         master: row.master.map(|index| name_of(rows, index)),
-        addresses: rows.addresses.iter().filter(|a| a.index == row.index).map(|a| a.net).collect(),
+        addresses: Vec::new(),
         alias: row.alias.clone(),
         group: row.group,
         vlan,
         carrier: row.carrier,
+    }
+}
+
+fn sort_addresses(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
+    for row in &rows.addresses {
+        match (ours.get(&(ns, row.index)), ns) {
+            (Some(id), _) if !row.automatic => {
+                sorted.addresses.insert(Address { link: id.clone(), net: row.net });
+            }
+            (None, Ns::Host) => {
+                let device = rows.links.get(&row.index).and_then(|link| sorted.devices.get_mut(&link.name));
+                device.into_iter().for_each(|device| device.addresses.push(row.net));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -59,7 +59,7 @@ fn boot() -> Option<String> {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Tables {
+pub(super) struct Tables {
     /// The lab's.
     pub tables: BTreeMap<TableId, Table>,
     /// The host's others, as `family name`.
@@ -69,7 +69,7 @@ pub struct Tables {
 }
 
 /// Sorts tables into ours and foreign, and compares ours with what was recorded.
-pub fn read(scope: &Scope, census: &Census) -> Tables {
+pub(super) fn read(scope: &Scope, census: &Census) -> Tables {
     let nft = find_tool(Tool::Nft).map(|program| Nft::new(&program));
     let mut found = Tables::default();
     for (ns, rows) in &census.rows {

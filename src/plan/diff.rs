@@ -4,7 +4,8 @@
 //! a link is made anew only when its kind, parent or VLAN differs. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
 
 use super::{LinkChange, Op, Plan, Service};
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
@@ -305,7 +306,8 @@ fn files(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
         [(NETWORK_MANAGER_DROP_INS, Service::NetworkManager), (NETWORKD_DROP_INS, Service::Networkd)]
     {
         let below = |state: &HostState| -> Vec<(PathBuf, File)> {
-            let files = state.files.iter().filter(|(path, _)| path.starts_with(folder));
+            let files = state.files.range::<Path, _>((Bound::Included(Path::new(folder)), Bound::Unbounded));
+            let files = files.take_while(|(path, _)| path.starts_with(folder));
             files.map(|(path, file)| (path.clone(), file.clone())).collect()
         };
         if below(current) != below(desired) {

@@ -22,7 +22,7 @@ const SOURCE_LINK_ADDRESS: u8 = 1;
 
 /// What an echo request carries, so that its reply is told from everybody else's: who asked, and which try it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Token {
+pub(crate) struct Token {
     /// One number for all requests of a run.
     pub run: u64,
     /// The try.
@@ -49,7 +49,7 @@ impl Token {
 /// The question who has `target`: ARP, or a neighbour solicitation. Without a `sender` it is the one that everybody
 /// answers who has the address, whatever their routes say: an ARP probe (RFC 5227, 2.1.1), or the solicitation of
 /// duplicate address detection (RFC 4862, 5.4.2).
-pub fn who_has(mac: Mac, sender: Option<IpAddr>, target: IpAddr) -> Vec<u8> {
+pub(crate) fn who_has(mac: Mac, sender: Option<IpAddr>, target: IpAddr) -> Vec<u8> {
     match target {
         IpAddr::V4(target) => {
             let sender = sender.and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -113,7 +113,7 @@ fn solicitation(mac: Mac, sender: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
 
 /// An ICMP echo request without IP header, for a raw socket. The kernel fills in the checksum of ICMPv6 (RFC 3542,
 /// 3.1), not that of ICMP.
-pub fn echo(ipv4: bool, token: Token) -> Vec<u8> {
+pub(super) fn echo(ipv4: bool, token: Token) -> Vec<u8> {
     let header = echo_header(token);
     let mut message = Vec::new();
     if ipv4 {
@@ -128,7 +128,7 @@ pub fn echo(ipv4: bool, token: Token) -> Vec<u8> {
 }
 
 /// An ICMP echo request as a whole frame, for one given next hop.
-pub fn echo_frame(macs: (Mac, Mac), addresses: (Ipv4Addr, Ipv4Addr), token: Token) -> Vec<u8> {
+pub(super) fn echo_frame(macs: (Mac, Mac), addresses: (Ipv4Addr, Ipv4Addr), token: Token) -> Vec<u8> {
     let IcmpEchoHeader { id, seq } = echo_header(token);
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(macs.0.octets(), macs.1.octets())
@@ -148,7 +148,7 @@ fn echo_header(token: Token) -> IcmpEchoHeader {
 
 /// What an incoming frame says to a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// This address is at this MAC.
     Has(IpAddr, Mac),
     /// A reply to an echo request, from this address.
@@ -156,7 +156,7 @@ pub enum Answer {
 }
 
 /// Reads a frame as AF_PACKET delivers it; `None` when it answers nothing.
-pub fn read_frame(frame: &[u8]) -> Option<Answer> {
+pub(crate) fn read_frame(frame: &[u8]) -> Option<Answer> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     match packet.net? {
         NetSlice::Arp(arp) if arp.operation() == ArpOperation::REPLY => {
@@ -195,7 +195,7 @@ fn read_echo(from: IpAddr, icmp: &Icmpv4Slice<'_>) -> Option<Answer> {
 }
 
 /// Reads what a raw ICMP socket delivers: with an IP header in IPv4 (raw(7)), without one in IPv6 (RFC 3542, 3).
-pub fn read_icmp(from: IpAddr, bytes: &[u8]) -> Option<Answer> {
+pub(super) fn read_icmp(from: IpAddr, bytes: &[u8]) -> Option<Answer> {
     match from {
         IpAddr::V4(_) => {
             let header = usize::from(bytes.first()? & 0xf) * 4;

@@ -20,7 +20,7 @@ const CANDIDATES: usize = 8;
 
 /// A place to send from; guests in the same position share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Sender {
+pub(super) enum Sender {
     /// The namespace of a guest.
     Inside(VmName),
     /// A port in a guest's position.
@@ -31,7 +31,7 @@ pub enum Sender {
 
 impl Sender {
     /// Where to try this from, or why it can't be tried.
-    pub fn of(model: &Model, expectation: &Expectation, inside: bool) -> Result<Self, String> {
+    pub(super) fn of(model: &Model, expectation: &Expectation, inside: bool) -> Result<Self, String> {
         match &expectation.from {
             Endpoint::Guest(name) => {
                 let vm = &model.vms()[name];
@@ -48,7 +48,7 @@ impl Sender {
     }
 
     /// Tries everything from here.
-    pub fn send(&self, model: &Model, wanted: &[&Expectation]) -> Result<Vec<Seen>, ProbeError> {
+    pub(super) fn send(&self, model: &Model, wanted: &[&Expectation]) -> Result<Vec<Seen>, ProbeError> {
         match self {
             Self::Inside(name) => {
                 let vm = &model.vms()[name];

@@ -23,7 +23,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a probe asks whether an address is free: shorter than RFC 5227 has it (up to 3 s), since the address is
 /// given back at once.
-pub const GLANCE: Duration = Duration::from_millis(450);
+pub(super) const GLANCE: Duration = Duration::from_millis(450);
 /// Pause between two sendings of an unanswered request.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Sendings after which the answers so far are read, so that a socket's buffer never holds more.
@@ -33,19 +33,19 @@ const BUFFER: usize = 4 << 20;
 
 /// A link of the calling thread's namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Port {
+pub(super) struct Port {
     address: LinkAddr,
     mac: Mac,
 }
 
 impl Port {
     /// The link with this hardware address; `None` when there is none in the calling thread's namespace.
-    pub fn by_mac(mac: Mac) -> io::Result<Option<Self>> {
+    pub(super) fn by_mac(mac: Mac) -> io::Result<Option<Self>> {
         Self::find(|_, own| own == mac)
     }
 
     /// The link of this name; `None` when there is none, or it has no Ethernet address.
-    pub fn by_name(name: &str) -> io::Result<Option<Self>> {
+    pub(super) fn by_name(name: &str) -> io::Result<Option<Self>> {
         Self::find(|other, _| other == name)
     }
 
@@ -61,14 +61,14 @@ impl Port {
     }
 
     /// Its index.
-    pub fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         self.address.ifindex()
     }
 }
 
 /// One thing to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Try {
+pub(super) enum Try {
     /// Ask on a link who has an address, and take the answer of these MACs only.
     WhoHas {
         /// The link.
@@ -100,7 +100,7 @@ pub enum Try {
 
 /// A try, and whether it is expected to succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
+pub(super) struct Attempt {
     /// What.
     pub what: Try,
     /// Waited for beyond the window.
@@ -111,7 +111,7 @@ pub struct Attempt {
 ///
 /// # Errors
 /// When a socket can't be opened or read. What can't be sent (no route, link down) counts as not reached.
-pub fn run(attempts: &[Attempt]) -> io::Result<Vec<bool>> {
+pub(super) fn run(attempts: &[Attempt]) -> io::Result<Vec<bool>> {
     run_for(attempts, WINDOW)
 }
 
@@ -119,7 +119,7 @@ pub fn run(attempts: &[Attempt]) -> io::Result<Vec<bool>> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_for(attempts: &[Attempt], window: Duration) -> io::Result<Vec<bool>> {
+pub(super) fn run_for(attempts: &[Attempt], window: Duration) -> io::Result<Vec<bool>> {
     let mut round = Round::new(attempts)?;
     let start = Instant::now();
     let mut due = start;

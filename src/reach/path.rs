@@ -49,16 +49,16 @@ pub(super) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub fn new(model: &'a Model) -> Self {
+    pub(super) fn new(model: &'a Model) -> Self {
         Self { model }
     }
 
-    pub fn network(&self, nic: &Nic) -> &'a Network {
+    pub(super) fn network(&self, nic: &Nic) -> &'a Network {
         self.model.network_of(nic)
     }
 
     /// Follows a packet from a guest.
-    pub fn guest_sends(&self, vm: &'a Vm, to: IpAddr) -> Trip<'a> {
+    pub(super) fn guest_sends(&self, vm: &'a Vm, to: IpAddr) -> Trip<'a> {
         match self.choose(vm, to) {
             Choice::OnLink(nic) => {
                 let end = self.on_segment(self.network(&vm.nics()[nic]), to);
@@ -154,7 +154,7 @@ impl<'a> World<'a> {
     }
 
     /// Whether the answer to a request that entered `vm` by `nic` finds its way back.
-    pub fn reply(&self, asker: &Vm, request: &Trip<'_>, vm: &'a Vm, nic: usize) -> (Expect, &'static str) {
+    pub(super) fn reply(&self, asker: &Vm, request: &Trip<'_>, vm: &'a Vm, nic: usize) -> (Expect, &'static str) {
         let Some(source) = request.source else { return (Expect::Unknown, "the sender's address is not certain") };
         let back = self.guest_sends(vm, source);
         if let End::Lost(_) = back.end {
@@ -171,7 +171,7 @@ impl<'a> World<'a> {
     }
 
     /// Whether the host reaches a guest of a routed network, and hears it.
-    pub fn host_asks(&self, vm: &'a Vm, to: IpAddr, source: IpAddr) -> (Expect, &'static str) {
+    pub(super) fn host_asks(&self, vm: &'a Vm, to: IpAddr, source: IpAddr) -> (Expect, &'static str) {
         match self.router_forwards(to) {
             End::Guest { vm: other, nic } if other.name() == vm.name() => {
                 let back = self.guest_sends(vm, source);
@@ -186,7 +186,7 @@ impl<'a> World<'a> {
     }
 
     /// Whether the router's way outside leads through the host.
-    pub fn through_host(&self) -> bool {
+    pub(super) fn through_host(&self) -> bool {
         self.router().is_some_and(|router| matches!(router.external(), External::Host(_)))
     }
 

@@ -1,4 +1,4 @@
-//! The `qemu-ifup`/`qemu-ifdown` pair of a network, from `templates/`.
+//! The `qemu-ifup`/`qemu-ifdown` pair of a network, from `templates/` and `hooks/`.
 //!
 //! Only validated names, a number and the path of `ip` go into the text. Pure.
 
@@ -39,6 +39,7 @@ const IFDOWN: &str = "qemu-ifdown.sh";
 static TEMPLATES: LazyLock<Tera> = LazyLock::new(|| {
     let mut tera = Tera::default();
     let sources = [
+        ("guard.sh", include_str!("../../hooks/guard.sh")),
         (IFUP, include_str!("../../templates/qemu-ifup.sh")),
         (IFDOWN, include_str!("../../templates/qemu-ifdown.sh")),
     ];

@@ -83,7 +83,7 @@ fn a_disk_is_made_once_and_stays() {
     let Some(place) = Place::new() else { return };
     let overlay = place.overlay("base.qcow2", "qcow2", Some(8 << 20));
     place.prepare(&overlay).unwrap();
-    assert_eq!(place.names(), ["disk-1.qcow2", "host-key", "host-key.pub", "seed.img"]);
+    assert_eq!(place.names(), ["base", "disk-1.qcow2", "host-key", "host-key.pub", "seed.img"]);
     let info = place.qemu_img(&["info", "--output=json", overlay.path.to_str().unwrap()]);
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert_eq!(info["virtual-size"], 8 << 20);
@@ -97,6 +97,23 @@ fn a_disk_is_made_once_and_stays() {
     place.prepare(&overlay).unwrap();
     assert_eq!((overlay.path.metadata().unwrap().ino(), engine::public_host_key(&place.folder()).unwrap()), before);
     assert!(fs::read(place.folder().join("seed.img")).unwrap() == seed, "the same seed for the same files");
+}
+
+#[test]
+fn a_disk_meets_no_other_base_than_its_own() {
+    let Some(place) = Place::new() else { return };
+    let overlay = place.overlay("base.qcow2", "qcow2", None);
+    place.prepare(&overlay).unwrap();
+    place.prepare(&overlay).unwrap();
+    place.qemu_img(&["create", "-q", "-f", "qcow2", "other.qcow2", "1M"]);
+    let other = place.overlay("other.qcow2", "qcow2", None);
+    assert!(matches!(place.prepare(&other), Err(EngineError::OtherBase { .. })));
+    // The same path, and another image by now.
+    fs::rename(place.path("other.qcow2"), place.path("base.qcow2")).unwrap();
+    assert!(matches!(place.prepare(&overlay), Err(EngineError::OtherBase { .. })));
+    engine::reset(&place.folder()).unwrap();
+    let fresh = Overlay { path: place.folder().join("disk-2.qcow2"), ..overlay };
+    place.prepare(&fresh).unwrap();
 }
 
 #[test]
@@ -142,7 +159,7 @@ fn half_of_a_disk_or_a_key_is_made_anew() {
         fs::write(place.folder().join(name), "half").unwrap();
     }
     place.prepare(&place.overlay("base.qcow2", "qcow2", None)).unwrap();
-    assert_eq!(place.names(), ["disk-1.qcow2", "host-key", "host-key.pub", "seed.img"]);
+    assert_eq!(place.names(), ["base", "disk-1.qcow2", "host-key", "host-key.pub", "seed.img"]);
     assert!(engine::public_host_key(&place.folder()).unwrap().unwrap().starts_with("ssh-ed25519 "));
 }
 

@@ -11,7 +11,7 @@ use vmnet::state::{Address, Guest, HostState, Link, LinkId, LinkKind, Ns, Route,
 
 /// A host in memory.
 #[derive(Debug, Clone, Default)]
-pub struct FakeHost {
+pub(crate) struct FakeHost {
     /// What is there.
     pub state: HostState,
     /// The settings that an observation reads, with what a new thing of that name has.
@@ -41,12 +41,12 @@ fn refused(op: &Op, errno: i32) -> OpError {
 
 impl FakeHost {
     /// A host in this state.
-    pub fn new(state: &HostState, defaults: &[(SettingKey, String)]) -> Self {
+    pub(crate) fn new(state: &HostState, defaults: &[(SettingKey, String)]) -> Self {
         Self { state: state.clone(), defaults: defaults.to_vec(), ..Self::default() }
     }
 
     /// What an observation finds.
-    pub fn look(&self) -> HostState {
+    pub(crate) fn look(&self) -> HostState {
         let mut state = self.state.clone();
         // A guest that is a namespace runs when that is there.
         state.guests.retain(|_, guest| matches!(guest, Guest::Qemu(_)));
@@ -58,6 +58,7 @@ impl FakeHost {
         state
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     fn one(&mut self, op: &Op) -> Answer {
         let number = self.count;
         self.count += 1;

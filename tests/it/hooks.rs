@@ -10,8 +10,8 @@ use vmnet::model::{Lock, resolve};
 use vmnet::paths::Paths;
 use vmnet::render::hooks;
 
-use super::skip::skip;
 use crate::sandbox;
+use crate::skip::skip_this;
 
 const LAB: &str = "lab = \"t\"\n[network.web]\nmode = \"isolated\"\n";
 
@@ -131,7 +131,7 @@ fn a_hostile_environment_does_not_count() {
             fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
         }
         for shell in ["sh", "bash"] {
-            let Ok(shell) = std::fs::canonicalize(format!("/bin/{shell}")) else { continue };
+            let Ok(shell) = fs::canonicalize(format!("/bin/{shell}")) else { continue };
             let mut command = Command::new(shell);
             // The name under which a shell keeps to POSIX, and reads functions from the environment all the same.
             std::os::unix::process::CommandExt::arg0(&mut command, "sh");
@@ -170,6 +170,6 @@ fn shellcheck_finds_nothing() {
     let pair = Pair::write();
     match Command::new("shellcheck").arg(&pair.up).arg(&pair.down).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
-        Err(_) => skip("hooks::shellcheck_finds_nothing", "needs shellcheck"),
+        Err(_) => skip_this("needs shellcheck"),
     }
 }

@@ -19,20 +19,20 @@ use crate::plan_apply::{Notes, block_on};
 use crate::private::{private, sh};
 
 /// The lab of these tests.
-pub fn lab() -> LabName {
+pub(crate) fn lab() -> LabName {
     "campus".parse().unwrap()
 }
 
-pub fn name(text: &str) -> IfName {
+pub(crate) fn name(text: &str) -> IfName {
     text.parse().unwrap()
 }
 
 /// The host of the test's namespaces.
-pub fn host() -> KernelHost {
+pub(crate) fn host() -> KernelHost {
     KernelHost::new(Scope::new(&lab(), Paths::default()))
 }
 
-pub fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
+pub(crate) fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
     Link {
         kind,
         mac: rule::device_mac(&lab(), role, &id.to_string()),
@@ -47,7 +47,7 @@ pub fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
 }
 
 /// A veth pair, the near end a port of a bridge.
-pub fn pair(state: &mut HostState, near: (&LinkId, &str), far: &LinkId) {
+pub(crate) fn pair(state: &mut HostState, near: (&LinkId, &str), far: &LinkId) {
     let (near, master) = near;
     let near_link = link(LinkKind::Veth { peer: Some(far.clone()) }, "port", near);
     state.links.insert(near.clone(), Link { master: Some(master.into()), ..near_link });
@@ -129,7 +129,11 @@ fn foreign() -> String {
 }
 
 /// Plans and carries out what leads to `desired`.
-pub fn settle(host: &mut KernelHost, desired: &HostState, found: &Found) -> (Plan, Result<apply::Report, ApplyError>) {
+pub(crate) fn settle(
+    host: &mut KernelHost,
+    desired: &HostState,
+    found: &Found,
+) -> (Plan, Result<apply::Report, ApplyError>) {
     host.scope.settings = desired.settings.keys().chain(found.keys()).cloned().collect();
     let before = host.look().unwrap().state;
     let plan = diff(&before, desired, found);
@@ -139,7 +143,7 @@ pub fn settle(host: &mut KernelHost, desired: &HostState, found: &Found) -> (Pla
 }
 
 /// Carries it out without repair; what the host's settings were before.
-pub fn create(host: &mut KernelHost, desired: &HostState) -> Found {
+pub(crate) fn create(host: &mut KernelHost, desired: &HostState) -> Found {
     let hosts = |key: &&SettingKey| !matches!(key, SettingKey::Sysctl { ns: Ns::Named(_), .. });
     let keys = desired.settings.keys().filter(hosts).cloned().collect();
     let found = vmnet::observe::settings(&keys).unwrap();

@@ -1,9 +1,13 @@
 //! The integration tests, one binary: linking once is quicker than once a file. One module a concern.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod check;
 mod definitions;
 mod desired;
 mod engine_disk;
 mod engine_qemu;
+mod examples;
 mod fake;
 mod hooks;
 mod kernel_apply;
@@ -11,7 +15,9 @@ mod kernel_observe;
 mod kernel_vlan;
 mod plan_apply;
 mod private;
+mod probe;
 mod properties;
+mod purity;
 mod sandbox;
 mod scenarios;
 mod skip;

@@ -12,7 +12,7 @@ use crate::states::{self, defaults, found_settings, state};
 
 /// A journal in memory.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(crate) struct Notes {
     /// What was written down.
     pub waves: Vec<(usize, Phase, usize, WaveState)>,
     /// The disk is full after so many notes.
@@ -30,7 +30,7 @@ impl Journal for Notes {
 }
 
 /// Runs to the end on one thread.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

@@ -11,7 +11,7 @@ use vmnet::state::Feature;
 use super::skip::skip_this;
 
 /// Runs `test` on a thread in fresh namespaces, with `/run` empty and `lo` up. Without root it is skipped, visibly.
-pub fn private(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn private(test: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         return skip_this("needs root for namespaces of its own");
     }
@@ -31,7 +31,7 @@ pub fn private(test: impl FnOnce() + Send + 'static) {
 }
 
 /// As [`private`], where the kernel has a feature or can load it.
-pub fn private_with(feature: Feature, test: impl FnOnce() + Send + 'static) {
+pub(crate) fn private_with(feature: Feature, test: impl FnOnce() + Send + 'static) {
     let modprobe = Path::new("/sbin/modprobe");
     // A kernel that has it built in needs no modprobe; what is missing then shows below.
     let _ = modules::load(&[feature].into(), modprobe);
@@ -42,7 +42,7 @@ pub fn private_with(feature: Feature, test: impl FnOnce() + Send + 'static) {
 }
 
 /// Runs a line of shell in the test's namespaces and gives what it printed.
-pub fn sh(line: &str) -> String {
+pub(crate) fn sh(line: &str) -> String {
     let output = Command::new("/bin/sh").args(["-euc", line]).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{line}: {out}{err}");

@@ -15,7 +15,7 @@ const INSIDE: &str = "VMNET_SANDBOX";
 /// Runs `test` in a sandbox. `name` is the test's own full name.
 ///
 /// Without root it is skipped, visibly.
-pub fn run(name: &str, test: impl FnOnce()) {
+pub(crate) fn run(name: &str, test: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
         prepare();
         test();

@@ -3,7 +3,7 @@
 //!
 //! A folder holds `net.toml`, `expected.toml` ([`Expected`]) and, where the lab needs surroundings, `world.sh`. What
 //! data can't say is a function in a file of the same name below `tests/it/scenarios`. Guests are namespaces. Those
-//! with `kvm = true` run again with QEMU guests in the kernel lab (`VMNET_LAB=1`), or anywhere with
+//! listed for it run again with QEMU guests in the kernel lab (`VMNET_LAB=1`), or anywhere with
 //! `VMNET_TEST_QEMU=tcg` or `kvm`.
 
 mod bridge_macs;
@@ -35,9 +35,6 @@ struct Expected {
     /// The experiment, in a sentence.
     #[serde(rename = "about")]
     _about: String,
-    /// Run it again with QEMU guests.
-    #[serde(default)]
-    kvm: bool,
     /// Kinds of link that the kernel must know, else the scenario is skipped.
     #[serde(default)]
     needs: Vec<String>,
@@ -78,12 +75,12 @@ struct ExpectedLink {
 type Look = fn(&Lab);
 
 macro_rules! scenarios {
-    ($($name:ident $(=> $look:expr)?;)*) => {
+    (here { $($name:ident => $look:expr;)* } with_qemu { $($again:ident => $closer:expr;)* }) => {
         $(
             #[test]
             fn $name() {
-                let look: Look = |_lab| { $(($look)(_lab))? };
-                sandbox::run(concat!("scenarios::", stringify!($name)), || run(stringify!($name), Engine::Netns, look));
+                let test = || run(stringify!($name), Engine::Netns, $look);
+                sandbox::run(concat!("scenarios::", stringify!($name)), test);
             }
         )*
 
@@ -92,9 +89,8 @@ macro_rules! scenarios {
             use super::*;
             $(
                 #[test]
-                fn $name() {
-                    let look: Look = |_lab| { $(($look)(_lab))? };
-                    again_with_qemu(stringify!($name), look);
+                fn $again() {
+                    again_with_qemu(stringify!($again), $closer);
                 }
             )*
         }
@@ -110,22 +106,39 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    bridge_macs => bridge_macs::look;
-    bridge_of_three => building_blocks::look;
-    bridge_of_two => building_blocks::look;
-    bridged => bridged::look;
-    bridged_vlan => bridged::look;
-    faults => faults::look;
-    guards => guards::look;
-    guards_foreign_bridge => guards::look;
-    isolated => isolated::look;
-    nat_host => nat::look;
-    nat_macvlan => nat::look;
-    nat_vlan => nat::look;
-    routed => routed::look;
-    two_subnets => two_subnets::look;
-    vlan_isolation => vlan::isolation;
-    vlan_router => vlan::router;
+    here {
+        bridge_macs => bridge_macs::look;
+        bridge_of_three => building_blocks::look;
+        bridge_of_two => building_blocks::look;
+        bridged => bridged::look;
+        bridged_vlan => bridged::look;
+        faults => faults::look;
+        guards => guards::look;
+        guards_foreign_bridge => guards::look;
+        isolated => isolated::look;
+        nat_host => nat::look;
+        nat_macvlan => nat::look;
+        nat_vlan => nat::look;
+        routed => routed::look;
+        two_families => both_families;
+        two_subnets => two_subnets::look;
+        vlan_isolation => vlan::isolation;
+        vlan_router => vlan::router;
+    }
+    with_qemu {
+        guards => guards::look;
+        isolated => isolated::look;
+        nat_host => nat::look;
+        nat_macvlan => nat::look;
+        vlan_isolation => vlan::isolation;
+        vlan_router => vlan::router;
+    }
+}
+
+/// Both families by the guests' own ping.
+fn both_families(lab: &Lab) {
+    assert!(lab.pings("vm1", "10.2.0.10") && lab.pings("vm1", "2001:db8:2::a"));
+    assert!(!lab.pings("vm1", "2001:db8:3::a"), "an address of vm4 on an isolated network");
 }
 
 fn root() -> PathBuf {
@@ -140,9 +153,6 @@ fn again_with_qemu(name: &str, look: Look) {
         Err(_) if std::env::var_os("VMNET_LAB").is_some() => "kvm",
         Err(_) => "",
     };
-    if !read(name).kvm {
-        return;
-    }
     let full = format!("scenarios::with_qemu::{name}");
     if accel.is_empty() {
         return skip(&full, "QEMU guests run in the kernel lab, or with VMNET_TEST_QEMU=tcg");
@@ -165,13 +175,6 @@ fn run(name: &str, engine: Engine, look: Look) {
             let module = if let Engine::Qemu(_) = engine { "scenarios::with_qemu" } else { "scenarios" };
             return skip(&format!("{module}::{name}"), &format!("the kernel has no links of kind {kind}"));
         }
-    }
-    let in_lab = std::env::var_os("VMNET_LAB").is_some() && std::env::var_os("VMNET_TEST_ALL").is_none();
-    if in_lab && engine == Engine::Netns && expected.needs.is_empty() {
-        println!(
-            "SKIP {name}: it needs nothing of the kernel lab and runs outside (VMNET_TEST_ALL=1 runs it here too)"
-        );
-        return;
     }
     let world = folder.join("world.sh");
     if world.exists() {

@@ -9,10 +9,10 @@ use super::world::output;
 
 /// Everything of the sandbox that a lab could have changed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Snapshot(BTreeMap<String, String>);
+pub(crate) struct Snapshot(BTreeMap<String, String>);
 
 impl Snapshot {
-    pub fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let mut parts = BTreeMap::new();
         let mut namespaces = vec![None];
         namespaces.extend(namespace_names().into_iter().map(Some));
@@ -35,7 +35,7 @@ impl Snapshot {
     }
 
     /// The first differences, for people; empty when there is none.
-    pub fn differences(&self, later: &Self) -> Vec<String> {
+    pub(crate) fn differences(&self, later: &Self) -> Vec<String> {
         let keys: BTreeSet<&String> = self.0.keys().chain(later.0.keys()).collect();
         // A kernel module that was loaded meanwhile brings settings of its own; a device's go with the device.
         let by_module = |key: &String| key.starts_with("/proc/sys") && !self.0.contains_key(key);
@@ -55,7 +55,7 @@ impl Snapshot {
     }
 
     /// Takes one when links have their carrier and addresses are usable: surroundings need a moment.
-    pub fn when_settled() -> Self {
+    pub(crate) fn when_settled() -> Self {
         for _ in 0..50 {
             let text = output("ip -o address; ip -o link show up");
             if !text.contains("tentative") && !text.contains("NO-CARRIER") {
@@ -68,7 +68,7 @@ impl Snapshot {
 }
 
 /// The names below `/run/netns`.
-pub fn namespace_names() -> Vec<String> {
+pub(crate) fn namespace_names() -> Vec<String> {
     let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
@@ -76,7 +76,7 @@ pub fn namespace_names() -> Vec<String> {
 }
 
 /// A command in a named namespace, or as it is.
-pub fn inside(ns: Option<&str>, command: &str) -> String {
+pub(crate) fn inside(ns: Option<&str>, command: &str) -> String {
     ns.map_or_else(|| command.to_owned(), |ns| format!("ip netns exec {ns} {command}"))
 }
 

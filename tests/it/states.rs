@@ -9,13 +9,13 @@ use vmnet::state::{
 };
 
 /// The lab of all tests.
-pub fn lab() -> LabName {
+pub(crate) fn lab() -> LabName {
     "campus".parse().unwrap()
 }
 
 /// One network of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Net {
+pub(crate) struct Net {
     /// On a sub-interface of `eno1`.
     pub vlan: bool,
     /// Has a gateway in the router.
@@ -36,7 +36,7 @@ pub struct Net {
 
 /// What runs on a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Runs {
+pub(crate) enum Runs {
     /// Nothing.
     Nothing,
     /// A namespace.
@@ -47,7 +47,7 @@ pub enum Runs {
 
 /// Everything that a state is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Its networks; `None` is not there.
     pub nets: Vec<Option<Net>>,
     /// The text of its tables.
@@ -59,12 +59,12 @@ pub struct Shape {
 }
 
 /// Shapes that a definition can ask for.
-pub fn wanted() -> impl Strategy<Value = Shape> {
+pub(crate) fn wanted() -> impl Strategy<Value = Shape> {
     shape(Just(false).boxed())
 }
 
 /// Shapes that can be found.
-pub fn found() -> impl Strategy<Value = Shape> {
+pub(crate) fn found() -> impl Strategy<Value = Shape> {
     shape(any::<bool>().boxed())
 }
 
@@ -88,7 +88,7 @@ fn shape(drift: BoxedStrategy<bool>) -> impl Strategy<Value = Shape> {
 }
 
 /// The settings that every observation reads, with what they are at first.
-pub fn defaults() -> Vec<(SettingKey, String)> {
+pub(crate) fn defaults() -> Vec<(SettingKey, String)> {
     let router = Ns::Named(rule::router_namespace(&lab()));
     let mut all = vec![
         (SettingKey::sysctl(&Ns::Host, "ipv4/conf/eno1/forwarding"), "0".into()),
@@ -101,7 +101,7 @@ pub fn defaults() -> Vec<(SettingKey, String)> {
 }
 
 /// What the host's own settings were before any lab.
-pub fn found_settings() -> vmnet::plan::Found {
+pub(crate) fn found_settings() -> vmnet::plan::Found {
     defaults().into_iter().filter(|(key, _)| is_hosts(key)).collect()
 }
 
@@ -135,7 +135,7 @@ fn link(kind: LinkKind, role: &str, id: &LinkId, net: &Net) -> Link {
 }
 
 /// The host state of a shape. `observed`: with every setting that an observation reads.
-pub fn state(shape: &Shape, observed: bool) -> HostState {
+pub(crate) fn state(shape: &Shape, observed: bool) -> HostState {
     let mut state = HostState::default();
     for (i, net) in shape.nets.iter().enumerate() {
         if let Some(net) = net {

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::snapshot::inside;
 
 /// A capture that runs. tcpdump puts a VLAN tag back that the kernel has taken off into its own records.
-pub struct Capture {
+pub(crate) struct Capture {
     name: String,
     process: Child,
     file: PathBuf,
@@ -20,7 +20,7 @@ pub struct Capture {
 
 impl Capture {
     /// Captures on a link of a namespace (`None`: the host's).
-    pub fn start(ns: Option<&str>, link: &str) -> Self {
+    pub(crate) fn start(ns: Option<&str>, link: &str) -> Self {
         let name = format!("{link} in {}", ns.unwrap_or("host"));
         let file = PathBuf::from(format!("/run/capture-{}-{link}.pcap", ns.unwrap_or("host")));
         let log = file.with_extension("log");
@@ -44,7 +44,7 @@ impl Capture {
     }
 
     /// Ends the capture and reads what it has seen.
-    pub fn stop(mut self) -> Vec<Frame> {
+    pub(crate) fn stop(mut self) -> Vec<Frame> {
         // What is on its way arrives: the links are virtual, so this is much.
         std::thread::sleep(Duration::from_millis(150));
         let pid = i32::try_from(self.process.id()).expect("a pid fits");
@@ -70,7 +70,7 @@ fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 
 /// A captured frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame(pub Vec<u8>);
+pub(crate) struct Frame(pub Vec<u8>);
 
 impl Frame {
     fn parsed(&self) -> Option<SlicedPacket<'_>> {
@@ -78,12 +78,12 @@ impl Frame {
     }
 
     /// The source MAC, with colons.
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         mac(self.0.get(6..12).unwrap_or_default())
     }
 
     /// Its VLAN tags, outermost first.
-    pub fn tags(&self) -> Vec<u16> {
+    pub(crate) fn tags(&self) -> Vec<u16> {
         let Some(packet) = self.parsed() else { return Vec::new() };
         let vlan = |extension: &LinkExtSlice<'_>| match extension {
             LinkExtSlice::Vlan(tag) => Some(tag.vlan_identifier().value()),
@@ -93,7 +93,7 @@ impl Frame {
     }
 
     /// Sender and receiver of an IPv4 packet.
-    pub fn ipv4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    pub(crate) fn ipv4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
         match self.parsed()?.net? {
             NetSlice::Ipv4(ip) => Some((ip.header().source_addr(), ip.header().destination_addr())),
             _ => None,
@@ -101,7 +101,7 @@ impl Frame {
     }
 
     /// Whether it is an ARP reply.
-    pub fn is_arp_reply(&self) -> bool {
+    pub(crate) fn is_arp_reply(&self) -> bool {
         matches!(self.parsed().and_then(|packet| packet.net),
             Some(NetSlice::Arp(arp)) if arp.operation() == etherparse::ArpOperation::REPLY)
     }
@@ -113,7 +113,7 @@ fn mac(bytes: &[u8]) -> String {
 
 /// Frames that no guest may send to a wire, each with the bytes that mark it: what follows the two addresses begins
 /// with the type field. Their padding ends in `serial`, so that each is recognised wherever it turns up.
-pub fn forbidden(source: &[u8; 6], serial: u8) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn forbidden(source: &[u8; 6], serial: u8) -> Vec<(&'static str, Vec<u8>)> {
     let list: [(&str, [u8; 6], &[u8]); 8] = [
         ("BPDU", [0x01, 0x80, 0xc2, 0, 0, 0], &[0x00, 0x26, 0x42, 0x42, 0x03, 0, 0, 0, 0, 0]),
         ("LLDP", [0x01, 0x80, 0xc2, 0, 0, 0x0e], &[0x88, 0xcc, 0x02, 0x07]),
@@ -128,7 +128,7 @@ pub fn forbidden(source: &[u8; 6], serial: u8) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// A frame of 64 bytes whose last four are a mark and `serial`.
-pub fn frame(destination: &[u8; 6], source: &[u8; 6], rest: &[u8], serial: u8) -> Vec<u8> {
+pub(crate) fn frame(destination: &[u8; 6], source: &[u8; 6], rest: &[u8], serial: u8) -> Vec<u8> {
     let mut frame = [destination.as_slice(), source, rest].concat();
     frame.resize(60, 0);
     frame.extend([0xde, 0xad, 0xbe, serial]);
@@ -136,17 +136,17 @@ pub fn frame(destination: &[u8; 6], source: &[u8; 6], rest: &[u8], serial: u8) -
 }
 
 /// Whether a captured frame is one of [`frame`]'s with this serial, whatever was done to its head.
-pub fn is_marked(captured: &Frame, serial: u8) -> bool {
+pub(crate) fn is_marked(captured: &Frame, serial: u8) -> bool {
     captured.0.ends_with(&[0xde, 0xad, 0xbe, serial])
 }
 
 /// A frame that anybody may send: broadcast, of a type for local experiments (IEEE 802, 9.2.3).
-pub fn harmless(source: &[u8; 6], serial: u8) -> Vec<u8> {
+pub(crate) fn harmless(source: &[u8; 6], serial: u8) -> Vec<u8> {
     frame(&[0xff; 6], source, &[0x88, 0xb5], serial)
 }
 
 /// An ARP request.
-pub fn who_has(source: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn who_has(source: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let (hardware, protocol) = (etherparse::ArpHardwareId::ETHERNET, etherparse::EtherType::IPV4);
     let request = etherparse::ArpOperation::REQUEST;
     let addresses = (sender.octets(), target.octets());
@@ -160,7 +160,7 @@ pub fn who_has(source: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
 }
 
 /// Sends frames as they are on a link of a namespace.
-pub fn send(ns: Option<&str>, link: &str, frames: &[Vec<u8>]) {
+pub(crate) fn send(ns: Option<&str>, link: &str, frames: &[Vec<u8>]) {
     let path = ns.map(|ns| format!("/run/netns/{ns}"));
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {

@@ -1,11 +1,14 @@
 //! A lab under test: the program, its definition, and the surroundings that a scenario builds.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// What runs the guests of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
+pub(crate) enum Engine {
     /// Namespaces.
     Netns,
     /// QEMU, with this accelerator.
@@ -13,7 +16,7 @@ pub enum Engine {
 }
 
 /// A scenario's lab.
-pub struct Lab {
+pub(crate) struct Lab {
     /// Its name.
     pub name: String,
     /// What its guests are.
@@ -23,23 +26,28 @@ pub struct Lab {
 
 impl Lab {
     /// Copies the definition of a scenario to a folder of its own, for this engine.
-    pub fn new(scenario: &Path, engine: Engine) -> Self {
-        // Below /run, which is the sandbox's own; QEMU's user must get through it.
-        let folder = PathBuf::from("/run/lab");
-        std::fs::create_dir_all(&folder).expect("a folder for the lab");
+    pub(crate) fn new(scenario: &Path, engine: Engine) -> Self {
         let text = std::fs::read_to_string(scenario.join("net.toml")).expect("a net.toml");
         let text = match engine {
             Engine::Netns => text,
             Engine::Qemu(accel) => for_qemu(&text, accel),
         };
-        std::fs::write(folder.join("net.toml"), &text).expect("net.toml is written");
+        Self { engine, ..Self::from_text(&text) }
+    }
+
+    /// A lab of namespace guests.
+    pub(crate) fn from_text(text: &str) -> Self {
+        // Below /run, which is the sandbox's own; QEMU's user must get through it.
+        let folder = PathBuf::from("/run/lab");
+        std::fs::create_dir_all(&folder).expect("a folder for the lab");
+        std::fs::write(folder.join("net.toml"), text).expect("net.toml is written");
         let name = text.lines().find_map(|line| line.strip_prefix("lab")).expect("a line with the lab's name");
         let name = name.trim_matches([' ', '=', '"']).to_owned();
-        Self { name, engine, folder }
+        Self { name, engine: Engine::Netns, folder }
     }
 
     /// The program with these arguments, in the lab's folder.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmnet"));
         command.args(args).current_dir(&self.folder).stdin(Stdio::null());
         command.env("VMNET_STATE_DIR", "/run/state").env("VMNET_RUN_DIR", "/run/vmnet").env_remove("RUST_LOG");
@@ -47,48 +55,49 @@ impl Lab {
     }
 
     /// Runs the program, whatever comes of it.
-    pub fn vmnet(&self, args: &[&str]) -> Output {
+    pub(crate) fn vmnet(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("vmnet starts")
     }
 
     /// Runs the program, which must succeed, and gives its stdout.
     #[track_caller]
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         text_of(&format!("vmnet {}", args.join(" ")), self.vmnet(args))
     }
 
     /// Runs a shell command in a guest, and gives its output and exit code.
-    pub fn in_guest(&self, vm: &str, command: &str) -> (String, i32) {
-        let output = match self.engine {
-            Engine::Netns => self.vmnet(&["exec", vm, "--", "sh", "-c", command]),
-            Engine::Qemu(_) => self.vmnet(&["ssh", vm, command]),
-        };
+    pub(crate) fn in_guest(&self, vm: &str, command: &str) -> (String, i32) {
+        if self.engine != Engine::Netns {
+            let console = format!("/run/vmnet/{}/guests/{vm}/console.sock", self.name);
+            return on_console(&console, command).unwrap_or_else(|error| panic!("console of {vm}: {error}"));
+        }
+        let output = self.vmnet(&["exec", vm, "--", "sh", "-c", command]);
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (text.into_owned(), output.status.code().unwrap_or(-1))
     }
 
     /// Whether a guest gets an answer to one of three echo requests.
-    pub fn pings(&self, vm: &str, address: &str) -> bool {
+    pub(crate) fn pings(&self, vm: &str, address: &str) -> bool {
         self.in_guest(vm, &format!("ping -c 3 -W 1 {address}")).1 == 0
     }
 
     /// The namespace of a guest of the netns engine.
-    pub fn guest_ns(&self, vm: &str) -> String {
+    pub(crate) fn guest_ns(&self, vm: &str) -> String {
         format!("vmnet-{}.{vm}", self.name)
     }
 
     /// The router's namespace.
-    pub fn router_ns(&self) -> String {
+    pub(crate) fn router_ns(&self) -> String {
         format!("vmnet-{}", self.name)
     }
 
     /// The folder that the definition stands in.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Makes a guest send frames on its first nic.
-    pub fn send(&self, vm: &str, frames: &[Vec<u8>]) {
+    pub(crate) fn send(&self, vm: &str, frames: &[Vec<u8>]) {
         match self.engine {
             Engine::Netns => super::wire::send(Some(&self.guest_ns(vm)), "eth0", frames),
             Engine::Qemu(_) => {
@@ -102,21 +111,44 @@ impl Lab {
     }
 
     /// The host's end of a guest's first nic.
-    pub fn tap(&self, vm: &str) -> String {
+    pub(crate) fn tap(&self, vm: &str) -> String {
         let lab = self.name.parse().expect("a lab name");
         vmnet::rule::tap_name(&lab, &vm.parse().expect("a guest name"), 0).to_string()
     }
 
     /// The MAC of a guest's first nic, where it is the only one on its network.
-    pub fn mac(&self, vm: &str, network: &str) -> [u8; 6] {
+    pub(crate) fn mac(&self, vm: &str, network: &str) -> [u8; 6] {
         let lab = self.name.parse().expect("a lab name");
         let (vm, network) = (vm.parse().expect("a guest name"), network.parse().expect("a network name"));
         vmnet::rule::guest_mac(&lab, &vm, &network, 0, 0).octets()
     }
 
     /// A hook of a network.
-    pub fn hook(&self, network: &str, hook: &str) -> String {
+    pub(crate) fn hook(&self, network: &str, hook: &str) -> String {
         format!("/run/vmnet/{}/hooks/{network}/{hook}", self.name)
+    }
+}
+
+/// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's
+/// shell does not echo.
+fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
+    const END: &str = "END-OF-COMMAND-";
+    let mut console = UnixStream::connect(socket)?;
+    console.set_read_timeout(Some(Duration::from_secs(120)))?;
+    console.write_all(format!("{command} 2>&1; echo {END}$?.\n").as_bytes())?;
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = console.read(&mut buffer)?;
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        seen.extend(&buffer[..length]);
+        let text = String::from_utf8_lossy(&seen);
+        let end = text.split_once(END).and_then(|(output, rest)| Some((output, rest.split_once('.')?.0)));
+        if let Some((output, code)) = end {
+            return Ok((output.to_owned(), code.parse().map_err(std::io::Error::other)?));
+        }
     }
 }
 
@@ -145,17 +177,17 @@ fn text_of(what: &str, output: Output) -> String {
 
 /// Runs a shell command, which must succeed, and gives its stdout.
 #[track_caller]
-pub fn sh(command: &str) -> String {
+pub(crate) fn sh(command: &str) -> String {
     text_of(command, Command::new("sh").args(["-euc", command]).stdin(Stdio::null()).output().expect("sh starts"))
 }
 
 /// As [`sh`], and empty when the command fails: some kernels lack a table or a family.
-pub fn output(command: &str) -> String {
+pub(crate) fn output(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().expect("sh starts");
     if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { String::new() }
 }
 
 /// Whether a shell command succeeds.
-pub fn succeeds(command: &str) -> bool {
+pub(crate) fn succeeds(command: &str) -> bool {
     Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().expect("sh starts").status.success()
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use crate::wire::{Capture, Frame, send, who_has};
 use crate::world::{Lab, sh};
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     let mac = || sh("cat /sys/class/net/br-web/address");
     let made_with = mac();
     sh("ip link add low0 address 00:00:00:00:00:02 type veth peer name low1 address 00:00:00:00:00:04");

@@ -3,7 +3,7 @@
 use crate::wire::Capture;
 use crate::world::{Lab, output, sh};
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     let (link, bridge) = if lab.name == "office" { ("wire0.30", "brvlan-30") } else { ("wire0", "br0") };
     let capture = Capture::start(Some("outside"), link);
     assert!(lab.pings("vm1", "192.168.1.1"));

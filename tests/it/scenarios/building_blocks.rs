@@ -2,7 +2,7 @@
 
 use crate::world::{Lab, sh};
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     let listed = sh("ip netns list");
     assert!(listed.contains(&lab.guest_ns("vm1")), "{listed}");
     // By the kernel's own ping from a namespace that `ip netns` entered, not by ours.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::world::{Lab, sh};
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     // Two segments become one: nothing of the lab's own has changed, only probes can tell.
     sh("ip link add leak0 type veth peer name leak1");
     sh("ip link set leak0 master br-web up && ip link set leak1 master br-quiet up");

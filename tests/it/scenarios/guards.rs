@@ -6,7 +6,7 @@ use crate::world::{Lab, sh};
 /// A MAC for the guest that is started by hand.
 const HAND: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     let (network, tags) = if lab.name == "guards" { ("web", vec![10]) } else { ("office", Vec::new()) };
     let mac = lab.mac("vm1", network);
     let capture = Capture::start(None, "nic0");

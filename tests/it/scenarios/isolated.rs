@@ -2,7 +2,7 @@
 
 use crate::world::{Engine, Lab, output, sh, succeeds};
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     assert!(lab.pings("vm1", "10.3.0.11"));
     hook_joins_a_port(lab);
     if lab.engine != Engine::Netns {

@@ -6,7 +6,7 @@ use crate::world::{Lab, sh, succeeds};
 /// What the outside may see of guests.
 const EXTERNAL: &str = "192.0.2.9";
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     let tagged = lab.name == "nat-vlan";
     the_outside_sees_one_address(lab, if tagged { "wire0.100" } else { "wire0" });
     let (ns, link) = match lab.name.as_str() {

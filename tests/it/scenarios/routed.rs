@@ -3,7 +3,7 @@
 use crate::wire::Capture;
 use crate::world::{Lab, sh};
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     let capture = Capture::start(Some("outside"), "wire0");
     assert!(lab.pings("vm1", "192.0.2.1"), "a machine beyond the host");
     assert!(lab.pings("vm2", "192.0.2.2"), "an address of the host, through the gateway");

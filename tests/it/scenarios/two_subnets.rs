@@ -2,7 +2,7 @@
 
 use crate::world::Lab;
 
-pub fn look(lab: &Lab) {
+pub(super) fn look(lab: &Lab) {
     assert!(lab.pings("left", "192.168.1.88") && lab.pings("right", "192.168.0.88"));
     // With one hop to live, the gateway of the sender's subnet says that it was there.
     for (vm, other, gateway) in [("left", "192.168.1.88", "192.168.0.1"), ("right", "192.168.0.88", "192.168.1.1")] {

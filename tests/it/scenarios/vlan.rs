@@ -1,10 +1,10 @@
 //! VLANs: which frames are where, and with which tag.
 
 use crate::wire::{Capture, Frame, harmless, is_marked};
-use crate::world::Lab;
+use crate::world::{Engine, Lab};
 
 /// vm1 is in VLAN 10 and vm2 in VLAN 20 of `nic0`, vm4 in VLAN 20 of `nic1`.
-pub fn isolation(lab: &Lab) {
+pub(super) fn isolation(lab: &Lab) {
     let taps = [lab.tap("vm1"), lab.tap("vm2"), lab.tap("vm4")];
     let links = ["nic0", "nic1", "nic0.10", "nic0.20", "nic1.20", "brvlan-10", &taps[0], &taps[1], &taps[2]];
     let captures: Vec<(&str, Capture)> = links.iter().map(|link| (*link, Capture::start(None, link))).collect();
@@ -36,12 +36,15 @@ pub fn isolation(lab: &Lab) {
 }
 
 /// vm1 in VLAN 10, vm2 in VLAN 20, and the outside by the untagged device.
-pub fn router(lab: &Lab) {
+pub(super) fn router(lab: &Lab) {
     let (nic, outside) = (Capture::start(None, "nic0"), Capture::start(Some("outside"), "wire0"));
     assert!(lab.pings("vm1", "10.2.0.10") && lab.pings("vm2", "10.1.0.10"));
     assert!(lab.pings("vm1", "192.0.2.1") && lab.pings("vm2", "192.0.2.1"));
-    let (text, code) = lab.in_guest("vm1", "ping -c 1 -t 1 -W 2 10.2.0.10");
-    assert!(code != 0 && text.to_lowercase().contains("from 10.1.0.1"), "the gateway is on the way: {text}");
+    if lab.engine == Engine::Netns {
+        // The tiny guest's ping keeps such answers to itself.
+        let (text, code) = lab.in_guest("vm1", "ping -c 1 -t 1 -W 2 10.2.0.10");
+        assert!(code != 0 && text.contains("From 10.1.0.1"), "the gateway is on the way: {text}");
+    }
     // Nothing untagged of the VLANs is on the wire, and outside there is one sender.
     let untagged = |frame: &&Frame| frame.tags().is_empty();
     let (nic, outside) = (nic.stop(), outside.stop());

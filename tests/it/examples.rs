@@ -1,0 +1,104 @@
+//! What people copy is right: every example, the definitions in the documentation, and the list of keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use vmnet::definition::{Definition, Problems};
+use vmnet::model::{Lock, Resolved, resolve};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn means(text: &str) -> Result<Resolved, Problems> {
+    resolve(&Definition::parse(text)?, &Lock::default())
+}
+
+fn assert_right(path: &str, text: &str) {
+    if let Err(problems) = means(text) {
+        panic!("{}", problems.render(path, text, false));
+    }
+}
+
+/// The blocks of a page that are marked as TOML.
+fn toml_blocks(page: &str) -> Vec<&str> {
+    let blocks = page.split("```toml\n").skip(1);
+    blocks.map(|block| block.split_once("```").unwrap().0).collect()
+}
+
+#[test]
+fn every_example_is_right_and_says_what_it_shows() {
+    let files = fs::read_dir(project("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let examples: BTreeSet<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    assert!(examples.len() > 6);
+    let list = fs::read_to_string(project("examples/README.md")).unwrap();
+    for path in examples {
+        let (name, text) = (path.file_name().unwrap().to_str().unwrap(), fs::read_to_string(&path).unwrap());
+        assert!(text.starts_with("# "), "{name} begins with what it shows");
+        // The demonstration leaves one behind where it is killed.
+        if !name.starts_with('.') {
+            assert!(list.contains(&format!("({name})")), "{name} is in the list");
+        }
+        assert_right(name, &text);
+    }
+}
+
+#[test]
+fn the_definition_of_the_readme_is_right() {
+    let page = fs::read_to_string(project("README.md")).unwrap();
+    let blocks = toml_blocks(&page);
+    assert!(blocks.iter().any(|block| block.contains("lab = ")), "the README has a definition");
+    blocks.into_iter().for_each(|block| assert_right("README.md", block));
+}
+
+#[test]
+fn the_lock_file_of_the_documentation_is_right() {
+    let page = fs::read_to_string(project("docs/definition.md")).unwrap();
+    let lock = toml_blocks(&page).into_iter().find(|block| block.contains("version = 1")).unwrap();
+    assert_eq!(Lock::parse(lock).unwrap().to_string(), lock);
+}
+
+/// The keys of the tables of docs/definition.md by their section's heading.
+fn documented_keys() -> BTreeMap<String, BTreeSet<String>> {
+    let page = fs::read_to_string(project("docs/definition.md")).unwrap();
+    let (mut keys, mut heading, mut in_table) = (BTreeMap::<_, BTreeSet<_>>::new(), String::new(), false);
+    for line in page.lines() {
+        if let Some(title) = line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')) {
+            title.clone_into(&mut heading);
+        }
+        in_table = line.starts_with("| key ") || in_table && line.starts_with('|');
+        if let Some((key, _)) = line.strip_prefix("| `").filter(|_| in_table).and_then(|rest| rest.split_once('`')) {
+            keys.entry(heading.clone()).or_default().insert(key.to_owned());
+        }
+    }
+    keys
+}
+
+/// What vmnet itself says are the keys of a table: it lists them when it finds one that it does not know.
+fn known_keys(text: &str) -> BTreeSet<String> {
+    let problems = means(text).unwrap_err();
+    let reports = problems.reports("net.toml", text);
+    let help = reports.iter().find(|report| report.problem.contains("has no key \"zzzzzz\"")).unwrap();
+    let help = help.help.as_deref().unwrap();
+    let list = help.strip_prefix("its keys are ").or(help.strip_prefix("its only key is ")).unwrap();
+    list.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_documented_and_no_other() {
+    let sections = [
+        ("The lab", "zzzzzz = 1"),
+        ("`[uplink.NAME]`", "[uplink.x]\nzzzzzz = 1"),
+        ("`[network.NAME]`", "[network.x]\nzzzzzz = 1"),
+        ("`[router]`", "[router]\nzzzzzz = 1"),
+        ("`router.external`", "[router.external]\nzzzzzz = 1"),
+        ("`[image.NAME]`", "[image.x]\nzzzzzz = 1"),
+        ("`[vm.NAME]`", "[vm.x]\nzzzzzz = 1"),
+        ("A nic", "[vm.x]\nnic = { zzzzzz = 1 }"),
+        ("`[defaults.vm]`", "[defaults]\nzzzzzz = 1"),
+    ];
+    let known: BTreeMap<String, BTreeSet<String>> =
+        sections.into_iter().map(|(heading, text)| (heading.to_owned(), known_keys(text))).collect();
+    assert_eq!(documented_keys(), known);
+}
