@@ -9,6 +9,7 @@ pub mod files;
 mod host;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -58,7 +59,7 @@ pub struct Work<'a> {
     pub before: &'a HostState,
     /// What shall be.
     pub desired: &'a HostState,
-    /// `diff(before, desired, found)`, as it was shown.
+    /// The `diff` from `before` to `desired`, as it was shown.
     pub plan: &'a Plan,
     /// What settings go back to.
     pub found: &'a Found,
@@ -207,7 +208,7 @@ impl<H: Host> Run<'_, H> {
         (self.events)(Event::Verifying);
         let now = self.host.observe().await;
         let now = now.map_err(|source| Stopped::Final(ApplyError::Observe { source }))?;
-        Ok(diff(&now, work.desired, work.found))
+        Ok(rest_to(&now, work.desired, work.found))
     }
 
     /// Back to what was there before. What fails on the way does not end it: every wave is tried.
@@ -218,7 +219,7 @@ impl<H: Host> Run<'_, H> {
             Err(source) => return Restored::Unknown(source),
         };
         let mut failures = Vec::new();
-        for wave in diff(&now, work.before, work.found).waves {
+        for wave in rest_to(&now, work.before, work.found).waves {
             match self.wave(wave.phase, &wave.ops).await {
                 Ok(failed) => failures.extend(failed),
                 // The journal is full or gone. The way back is worth more than its record: go on without.
@@ -226,11 +227,17 @@ impl<H: Host> Run<'_, H> {
             }
         }
         match self.host.observe().await {
-            Ok(now) => match diff(&now, work.before, work.found) {
+            Ok(now) => match rest_to(&now, work.before, work.found) {
                 rest if rest.is_empty() => Restored::Completely,
                 rest => Restored::Except { rest, failures },
             },
             Err(source) => Restored::Unknown(source),
         }
     }
+}
+
+/// What leads from here to there by names alone: an observation on the way says nothing of foreign links, one of which
+/// might carry our link group.
+fn rest_to(now: &HostState, there: &HostState, found: &Found) -> Plan {
+    diff(now, there, found, &BTreeSet::new())
 }
