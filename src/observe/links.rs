@@ -150,9 +150,9 @@ fn name_of(rows: &Rows, index: u32) -> String {
 fn device(rows: &Rows, row: &LinkRow) -> Device {
     let lower = row.lower.filter(|_| row.lower_nsid.is_none()).map(|index| name_of(rows, index));
     let vlan = match row.data {
-        KindData::Vlan { id, dot1q: true } => VlanId::try_from(i64::from(id)).ok().and_then(|id| {
-            Some((lower.clone()?, id))
-        }),
+        KindData::Vlan { id, dot1q: true } => {
+            VlanId::try_from(i64::from(id)).ok().and_then(|id| Some((lower.clone()?, id)))
+        }
         _ => None,
     };
     Device {

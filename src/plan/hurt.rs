@@ -120,3 +120,105 @@ pub fn own_groups(current: &HostState, facts: &Facts, strangers: &Strangers) -> 
     };
     groups.into_iter().filter(is_own).map(|(ns, _)| ns.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Mac;
+    use crate::state::{BridgeSettings, Link};
+
+    const GROUP: u32 = 4711;
+
+    fn id(ns: &Ns, name: &str) -> LinkId {
+        LinkId { ns: ns.clone(), name: name.parse().unwrap() }
+    }
+
+    fn router() -> NsName {
+        "vmnet-campus".parse().unwrap()
+    }
+
+    fn link(kind: LinkKind) -> Link {
+        Link {
+            kind,
+            mac: Mac::try_from([2, 0, 0, 0, 0, 1]).unwrap(),
+            mtu: 1500,
+            group: GROUP,
+            alias: String::new(),
+            master: None,
+            up: true,
+            ipv6: false,
+            tx_checksum: None,
+        }
+    }
+
+    /// A bridge, and the router's port on it.
+    fn state() -> HostState {
+        let (near, far) = (id(&Ns::Host, "rt-web"), id(&Ns::Named(router()), "web"));
+        let bridge = link(LinkKind::Bridge(BridgeSettings::OURS));
+        let mut state = HostState::default();
+        state.links.insert(id(&Ns::Host, "br-web"), bridge);
+        state.links.insert(near.clone(), link(LinkKind::Veth { peer: Some(far.clone()) }));
+        state.links.insert(far, link(LinkKind::Veth { peer: Some(near) }));
+        state
+    }
+
+    fn port(of: &str) -> Device {
+        Device { master: Some(of.into()), ..Device::default() }
+    }
+
+    fn stacked(on: &str) -> Device {
+        Device { lower: Some(on.into()), ..Device::default() }
+    }
+
+    fn facts(devices: &[(&str, Device)]) -> Facts {
+        let devices = devices.iter().map(|(name, device)| ((*name).to_owned(), device.clone()));
+        Facts { devices: devices.collect(), ..Facts::default() }
+    }
+
+    fn inside(name: &str, device: Device) -> Strangers {
+        [(router(), [(name.to_owned(), device)].into())].into()
+    }
+
+    fn texts(ops: &[Op], facts: &Facts, strangers: &Strangers) -> Vec<String> {
+        let all = hurt(ops, &state(), facts, strangers);
+        all.iter().map(|hurt| format!("{}: {hurt}", hurt.device())).collect()
+    }
+
+    #[test]
+    fn ports_of_and_devices_on_what_goes_are_hurt() {
+        let facts = facts(&[("vnet0", port("br-web")), ("macvtap0", stacked("br-web")), ("vnet1", port("br-else"))]);
+        let wanted = ["vnet0: a port of br-web", "macvtap0: stacked on br-web"];
+        let one = [Op::RemoveLink { id: id(&Ns::Host, "br-web") }];
+        assert_eq!(texts(&one, &facts, &Strangers::new()), wanted);
+        let group = [Op::RemoveGroup { ns: Ns::Host, group: GROUP, count: 2 }];
+        assert_eq!(texts(&group, &facts, &Strangers::new()), wanted);
+        let other = [Op::RemoveLink { id: id(&Ns::Host, "rt-web") }];
+        assert_eq!(texts(&other, &facts, &Strangers::new()), [""; 0]);
+    }
+
+    #[test]
+    fn the_far_end_of_a_pair_goes_with_the_near_one() {
+        let one = [Op::RemoveLink { id: id(&Ns::Host, "rt-web") }];
+        let all = texts(&one, &Facts::default(), &inside("mv0", stacked("web")));
+        assert_eq!(all, ["mv0: stacked on web in vmnet-campus"]);
+    }
+
+    #[test]
+    fn what_is_inside_a_namespace_goes_with_it() {
+        let one = [Op::RemoveNamespace { ns: router() }];
+        let all = texts(&one, &Facts::default(), &inside("wg0", Device::default()));
+        assert_eq!(all, ["wg0: in namespace vmnet-campus"]);
+    }
+
+    #[test]
+    fn a_group_is_ours_where_nothing_foreign_carries_it() {
+        let foreign = Device { group: GROUP, ..Device::default() };
+        let both: BTreeSet<Ns> = [Ns::Host, Ns::Named(router())].into();
+        assert_eq!(own_groups(&state(), &facts(&[("eth0", Device::default())]), &Strangers::new()), both);
+        assert_eq!(
+            own_groups(&state(), &facts(&[("x", foreign.clone())]), &Strangers::new()),
+            [Ns::Named(router())].into()
+        );
+        assert_eq!(own_groups(&state(), &Facts::default(), &inside("x", foreign)), [Ns::Host].into());
+    }
+}
