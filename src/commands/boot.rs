@@ -54,9 +54,9 @@ pub(super) async fn run(
     let to_start: Vec<&VmName> = vms.iter().filter(|vm| !running.contains(vm)).collect();
     let guests = with_new(&mut session, &source, &mut observation, &to_start)?;
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation.state, &wanted.state);
+    let plan = session.plan(&observation, &wanted.state);
     if !plan.is_empty() {
-        session.carry_out(None, &observation.state, &wanted.state, &plan, output, true).await?;
+        session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
     }
     drop(session);
     let mut report = Report {

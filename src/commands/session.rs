@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, foreign};
 use super::progress::Progress;
 use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
@@ -17,7 +17,7 @@ use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
-use crate::plan::{Found, Op, Phase, Plan, diff};
+use crate::plan::{Found, Hurt, Op, Phase, Plan, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
@@ -45,6 +45,8 @@ pub(super) struct Session {
     /// Whether there was a ledger on disk.
     pub(super) is_known: bool,
     pub(super) host: KernelHost,
+    /// A change may hurt what is not the lab's.
+    pub(super) force: bool,
     _lock: Option<ChangeLock>,
 }
 
@@ -83,7 +85,7 @@ impl Session {
             Err(_) if lock.is_none() => Found::new(),
             others => others?,
         };
-        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, _lock: lock })
+        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, force: false, _lock: lock })
     }
 
     /// What is there now. With a model, what stands in that lab's way is looked for too.
@@ -112,8 +114,9 @@ impl Session {
     }
 
     /// The plan from what is there to what shall be.
-    pub(super) fn plan(&self, current: &HostState, wanted: &HostState) -> Plan {
-        diff(current, wanted, &self.to_restore())
+    pub(super) fn plan(&self, observation: &Observation, wanted: &HostState) -> Plan {
+        let Observation { state, facts, strangers, .. } = observation;
+        diff(state, wanted, &self.to_restore(), &own_groups(state, facts, strangers))
     }
 
     /// What is not as it was found, whichever lab changed it.
@@ -138,16 +141,31 @@ impl Session {
         Source::applied(&self.ledger)
     }
 
+    /// Refuses a plan that would take the network from somebody else's device, or the device itself.
+    pub(super) fn refuse_hurt(&self, observation: &Observation, plan: &Plan) -> Result<(), Failure> {
+        let all = hurt_by(observation, plan);
+        if self.force || all.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<String> = all.iter().map(|hurt| format!("{} is {hurt}", foreign(hurt.device()))).collect();
+        let (lab, all) = (&self.lab, all.join(", "));
+        Err(Failure::because(format!(
+            "devices that are not lab {lab}'s hang on what would go: {all}; nothing was changed; unplug or remove them \
+             first (only vmnet destroy --force goes on regardless)"
+        )))
+    }
+
     /// Carries out a plan: ledger first, so that what was found is never lost; then the waves; then what became of it.
     pub(super) async fn carry_out(
         &mut self,
         source: Option<&Source>,
-        before: &HostState,
+        observation: &Observation,
         wanted: &HostState,
         plan: &Plan,
         output: &Output,
         interruptible: bool,
     ) -> Result<Report, Failure> {
+        self.refuse_hurt(observation, plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
         let old = self.is_known.then(|| self.ledger.clone());
         remember_found(&mut self.ledger.found, plan, wanted);
@@ -171,7 +189,7 @@ impl Session {
         let cancel = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
         let found = self.to_restore();
-        let work = Work { before, desired: wanted, plan, found: &found, cancel: &cancel };
+        let work = Work { before: &observation.state, desired: wanted, plan, found: &found, cancel: &cancel };
         let result = apply::run(&mut self.host, &work, &mut journal, &mut |event| progress.event(&event)).await;
         listener.abort();
         progress.done();
@@ -203,6 +221,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What a plan would do to things that are not the lab's.
+pub(super) fn hurt_by(observation: &Observation, plan: &Plan) -> BTreeSet<Hurt> {
+    hurt(plan.ops(), &observation.state, &observation.facts, &observation.strangers)
 }
 
 /// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.

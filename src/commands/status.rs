@@ -66,7 +66,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation.state, &wanted.state);
+    let plan = session.plan(&observation, &wanted.state);
     let model = &source.model;
     let ports = ports(&observation);
     let now = std::fs::read_to_string(&ledger.path).ok();

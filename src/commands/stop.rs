@@ -34,9 +34,9 @@ pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> 
 }
 
 async fn stop<'v>(session: &mut Session, vms: &'v [VmName], output: &Output) -> Result<Vec<&'v VmName>, Failure> {
-    let before = session.look(None)?.state;
-    let mut wanted = before.clone();
-    let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.guests.contains_key(*vm)).collect();
+    let before = session.look(None)?;
+    let mut wanted = before.state.clone();
+    let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.state.guests.contains_key(*vm)).collect();
     stopped.iter().for_each(|vm| wanted.remove_guest(vm));
     let plan = session.plan(&before, &wanted);
     if !plan.is_empty() {

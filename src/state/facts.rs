@@ -76,6 +76,9 @@ pub struct Device {
     pub group: u32,
     /// For a sub-interface: its parent's name and VLAN.
     pub vlan: Option<(String, VlanId)>,
+    /// The device of the same namespace that it sits on (a VLAN's or macvlan's parent), or a veth's other end.
+    #[serde(default)]
+    pub lower: Option<String>,
     /// Has a carrier.
     pub carrier: bool,
 }

@@ -9,6 +9,7 @@ mod engine_disk;
 mod engine_qemu;
 mod examples;
 mod fake;
+mod foreign;
 mod hooks;
 mod kernel_apply;
 mod kernel_observe;
