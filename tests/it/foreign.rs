@@ -3,7 +3,7 @@
 use crate::sandbox;
 use crate::world::{Lab, sh, succeeds};
 
-/// Two networks with a router, or one without.
+/// Networks of one mode, with a guest each.
 fn definition(networks: &[&str], mode: &str) -> String {
     let mut text = "lab = \"foreign\"\n[defaults.vm]\nengine = \"netns\"\n".to_owned();
     for (number, name) in (1..).zip(networks) {
