@@ -23,7 +23,7 @@ pub use host::KernelHost;
 use crate::names::VmName;
 use crate::observe::ObserveError;
 use crate::plan::{Found, Op, Phase, Plan, diff};
-use crate::state::HostState;
+use crate::state::{Guest, HostState};
 
 /// A host that operations can be run on.
 pub trait Host {
@@ -246,8 +246,9 @@ fn rest_to(now: &HostState, there: &HostState, work: &Work<'_>) -> Plan {
     let asked_for = |vm: &VmName| {
         work.plan.ops().any(|op| matches!(op, Op::StartGuest { vm: of, .. } | Op::StopGuest { vm: of, .. } if of == vm))
     };
-    let ended: Vec<&VmName> =
-        there.guests.keys().filter(|vm| !now.guests.contains_key(*vm) && !asked_for(vm)).collect();
+    // A namespace does not end by itself.
+    let machines = there.guests.iter().filter(|(_, guest)| matches!(guest, Guest::Qemu(_))).map(|(vm, _)| vm);
+    let ended: Vec<&VmName> = machines.filter(|vm| !now.guests.contains_key(*vm) && !asked_for(vm)).collect();
     let mut there = Cow::Borrowed(there);
     for vm in ended {
         there.to_mut().remove_guest(vm);
