@@ -31,5 +31,5 @@ lab: ## run a command in a virtual machine with a stock kernel: make lab CMD='ip
 vm-images: ## build the small guest that the tests and the demonstration boot
 	@vm-images/tiny/build
 
-bench: ## measure vmnet beside ip, nmstate and virsh; writes the table of docs/performance.md
+bench: ## measure vmnet beside ip in private namespaces; prints the tables of docs/performance.md
 	@benches/run

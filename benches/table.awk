@@ -14,8 +14,12 @@ END {
     small("`qemu-ifup` / `sh -c 'ip link set'`", "hook.vmnet", "hook.sh")
     small("`vmnet --version` / `ip -V`", "start.vmnet", "start.ip")
     if (count["peak.create"])
-        printf "\nmemory at its peak: create %.1f MiB, again %.1f MiB, destroy %.1f MiB\n", \
-            wall["peak.create", 1] / 1024, wall["peak.again", 1] / 1024, wall["peak.destroy", 1] / 1024
+        printf "\nmemory at its peak: create %.1f MiB, again %.1f MiB", peak("create"), peak("again")
+    print count["peak.destroy"] ? sprintf(", destroy %.1f MiB", peak("destroy")) : ""
+}
+
+function peak(what) {
+    return wall["peak." what, 1] / 1024
 }
 
 # The values of one name, sorted, in `list`; gives how many.
