@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output};
+use super::output::{GOOD, Output, WARN};
 use super::session::Session;
 use super::source::Source;
 use crate::engine;
@@ -44,6 +44,12 @@ pub(super) async fn run(
         return Err(Failure::because(format!(
             "lab {lab} has no guest {vm} any more; its definition was changed meanwhile"
         )));
+    }
+    if source.file_changed() {
+        output.say(format_args!(
+            "{WARN}note{WARN:#}: {} was edited since create; guests start as it was then (vmnet create applies it)",
+            source.path.display()
+        ));
     }
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;

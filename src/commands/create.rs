@@ -102,8 +102,14 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     output.result(&report, || match report.changes {
         0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
         changes => format!(
-            "lab {}: {GOOD}created{GOOD:#}, {changes} changes in {:.2} s\nhooks for QEMU's script= are in {}",
-            report.lab, report.seconds, report.hooks
+            "lab {}: {GOOD}created{GOOD:#}, {changes} changes in {:.2} s\nhooks for QEMU's script= are in {}{}",
+            report.lab,
+            report.seconds,
+            report.hooks,
+            match source.model.vms().len() - guests.len() {
+                0 => String::new(),
+                stopped => format!("\nguests not started: {stopped}; start them with vmnet boot --all"),
+            }
         ),
     })?;
     Ok(ExitCode::SUCCESS)

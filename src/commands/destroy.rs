@@ -62,10 +62,12 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     }
     ledger::remove(&session.paths, &lab)?;
     remove_run_folder(&session.paths, &lab)?;
+    let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
     let report = Report { lab: lab.as_str(), changes: plan.len(), seconds: begun.elapsed().as_secs_f64(), kept };
     output.result(&report, || {
         let mut text = match report.changes {
-            0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
+            0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
+            0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#} (labs of this host: {})\n", others.join(", ")),
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
         for disk in &report.kept {
