@@ -9,6 +9,8 @@ pub mod files;
 mod host;
 mod tables;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,9 +20,10 @@ use serde::{Deserialize, Serialize};
 pub use error::{ApplyError, Failure, OpError, Restored};
 pub use host::KernelHost;
 
+use crate::names::VmName;
 use crate::observe::ObserveError;
 use crate::plan::{Found, Op, Phase, Plan, diff};
-use crate::state::HostState;
+use crate::state::{Guest, HostState};
 
 /// A host that operations can be run on.
 pub trait Host {
@@ -58,7 +61,7 @@ pub struct Work<'a> {
     pub before: &'a HostState,
     /// What shall be.
     pub desired: &'a HostState,
-    /// `diff(before, desired, found)`, as it was shown.
+    /// The `diff` from `before` to `desired`, as it was shown.
     pub plan: &'a Plan,
     /// What settings go back to.
     pub found: &'a Found,
@@ -207,7 +210,7 @@ impl<H: Host> Run<'_, H> {
         (self.events)(Event::Verifying);
         let now = self.host.observe().await;
         let now = now.map_err(|source| Stopped::Final(ApplyError::Observe { source }))?;
-        Ok(diff(&now, work.desired, work.found))
+        Ok(rest_to(&now, work.desired, work))
     }
 
     /// Back to what was there before. What fails on the way does not end it: every wave is tried.
@@ -218,7 +221,7 @@ impl<H: Host> Run<'_, H> {
             Err(source) => return Restored::Unknown(source),
         };
         let mut failures = Vec::new();
-        for wave in diff(&now, work.before, work.found).waves {
+        for wave in rest_to(&now, work.before, work).waves {
             match self.wave(wave.phase, &wave.ops).await {
                 Ok(failed) => failures.extend(failed),
                 // The journal is full or gone. The way back is worth more than its record: go on without.
@@ -226,11 +229,29 @@ impl<H: Host> Run<'_, H> {
             }
         }
         match self.host.observe().await {
-            Ok(now) => match diff(&now, work.before, work.found) {
+            Ok(now) => match rest_to(&now, work.before, work) {
                 rest if rest.is_empty() => Restored::Completely,
                 rest => Restored::Except { rest, failures },
             },
             Err(source) => Restored::Unknown(source),
         }
     }
+}
+
+/// What leads from here to there by names alone: an observation on the way says nothing of foreign links, one of which
+/// might carry our link group.
+///
+/// A guest that ended by itself meanwhile is not started again: nobody asked for it.
+fn rest_to(now: &HostState, there: &HostState, work: &Work<'_>) -> Plan {
+    let asked_for = |vm: &VmName| {
+        work.plan.ops().any(|op| matches!(op, Op::StartGuest { vm: of, .. } | Op::StopGuest { vm: of, .. } if of == vm))
+    };
+    // A namespace does not end by itself.
+    let machines = there.guests.iter().filter(|(_, guest)| matches!(guest, Guest::Qemu(_))).map(|(vm, _)| vm);
+    let ended: Vec<&VmName> = machines.filter(|vm| !now.guests.contains_key(*vm) && !asked_for(vm)).collect();
+    let mut there = Cow::Borrowed(there);
+    for vm in ended {
+        there.to_mut().remove_guest(vm);
+    }
+    diff(now, &there, work.found, &BTreeSet::new())
 }

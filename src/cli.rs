@@ -53,7 +53,8 @@ pub enum Command {
         /// Remove the guests' disks and keys too.
         #[arg(long)]
         purge: bool,
-        /// Go on although devices that are not the lab's are plugged into its bridges or namespaces.
+        /// Go on although devices that are not the lab's are plugged into its bridges, stacked on them, or in its
+        /// namespaces.
         #[arg(long)]
         force: bool,
     },

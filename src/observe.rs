@@ -26,8 +26,9 @@ pub use tables::{Commit, Recorded};
 use crate::engine::EngineError;
 use crate::kernel::ethtool::Control;
 use crate::kernel::{KernelError, netns, sysctl};
-use crate::names::{IfName, LabName, NsName};
+use crate::names::{IfName, LabName};
 use crate::paths::Paths;
+use crate::plan::Strangers;
 use crate::rule;
 use crate::state::{Facts, HostState, Ns, SettingKey, TableId};
 
@@ -81,8 +82,9 @@ pub struct Observation {
     pub state: HostState,
     /// What is true beside it.
     pub facts: Facts,
-    /// Links in the lab's namespaces that are not the lab's, `lo` aside: they would go down with the namespace.
-    pub strangers: BTreeSet<(NsName, String)>,
+    /// Links in the lab's namespaces that are not the lab's, the kernel's own aside: they would go down with the
+    /// namespace.
+    pub strangers: Strangers,
     /// What is known of the tables that are as they were written, for the next observation.
     #[serde(skip)]
     pub recorded: BTreeMap<TableId, Recorded>,

@@ -4,6 +4,7 @@
 //! decision. Operations name links, never an ifindex, so a plan can be printed, stored and compared. Pure.
 
 mod diff;
+mod hurt;
 mod op;
 mod phase;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Found, diff};
+pub use hurt::{Hurt, Strangers, hurt, own_groups};
 pub use op::{LinkChange, Op, Service};
 pub use phase::Phase;
 

@@ -142,8 +142,31 @@ pub fn expectations(model: &Model, known: &Known) -> Vec<Expectation> {
             all.extend(by_routes(&world, vm, target));
         }
     }
+    from_gateways(model, &mut all);
     from_outside(&world, &targets, &mut all);
     all
+}
+
+/// Every guest answers its gateway: the one row in which a machine that others stand in for has to show itself.
+fn from_gateways(model: &Model, all: &mut Vec<Expectation>) {
+    let Some(router) = model.router() else { return };
+    for (name, port) in router.ports() {
+        for vm in model.vms().values() {
+            for nic in vm.nics().iter().filter(|nic| nic.network() == name) {
+                let reachable = |net: &&ipnet::IpNet| port.addresses().iter().any(|own| own.contains(&net.addr()));
+                all.extend(nic.addresses().iter().filter(reachable).map(|net| Expectation {
+                    from: Endpoint::Gateway(name.clone()),
+                    to: Endpoint::Guest(vm.name().clone()),
+                    address: net.addr(),
+                    how: How::L2,
+                    network: None,
+                    macs: vec![*nic.mac()],
+                    expect: Expect::Reach,
+                    why: "on the gateway's segment",
+                }));
+            }
+        }
+    }
 }
 
 /// An address and whose it is.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output};
+use super::output::{GOOD, Output, WARN};
 use super::session::Session;
 use super::source::Source;
 use crate::engine;
@@ -37,8 +37,20 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let (lab, source, vms) = lookup::guests(names, of)?;
+    let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "boot")?;
+    let source = session.applied()?;
+    if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
+        return Err(Failure::because(format!(
+            "lab {lab} has no guest {vm} any more; its definition was changed meanwhile"
+        )));
+    }
+    if source.file_changed() {
+        output.say(format_args!(
+            "{WARN}note{WARN:#}: {} was edited since create; guests start as it was then (vmnet create applies it)",
+            source.path.display()
+        ));
+    }
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let running: Vec<&VmName> = vms.iter().filter(|vm| observation.state.guests.contains_key(*vm)).collect();
@@ -48,9 +60,9 @@ pub(super) async fn run(
     let to_start: Vec<&VmName> = vms.iter().filter(|vm| !running.contains(vm)).collect();
     let guests = with_new(&mut session, &source, &mut observation, &to_start)?;
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation.state, &wanted.state);
+    let plan = session.plan(&observation, &wanted.state);
     if !plan.is_empty() {
-        session.carry_out(None, &observation.state, &wanted.state, &plan, output, true).await?;
+        session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
     }
     drop(session);
     let mut report = Report {

@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::boot::machine;
 use super::failure::Failure;
 use super::output::{BAD, BOLD, GOOD, Output, WARN};
-use super::session::Session;
+use super::session::{Session, hurt_by};
 use super::source::Source;
 use crate::desired::Note;
 use crate::names::NetName;
 use crate::observe::Observation;
-use crate::plan::{Op, Plan, Wave};
+use crate::plan::{Hurt, Op, Plan, Wave};
 use crate::state::Guest;
 
 #[derive(Serialize)]
@@ -34,7 +34,8 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     let guests = observation.state.guests.clone();
     let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(at_next_boot(&session, &source, &observation, &wanted.mtu));
-    let plan = session.plan(&observation.state, &wanted.state);
+    let plan = session.plan(&observation, &wanted.state);
+    wanted.notes.extend(hurt_by(&observation, &plan).into_iter().map(refused_for));
     let report = PlanReport {
         lab: session.lab.as_str(),
         changes: plan.len(),
@@ -45,7 +46,10 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     output.result(&report, || listing(&plan))?;
     output.notes(&wanted.notes);
     missing_files(&source, output);
-    Ok(ExitCode::from(if check && !plan.is_empty() { 3 } else { 0 }))
+    if report.lock_changes {
+        output.say(format_args!("create would write {}", source.lock_path().display()));
+    }
+    Ok(ExitCode::from(if check && (!plan.is_empty() || report.lock_changes) { 3 } else { 0 }))
 }
 
 #[derive(Serialize)]
@@ -71,7 +75,7 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     let guests = observation.state.guests.clone();
     let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(at_next_boot(&session, &source, &observation, &wanted.mtu));
-    let plan = session.plan(&observation.state, &wanted.state);
+    let plan = session.plan(&observation, &wanted.state);
     output.notes(&wanted.notes);
     missing_files(&source, output);
     let same_source = session.is_known
@@ -80,10 +84,11 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
         && session.ledger.lock == source.lock.to_string();
     let mut repaired = 0;
     if !plan.is_empty() || !same_source {
+        session.refuse_hurt(&observation, &plan)?;
         if source.write_lock()? {
             output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
         }
-        let report = session.carry_out(Some(&source), &observation.state, &wanted.state, &plan, output, true).await?;
+        let report = session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
     }
     let report = CreateReport {
@@ -97,8 +102,14 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     output.result(&report, || match report.changes {
         0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
         changes => format!(
-            "lab {}: {GOOD}created{GOOD:#}, {changes} changes in {:.2} s\nhooks for QEMU's script= are in {}",
-            report.lab, report.seconds, report.hooks
+            "lab {}: {GOOD}created{GOOD:#}, {changes} changes in {:.2} s\nhooks for QEMU's script= are in {}{}",
+            report.lab,
+            report.seconds,
+            report.hooks,
+            match source.model.vms().len() - guests.len() {
+                0 => String::new(),
+                stopped => format!("\nguests not started: {stopped}; start them with vmnet boot --all"),
+            }
         ),
     })?;
     Ok(ExitCode::SUCCESS)
@@ -151,6 +162,12 @@ fn sign(op: &Op) -> char {
             '~'
         }
     }
+}
+
+/// What the plan shows where `create` would refuse it.
+fn refused_for(hurt: Hurt) -> Note {
+    let text = format!("is not this lab's and is {hurt}, which would go; unplug or remove it first: create refuses");
+    Note { about: hurt.device().to_owned(), text }
 }
 
 /// Guests that run on as they were started although the definition says something else by now.

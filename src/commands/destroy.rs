@@ -1,6 +1,5 @@
 //! `vmnet destroy`: a plan toward the empty state. Needs no file.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,13 +7,12 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, foreign};
+use super::output::{GOOD, Output};
 use super::session::Session;
 use crate::ledger;
 use crate::names::{LabName, VmName};
-use crate::observe::Observation;
 use crate::paths::Paths;
-use crate::state::{Guest, HostState, LinkKind, Ns};
+use crate::state::{Guest, HostState};
 
 /// What the command line says beside the lab.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +50,11 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
             names.join(", ")
         )));
     }
-    if !options.force {
-        refuse_foreign(&lab, &observation)?;
-    }
+    session.force = options.force;
     let empty = HostState::default();
-    let plan = session.plan(&observation.state, &empty);
+    let plan = session.plan(&observation, &empty);
     if !plan.is_empty() {
-        session.carry_out(None, &observation.state, &empty, &plan, output, false).await?;
+        session.carry_out(None, &observation, &empty, &plan, output, false).await?;
     }
     let kept = if options.purge { Vec::new() } else { disks(&session.paths, &lab) };
     if options.purge {
@@ -66,10 +62,12 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     }
     ledger::remove(&session.paths, &lab)?;
     remove_run_folder(&session.paths, &lab)?;
+    let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
     let report = Report { lab: lab.as_str(), changes: plan.len(), seconds: begun.elapsed().as_secs_f64(), kept };
     output.result(&report, || {
         let mut text = match report.changes {
-            0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
+            0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
+            0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#} (labs of this host: {})\n", others.join(", ")),
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
         for disk in &report.kept {
@@ -78,35 +76,6 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         text
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Somebody else's device on our bridge would lose its network; one in our namespace would be gone.
-fn refuse_foreign(lab: &LabName, observation: &Observation) -> Result<(), Failure> {
-    let bridges: BTreeSet<&str> = observation
-        .state
-        .links
-        .iter()
-        .filter(|(id, link)| id.ns == Ns::Host && matches!(link.kind, LinkKind::Bridge(_)))
-        .map(|(id, _)| id.name.as_str())
-        .collect();
-    let plugged: Vec<String> = observation
-        .facts
-        .devices
-        .iter()
-        .filter_map(|(name, device)| {
-            let bridge = device.master.as_deref().filter(|master| bridges.contains(master))?;
-            Some(format!("{} on {bridge}", foreign(name)))
-        })
-        .collect();
-    let inside = observation.strangers.iter().map(|(ns, name)| format!("{} in {ns}", foreign(name)));
-    let all: Vec<String> = plugged.into_iter().chain(inside).collect();
-    if all.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::because(format!(
-        "devices that are not lab {lab}'s are on its bridges or in its namespaces: {}; unplug them, or say vmnet destroy --force",
-        all.join(", ")
-    )))
 }
 
 fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::failure::Failure;
 use super::lookup;
 use super::session::paths;
-use crate::engine;
+use super::source::Source;
+use crate::engine::{self, EngineError};
 use crate::model::Engine;
+use crate::names::VmName;
 use crate::observe::find_tool;
 use crate::rule;
 use crate::state::Tool;
@@ -18,6 +20,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// `vmnet console`
 pub(super) fn console(name: &str) -> Result<ExitCode, Failure> {
     let (lab, vm) = lookup::guest(name)?;
+    is_machine(&lookup::applied(&lab)?.1, &vm, "no console")?;
     engine::console::attach(&vm, &paths()?.guest_run(&lab, &vm), SILENCE)
         .map_err(|error| Failure::failed(format!("no console of vm {vm}"), error))?;
     Ok(ExitCode::SUCCESS)
@@ -27,11 +30,22 @@ pub(super) fn console(name: &str) -> Result<ExitCode, Failure> {
 pub(super) fn ssh(name: &str, args: &[String]) -> Result<ExitCode, Failure> {
     let (lab, vm) = lookup::guest(name)?;
     let (_, source) = lookup::applied(&lab)?;
+    is_machine(&source, &vm, "no ssh server")?;
     let Some(program) = find_tool(Tool::Ssh) else {
         return Err(Failure::lacks("ssh was not found; apt-get install openssh-client"));
     };
     let error = engine::ssh::exec(&paths()?, &source.model, &source.model.vms()[&vm], &program, args);
     Err(Failure::failed(format!("no ssh to vm {vm}"), error))
+}
+
+/// A namespace is entered by `exec`, nothing else.
+fn is_machine(source: &Source, vm: &VmName, lacks: &str) -> Result<(), Failure> {
+    match source.model.vms()[vm].engine() {
+        Engine::Qemu => Ok(()),
+        Engine::Netns => Err(Failure::because(format!(
+            "vm {vm} is a namespace (engine = \"netns\") with {lacks}; use vmnet exec {vm} COMMAND"
+        ))),
+    }
 }
 
 /// `vmnet exec`
@@ -43,8 +57,12 @@ pub(super) fn exec(name: &str, command: &[String]) -> Result<ExitCode, Failure> 
             "vm {vm} is a machine of its own; use vmnet ssh or vmnet console (exec is for engine = \"netns\")"
         )));
     }
-    let code = engine::netns::exec(&rule::guest_namespace(&lab, &vm), command).map_err(|error| {
-        Failure::failed(format!("nothing was run in vm {vm}; does it run? (vmnet boot {vm})"), error)
+    let ns = rule::guest_namespace(&lab, &vm);
+    let code = engine::netns::exec(&ns, command).map_err(|error| match &error {
+        EngineError::Kernel(source) if source.is_gone() => {
+            Failure::because(format!("vm {vm} does not run; start it: vmnet boot {vm}"))
+        }
+        _ => Failure::failed(format!("nothing was run in vm {vm}"), error),
     })?;
     // A process exits with a byte; 128 and the signal's number for one that was killed.
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

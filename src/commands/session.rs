@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, foreign};
 use super::progress::Progress;
 use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
@@ -17,7 +17,7 @@ use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
-use crate::plan::{Found, Op, Phase, Plan, diff};
+use crate::plan::{Found, Hurt, Op, Phase, Plan, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
@@ -40,9 +40,13 @@ pub(super) struct Session {
     pub(super) lab: LabName,
     /// What was remembered; for a lab that was never applied, an empty ledger that is not on disk yet.
     pub(super) ledger: Ledger,
+    /// What other labs of this host found in settings that they changed and still need.
+    others: Found,
     /// Whether there was a ledger on disk.
     pub(super) is_known: bool,
     pub(super) host: KernelHost,
+    /// A change may hurt what is not the lab's.
+    pub(super) force: bool,
     _lock: Option<ChangeLock>,
 }
 
@@ -76,7 +80,12 @@ impl Session {
         scope.tables = ledger.tables.clone();
         scope.drop_ins = drop_ins(lab);
         let host = KernelHost::new(scope);
-        Ok(Self { paths, lab: lab.clone(), ledger, is_known, host, _lock: lock })
+        let others = match held_by_others(&paths, &ledger) {
+            // Looking takes nothing from anybody.
+            Err(_) if lock.is_none() => Found::new(),
+            others => others?,
+        };
+        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, force: false, _lock: lock })
     }
 
     /// What is there now. With a model, what stands in that lab's way is looked for too.
@@ -96,7 +105,8 @@ impl Session {
     ) -> Result<Desired, Failure> {
         let facts = &mut observation.facts;
         facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
-        let host = Host { facts, paths: &self.paths, found: &self.ledger.found, guests };
+        let found = self.found_by_all();
+        let host = Host { facts, paths: &self.paths, found: &found, guests };
         let wanted = desired(model, &host).map_err(Failure::Refused)?;
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
         observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
@@ -104,23 +114,66 @@ impl Session {
     }
 
     /// The plan from what is there to what shall be.
-    pub(super) fn plan(&self, current: &HostState, wanted: &HostState) -> Plan {
-        diff(current, wanted, &self.ledger.found)
+    pub(super) fn plan(&self, observation: &Observation, wanted: &HostState) -> Plan {
+        let Observation { state, facts, strangers, .. } = observation;
+        diff(state, wanted, &self.to_restore(), &own_groups(state, facts, strangers))
+    }
+
+    /// What is not as it was found, whichever lab changed it.
+    fn found_by_all(&self) -> Found {
+        self.others.clone().into_iter().chain(self.ledger.found.clone()).collect()
+    }
+
+    /// What goes back to what it was when this lab does not need it any more: not what another lab needs.
+    fn to_restore(&self) -> Found {
+        let found = self.ledger.found.clone().into_iter();
+        found.filter(|(key, _)| !self.others.contains_key(key)).collect()
+    }
+
+    /// The definition as applied; asked after the lock was taken, so that nobody changes it in between.
+    pub(super) fn applied(&self) -> Result<Source, Failure> {
+        if !self.is_known {
+            return Err(Failure::because(format!(
+                "lab {} is not created on this host; run vmnet create first",
+                self.lab
+            )));
+        }
+        Source::applied(&self.ledger)
+    }
+
+    /// Refuses a plan that would take the network from somebody else's device, or the device itself.
+    pub(super) fn refuse_hurt(&self, observation: &Observation, plan: &Plan) -> Result<(), Failure> {
+        let all = hurt_by(observation, plan);
+        if self.force || all.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<String> = all.iter().map(|hurt| format!("{} is {hurt}", foreign(hurt.device()))).collect();
+        let (lab, all) = (&self.lab, all.join(", "));
+        Err(Failure::because(format!(
+            "devices that are not lab {lab}'s hang on what would go: {all}; nothing was changed; unplug or remove them \
+             first (only vmnet destroy --force goes on regardless)"
+        )))
     }
 
     /// Carries out a plan: ledger first, so that what was found is never lost; then the waves; then what became of it.
     pub(super) async fn carry_out(
         &mut self,
         source: Option<&Source>,
-        before: &HostState,
+        observation: &Observation,
         wanted: &HostState,
         plan: &Plan,
         output: &Output,
         interruptible: bool,
     ) -> Result<Report, Failure> {
+        self.refuse_hurt(observation, plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
         let old = self.is_known.then(|| self.ledger.clone());
         remember_found(&mut self.ledger.found, plan, wanted);
+        // What another lab changed and this one needs too is put back by whichever goes last.
+        let shared = self.others.iter().filter(|(key, _)| wanted.settings.contains_key(*key));
+        for (key, value) in shared {
+            self.ledger.found.entry(key.clone()).or_insert_with(|| value.clone());
+        }
         self.host.scope.settings.extend(self.ledger.found.keys().cloned());
         if let Some(source) = source {
             self.ledger.definition.clone_from(&source.text);
@@ -135,14 +188,16 @@ impl Session {
         let mut progress = Progress::of(plan.len(), output);
         let cancel = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
-        let found = self.ledger.found.clone();
-        let work = Work { before, desired: wanted, plan, found: &found, cancel: &cancel };
+        let found = self.to_restore();
+        let work = Work { before: &observation.state, desired: wanted, plan, found: &found, cancel: &cancel };
         let result = apply::run(&mut self.host, &work, &mut journal, &mut |event| progress.event(&event)).await;
         listener.abort();
         progress.done();
         match result {
             Ok(report) => {
                 self.ledger.tables = self.host.recorded().clone();
+                // What was put back is its owner's again, and what they make of it is theirs.
+                self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
                 self.ledger.progress = Came::Applied;
                 ledger::write(&self.paths, &self.ledger)?;
                 journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
@@ -168,11 +223,28 @@ impl Session {
     }
 }
 
+/// What a plan would do to things that are not the lab's.
+pub(super) fn hurt_by(observation: &Observation, plan: &Plan) -> BTreeSet<Hurt> {
+    hurt(plan.ops(), &observation.state, &observation.facts, &observation.strangers)
+}
+
 /// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.
 fn no_modules(reasons: BTreeMap<Feature, String>) -> Failure {
     let lines = reasons.iter().map(|(feature, why)| format!("the module {} can't be loaded: {why}", feature.module()));
     let help = "nothing was changed; load it by hand (modprobe) or boot the kernel that it belongs to";
     Failure::lacks(format!("{}; {help}", lines.collect::<Vec<_>>().join("; ")))
+}
+
+/// What the other labs' ledgers of this boot hold. One that can't be read is a reason to stop: its lab may need what
+/// this one would put back.
+fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
+    let mut found = Found::new();
+    for lab in ledger::labs(paths)?.into_iter().filter(|lab| *lab != own.lab) {
+        if let Some(other) = ledger::read(paths, &lab)?.filter(|other| other.boot_id == own.boot_id) {
+            found.extend(other.found);
+        }
+    }
+    Ok(found)
 }
 
 fn unobservable(error: ObserveError) -> Failure {

@@ -61,6 +61,11 @@ impl Source {
         }
     }
 
+    /// Whether the definition's file says something else by now.
+    pub(super) fn file_changed(&self) -> bool {
+        std::fs::read_to_string(&self.path).is_ok_and(|text| text != self.text)
+    }
+
     /// The definition's folder, where relative paths start.
     pub(super) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("/"))
@@ -92,7 +97,7 @@ fn read_text(path: &Path) -> Result<String, Failure> {
         .kind()
     {
         std::io::ErrorKind::NotFound => {
-            usage("there is no such file; name a definition (….toml) or an applied lab".into())
+            usage("there is no such file; name the definition of a lab, for example net.toml".into())
         }
         _ => usage(format!("can't be opened: {error}")),
     })?;

@@ -31,6 +31,8 @@ struct Report<'a> {
     guests: Vec<String>,
     /// What `create` would do to repair it.
     drift: &'a [Wave],
+    /// What keeps `create` from repairing it; where there is something, `drift` is not known and empty.
+    obstacles: Vec<String>,
     /// Devices that are not the lab's on its bridges.
     foreign: Vec<Foreign>,
     notes: &'a [Note],
@@ -65,16 +67,19 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let mut session = Session::look_at(&lab)?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation.state, &wanted.state);
+    // What stands in the way of a repair is part of the status, no reason to show none.
+    let (plan, notes, obstacles) = match session.wanted(&source.model, &mut observation, &guests) {
+        Ok(wanted) => (session.plan(&observation, &wanted.state), wanted.notes, Vec::new()),
+        Err(Failure::Refused(refusals)) => (Plan::default(), Vec::new(), refusals),
+        Err(failure) => return Err(failure),
+    };
     let model = &source.model;
     let ports = ports(&observation);
-    let now = std::fs::read_to_string(&ledger.path).ok();
     let report = Report {
         lab: lab.as_str(),
         file: ledger.path.display().to_string(),
         unfinished: ledger.progress == Progress::Changing,
-        file_changed: now.is_some_and(|text| text != ledger.definition),
+        file_changed: source.file_changed(),
         networks: model.networks().values().map(|network| describe(network, &ports)).collect(),
         router: model
             .router()
@@ -83,10 +88,11 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         guests: guests.keys().map(ToString::to_string).collect(),
         drift: &plan.waves,
         foreign: foreign_ports(model, &observation),
-        notes: &wanted.notes,
+        obstacles: obstacles.iter().map(ToString::to_string).collect(),
+        notes: &notes,
     };
     output.result(&report, || text(&report, &plan))?;
-    output.notes(&wanted.notes);
+    output.notes(&notes);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -169,6 +175,12 @@ fn text(report: &Report<'_>, plan: &Plan) -> String {
     }
     for Foreign { device, bridge } in &report.foreign {
         text.push_str(&format!("{WARN}{device}{WARN:#} on {bridge} is not this lab's\n"));
+    }
+    for obstacle in &report.obstacles {
+        text.push_str(&format!("{WARN}in the way of any change:{WARN:#} {obstacle}\n"));
+    }
+    if !report.obstacles.is_empty() {
+        return text;
     }
     if plan.is_empty() {
         text.push_str(&format!("{GOOD}as applied{GOOD:#}\n"));

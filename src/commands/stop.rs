@@ -23,6 +23,7 @@ pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> 
     let begun = std::time::Instant::now();
     let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "stop")?;
+    session.applied()?;
     let stopped = stop(&mut session, &vms, output).await?;
     let report = Report { lab: lab.as_str(), vms: stopped, seconds: begun.elapsed().as_secs_f64() };
     output.result(&report, || match report.vms.is_empty() {
@@ -33,9 +34,9 @@ pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> 
 }
 
 async fn stop<'v>(session: &mut Session, vms: &'v [VmName], output: &Output) -> Result<Vec<&'v VmName>, Failure> {
-    let before = session.look(None)?.state;
-    let mut wanted = before.clone();
-    let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.guests.contains_key(*vm)).collect();
+    let before = session.look(None)?;
+    let mut wanted = before.state.clone();
+    let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.state.guests.contains_key(*vm)).collect();
     stopped.iter().for_each(|vm| wanted.remove_guest(vm));
     let plan = session.plan(&before, &wanted);
     if !plan.is_empty() {
@@ -54,6 +55,7 @@ pub(super) async fn reset(
     let begun = std::time::Instant::now();
     let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "reset")?;
+    session.applied()?;
     let observation = session.look(None)?;
     if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
         return Err(Failure::because(format!(

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use toml::de::{DeTable, DeValue};
 
+use super::sections::TABLES;
 use super::value::{FromValue, wrong};
 use super::{At, Entries, Key, Problem, Problems};
 use crate::names::{NameError, quoted};
@@ -34,16 +35,15 @@ impl<'a, 'i> Reader<'a, 'i> {
                 continue;
             }
             let problem = Problem::new(key.span(), format!("{what} has no key {}", quoted(name)));
-            let problem = problem.help(match keys {
-                [only] => format!("its only key is {only}"),
-                _ => format!("its keys are {}", keys.join(", ")),
-            });
-            problems.push(match nearest(name, keys) {
-                Some(near) => {
+            // What is there already was not meant.
+            let missing: Vec<&'static str> = keys.iter().copied().filter(|key| table.get(*key).is_none()).collect();
+            problems.push(match (nearest(name, &missing), belongs(name)) {
+                (Some(near), _) => {
                     meant.push(near);
-                    problem.label(format!("did you mean {near}?"))
+                    problem.label(format!("did you mean {near}?")).help(list_of(keys))
                 }
-                None => problem,
+                (None, Some(tables)) => problem.help(format!("{}; {name} belongs to {tables}", list_of(keys))),
+                (None, None) => problem.help(list_of(keys)),
             });
         }
         Self { table, keys, meant, read: Vec::new() }
@@ -161,6 +161,20 @@ impl<'a, 'i> Reader<'a, 'i> {
     }
 }
 
+fn list_of(keys: &[&str]) -> String {
+    match keys {
+        [only] => format!("its only key is {only}"),
+        _ => format!("its keys are {}", keys.join(", ")),
+    }
+}
+
+/// The tables that have this key, where it is known at all.
+fn belongs(key: &str) -> Option<String> {
+    let tables = TABLES.iter().filter(|(_, keys)| keys.contains(&key));
+    let tables: Vec<&str> = tables.map(|(table, _)| *table).collect();
+    (!tables.is_empty()).then(|| tables.join(" and "))
+}
+
 /// What stands under a key.
 enum Raw<'a, 'i> {
     Missing,
@@ -168,14 +182,14 @@ enum Raw<'a, 'i> {
     Is(&'a At<DeValue<'i>>),
 }
 
-/// The known word that is near enough to be what was meant: at most a third of its letters wrong, or one begins with
-/// the other (`mem`, `nics`).
+/// The known word that is near enough to be what was meant: one letter in three wrong at most, or one begins with the
+/// other (`mem`, `nics`).
 pub(super) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let near = |candidate: &str| {
         let begins =
             word.len().min(candidate.len()) >= 3 && (candidate.starts_with(word) || word.starts_with(candidate));
         let distance = edit_distance(word, candidate);
-        (begins || distance <= candidate.len().max(word.len()).div_ceil(3)).then_some(distance)
+        (begins || distance <= (candidate.len().max(word.len()) / 3).max(1)).then_some(distance)
     };
     known.iter().filter_map(|candidate| Some((near(candidate)?, *candidate))).min().map(|(_, candidate)| candidate)
 }
@@ -210,6 +224,7 @@ mod tests {
         assert_eq!(nearest("subnets", &["subnet", "vlan"]), Some("subnet"));
         assert_eq!(nearest("valn", &["subnet", "vlan"]), Some("vlan"));
         assert_eq!(nearest("net", &["address", "network"]), Some("network"));
+        assert_eq!(nearest("vlan", &["lab", "network"]), None);
         assert_eq!(nearest("zebra", &["subnet", "vlan"]), None);
         assert_eq!(nearest("", &["subnet", "vlan"]), None);
     }

@@ -21,6 +21,19 @@ const IMAGE: &[&str] = &["file", "format", "kernel", "initrd", "cmdline"];
 const VM: &[&str] = &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys"];
 const NIC: &[&str] = &["network", "address", "mac", "model", "tap"];
 
+/// The kinds of tables as people write them, with their keys.
+pub(super) const TABLES: &[(&str, &[&str])] = &[
+    ("the top level", DEFINITION),
+    ("[uplink.NAME]", UPLINK),
+    ("[defaults]", DEFAULTS),
+    ("[network.NAME]", NETWORK),
+    ("[router]", ROUTER),
+    ("[router.external]", EXTERNAL),
+    ("[image.NAME]", IMAGE),
+    ("[vm.NAME]", VM),
+    ("a nic", NIC),
+];
+
 pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> Definition {
     let mut reader = Reader::new(table.get_ref(), "the definition", DEFINITION, problems);
     let definition = Definition {

@@ -44,7 +44,10 @@ fn links(context: &Context<'_>) -> Vec<Refusal> {
             wanted: role(&link.alias),
             owner: whose(device, by_altname),
             remedy: match (lab_of(device.1.alias.as_deref()), by_altname) {
-                (Some(_), _) => "rename one of the two labs".to_owned(),
+                (Some(_), _) => match other_name(&link.alias).strip_prefix(", or ") {
+                    Some(other) => format!("{other}, or destroy that lab"),
+                    None => "rename one of the two labs".to_owned(),
+                },
                 (None, true) => format!(
                     "remove it (ip link property del dev {} altname {name}){}",
                     device.0.escape_default(),

@@ -78,6 +78,10 @@ impl<'a> Context<'a> {
     }
 
     pub(super) fn set(&mut self, ns: &Ns, key: impl Into<String>, value: impl ToString) {
+        let key = key.into();
+        if self.facts().without_ipv6 && key.starts_with("ipv6/") {
+            return;
+        }
         self.state.settings.insert(SettingKey::sysctl(ns, key), value.to_string());
     }
 

@@ -85,7 +85,12 @@ fn bring_up(context: &mut Context<'_>, ifname: &IfName, device: &Device) {
         return;
     }
     context.state.settings.insert(key, "up".to_owned());
-    context.set(&Ns::Host, format!("ipv6/conf/{ifname}/disable_ipv6"), 1);
+    // Switching IPv6 off deletes addresses. Those of its owner, kept for when it comes up, are not ours to delete.
+    let link_local = |net: &ipnet::IpNet| matches!(net, ipnet::IpNet::V6(net) if net.addr().is_unicast_link_local());
+    let has_own = device.addresses.iter().any(|net| net.addr().is_ipv6() && !link_local(net));
+    if !has_own {
+        context.set(&Ns::Host, format!("ipv6/conf/{ifname}/disable_ipv6"), 1);
+    }
 }
 
 /// Everything that the plan will need from the kernel, from packages and from whoever runs it.

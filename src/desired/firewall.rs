@@ -106,6 +106,12 @@ fn guards(context: &Context<'_>) -> String {
             &["type filter hook forward priority -350; policy accept;", "oifname @wire iifname != @exempt goto guard"],
         );
     }
+    guard_chains(&mut body);
+    body.finish()
+}
+
+/// What no guest may send toward the wire, each kind counted.
+fn guard_chains(body: &mut Body) {
     body.chain(
         "guard",
         &[
@@ -128,7 +134,6 @@ fn guards(context: &Context<'_>) -> String {
             "counter name \"reserved\" drop",
         ],
     );
-    body.finish()
 }
 
 /// One subnet behind a router's port.
@@ -173,6 +178,7 @@ fn policy(model: &Model, router: &Router) -> String {
     body.set("nat6", NETS6, nets(false, &nat));
     let translations = translations(router.external());
     forward_chains(&mut body, *router.external() != External::None, &translations);
+    source_chains(&mut body, *router.external() != External::None);
     own_chains(&mut body);
     // Only on the way out: never between the lab's own networks.
     let snat: Vec<String> = translations
@@ -243,6 +249,35 @@ fn forward_chains(body: &mut Body, has_outside: bool, translations: &[IpAddr]) {
         );
     }
     body.chain("bad", &["counter name \"invalid\" drop"]);
+}
+
+/// Sources are looked at before anything is answered: an echo reply, or the error for a packet whose hops are used up,
+/// which the kernel sends before its forward chain, would carry a guest's packet into a segment of its choice.
+fn source_chains(body: &mut Body, has_outside: bool) {
+    let mut sources = vec![
+        "type filter hook prerouting priority raw; policy accept;".to_owned(),
+        "iifname @inside goto source-inside".to_owned(),
+    ];
+    if has_outside {
+        sources.push(format!("iifname \"{OUTSIDE}\" goto source-outside"));
+        body.chain(
+            "source-outside",
+            &["ip saddr @own4 counter name \"spoofed\" drop", "ip6 saddr @own6 counter name \"spoofed\" drop"],
+        );
+    }
+    body.chain(
+        "source-inside",
+        &[
+            "iifname . ip saddr @sources4 accept",
+            "iifname . ip6 saddr @sources6 accept",
+            // Who has no address yet: DHCP, duplicate address detection; and neighbour discovery's own addresses. The
+            // kernel forwards none of them.
+            "ip saddr 0.0.0.0 accept",
+            "ip6 saddr { ::, fe80::/10 } accept",
+            "counter name \"spoofed\" drop",
+        ],
+    );
+    body.chain("prerouting", &sources);
 }
 
 /// What the router takes for itself: echo and errors, and what IPv6 needs (RFC 4890, 4.4). No redirects go out: two

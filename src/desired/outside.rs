@@ -12,7 +12,7 @@ use crate::state::{Address, LinkId, LinkKind, Ns, Route, SettingKey};
 
 pub(super) fn through_host(context: &mut Context<'_>) {
     let Some(router) = context.model.router() else { return };
-    let External::Host(host) = router.external() else { return };
+    let External::Host(host) = router.external() else { return also_the_hosts(context) };
     transit(context, router, host);
     forwarding(context, host);
     subnets_are_free(context, host);
@@ -74,21 +74,38 @@ fn forwarding(context: &mut Context<'_>, host: &HostExternal) {
 }
 
 fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
-    let mut wanted: Vec<(String, IpNet)> = vec![("router.external: transit".to_owned(), host.transit.into())];
-    for network in context.model.networks().values().filter(|network| network.mode().has_router()) {
-        wanted.extend(
-            network.subnets().iter().map(|subnet| (format!("network {}: subnet", network.name()), *subnet.net())),
-        );
-    }
-    let facts = context.facts();
-    for (wanted, subnet) in wanted {
-        let clash = facts
-            .routes
-            .iter()
-            .find(|route| route.to.prefix_len() > 0 && (route.to.contains(&subnet) || subnet.contains(&route.to)));
-        if let Some(route) = clash {
-            let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
-            context.refuse(Refusal::SubnetTaken { wanted, subnet, route: route.to, dev });
+    let transit = ("router.external: transit".to_owned(), host.transit.into());
+    for (wanted, subnet) in std::iter::once(transit).chain(routed_subnets(context)) {
+        if let Some((route, dev)) = route_of_the_host(context, &subnet) {
+            context.refuse(Refusal::SubnetTaken { wanted, subnet, route, dev });
         }
     }
+}
+
+/// A router that does not go through the host has routes of its own: the same subnet on both sides works, and is
+/// seldom meant.
+fn also_the_hosts(context: &mut Context<'_>) {
+    for (wanted, subnet) in routed_subnets(context) {
+        if let Some((route, dev)) = route_of_the_host(context, &subnet) {
+            let text = format!(
+                "{subnet} is the lab's, and this host has a route to {route}{dev}: they don't reach each other"
+            );
+            context.note(wanted, text);
+        }
+    }
+}
+
+/// The subnets that the router serves, each with what it is called.
+fn routed_subnets(context: &Context<'_>) -> Vec<(String, IpNet)> {
+    let networks = context.model.networks().values().filter(|network| network.mode().has_router());
+    let subnets = networks.flat_map(|network| network.subnets().iter().map(move |subnet| (network, subnet)));
+    subnets.map(|(network, subnet)| (format!("network {}: subnet", network.name()), *subnet.net())).collect()
+}
+
+/// The host's own route that overlaps a subnet, and its device in words.
+fn route_of_the_host(context: &Context<'_>, subnet: &IpNet) -> Option<(IpNet, String)> {
+    let overlaps = |to: &IpNet| to.prefix_len() > 0 && (to.contains(subnet) || subnet.contains(to));
+    let route = context.facts().routes.iter().find(|route| overlaps(&route.to))?;
+    let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
+    Some((route.to, dev))
 }

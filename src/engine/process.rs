@@ -71,7 +71,10 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
     // The second field, the name, may hold anything, brackets and blanks included; it ends at the last bracket.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") {
+    // The first thread may have ended while others have not: as long as one is left, so are the process's files, and
+    // the locks that they hold on a guest's disk.
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    if matches!(state, "X" | "x") || (state == "Z" && threads() <= 1) {
         return None;
     }
     // The state is field 3, so field 22 is the 19th after it.

@@ -70,11 +70,11 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
     }
     let files = open_files(vm, guest, owner, kvm_group)?;
     let state = Folder::make(&guest.state_dir, owner)?;
-    let run = Folder::make(&guest.run_dir, owner)?;
-    // Sockets of a QEMU that was killed: a new one would not bind to them.
-    for name in run.names()? {
-        run.remove(&name)?;
+    // Sockets of a QEMU that was killed: a new one would not bind to them. The folder was that QEMU's own.
+    if let Some(old) = Folder::open(&guest.run_dir)? {
+        old.remove_all()?;
     }
+    let run = Folder::make(&guest.run_dir, owner)?;
     let mut launched = Launched { vm: vm.clone(), guest: guest.clone(), run, state, made_disk: false };
     match launched.begin(kernel, files, (owner, kvm_group)).await {
         Ok(()) => Ok(launched),

@@ -59,8 +59,8 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
         command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"]);
     }
     command.args(["-o", &format!("HostKeyAlias={alias}"), "-o", "CheckHostIP=no"]);
-    // One a second: a guest answers on the network before its ssh server does.
-    command.args(["-o", "ConnectionAttempts=20", "-l", vm.user()]);
+    // A guest answers on the network before its ssh server does; one that does not answer at all is not waited for.
+    command.args(["-o", "ConnectionAttempts=5", "-o", "ConnectTimeout=4", "-l", vm.user()]);
     // Options may stand before the host as well as after; a command only after.
     command.arg(way.address.to_string()).args(extra);
     netns::enter(&way.ns)?;

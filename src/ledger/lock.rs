@@ -89,7 +89,8 @@ fn open(folder: &Path, path: &Path) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        // Whoever can open it, for reading even, can hold the lock: nobody but its owner.
+        .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
 }

@@ -45,6 +45,11 @@ pub(super) fn names_differ(model: &Model, definition: &Definition, problems: &mu
             seen.insert(name, claim);
             continue;
         };
+        if other.span == claim.span {
+            let title = format!("{} would be the name of several nics: what defaults say is every guest's", name.1);
+            problems.push(Problem::new(claim.span, title).help("write the tap at the one guest that is to have it"));
+            continue;
+        }
         let title = format!("{} would be the name of {} and of {}", name.1, other.what, claim.what);
         let help = match (other.origin, claim.origin) {
             (_, Origin::Foreign | Origin::ByHand) => "choose another name here",

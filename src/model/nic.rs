@@ -5,6 +5,7 @@
 //! without a word.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -222,8 +223,11 @@ fn said_address(
         let problem = Problem::new(at.span(), format!("address {address} {why} of {}", subnet.net));
         problems.push(problem.help("use an address that a host can have"));
     }
-    let other = addresses.holders.insert(address, Holder::Said(key.clone()));
-    problems.extend(other.and_then(|holder| taken(at, network, &holder)));
+    // The first one keeps it: one mistake in the defaults is one problem.
+    match addresses.holders.entry(address) {
+        Entry::Vacant(free) => drop(free.insert(Holder::Said(key.clone()))),
+        Entry::Occupied(holder) => problems.extend(taken(at, network, holder.get())),
+    }
     IpNet::new(address, subnet.net.prefix_len()).ok()
 }
 
@@ -292,9 +296,12 @@ fn choose_macs(drafts: &mut [Draft<'_>], input: &Input<'_>, lock: &mut Lock, pro
     for draft in drafts.iter_mut() {
         let Key::Is(at) = &draft.def.mac else { continue };
         let mac = *at.get_ref();
-        if let Some(other) = taken.insert(mac, draft.key.clone()) {
-            let problem = Problem::new(at.span(), format!("MAC {mac} is that of {other} too"));
-            problems.push(problem.help("choose another, or leave it out to get one by rule"));
+        match taken.entry(mac) {
+            Entry::Vacant(free) => drop(free.insert(draft.key.clone())),
+            Entry::Occupied(other) => {
+                let problem = Problem::new(at.span(), format!("MAC {mac} is that of {} too", other.get()));
+                problems.push(problem.help("choose another, or leave it out to get one by rule"));
+            }
         }
         draft.mac = Some(mac);
     }

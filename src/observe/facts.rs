@@ -27,6 +27,7 @@ pub(super) fn read(scope: &Scope, census: &Census) -> Facts {
         network_manager: is_running("/run/NetworkManager", "NetworkManager.service"),
         networkd: is_running("/run/systemd/netif", "systemd-networkd.service"),
         forward_drops: firewall::forward_drops(scope),
+        without_ipv6: !sysctl::has_ipv6(),
         bridge_netfilter: sysctl::read("bridge/bridge-nf-call-iptables").ok().flatten().as_deref() == Some("1"),
         sysctls: sysctls(&scope.sysctls),
         qemu_user: user(&scope.qemu_user),

@@ -6,9 +6,15 @@ use super::Scope;
 use super::census::{Census, Rows};
 use crate::kernel::dump::{KindData, LinkRow};
 use crate::mark::Mark;
-use crate::names::{IfName, NsName, VlanId};
+use crate::names::{IfName, VlanId};
+use crate::plan::Strangers;
 use crate::rule::ROUTE_PROTOCOL;
 use crate::state::{Address, Device, FoundRoute, Link, LinkId, LinkKind, Ns, Route};
+
+/// Links that the kernel makes in every namespace: the loopback device, and the fallback tunnels of modules that are
+/// loaded. They belong to the namespace, and can't leave it.
+const IN_EVERY_NAMESPACE: [&str; 10] =
+    ["lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"];
 
 /// Links and what hangs on them.
 #[derive(Debug, Default)]
@@ -24,7 +30,7 @@ pub(super) struct Sorted {
     /// The host's other routes.
     pub foreign_routes: Vec<FoundRoute>,
     /// Foreign links in our namespaces.
-    pub strangers: BTreeSet<(NsName, String)>,
+    pub strangers: Strangers,
 }
 
 /// Sorts everything.
@@ -36,8 +42,9 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
             match (ours.get(&(ns, row.index)), ns) {
                 (Some(id), _) => drop(sorted.links.insert(id.clone(), link(census, &ours, ns, row))),
                 (None, Ns::Host) => drop(sorted.devices.insert(row.name.clone(), device(rows, row))),
-                (None, Ns::Named(name)) if row.name != "lo" => {
-                    sorted.strangers.insert((name.clone(), row.name.clone()));
+                (None, Ns::Named(name)) if !IN_EVERY_NAMESPACE.contains(&row.name.as_str()) => {
+                    let strangers = sorted.strangers.entry(name.clone()).or_default();
+                    strangers.insert(row.name.clone(), device(rows, row));
                 }
                 (None, Ns::Named(_)) => {}
             }
@@ -141,11 +148,11 @@ fn name_of(rows: &Rows, index: u32) -> String {
 
 /// A foreign link, without its addresses.
 fn device(rows: &Rows, row: &LinkRow) -> Device {
+    let lower = row.lower.filter(|_| row.lower_nsid.is_none()).map(|index| name_of(rows, index));
     let vlan = match row.data {
-        KindData::Vlan { id, dot1q: true } => VlanId::try_from(i64::from(id)).ok().and_then(|id| {
-            let parent = row.lower.filter(|_| row.lower_nsid.is_none())?;
-            Some((name_of(rows, parent), id))
-        }),
+        KindData::Vlan { id, dot1q: true } => {
+            VlanId::try_from(i64::from(id)).ok().and_then(|id| Some((lower.clone()?, id)))
+        }
         _ => None,
     };
     Device {
@@ -160,6 +167,7 @@ fn device(rows: &Rows, row: &LinkRow) -> Device {
         alias: row.alias.clone(),
         group: row.group,
         vlan,
+        lower,
         carrier: row.carrier,
     }
 }

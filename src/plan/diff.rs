@@ -15,11 +15,13 @@ use crate::state::{Address, File, Guest, HostState, Link, LinkId, LinkKind, Ns, 
 pub type Found = BTreeMap<SettingKey, String>;
 
 /// The operations that turn `current` into `desired`; settings that are no longer wanted go back to `found`.
-pub fn diff(current: &HostState, desired: &HostState, found: &Found) -> Plan {
+/// A whole link group is removed by one message only in the namespaces of `own_groups` (see
+/// [`own_groups`](super::own_groups)); with an empty set each link is removed by its name.
+pub fn diff(current: &HostState, desired: &HostState, found: &Found, own_groups: &BTreeSet<Ns>) -> Plan {
     let mut ops = Vec::new();
     guests(current, desired, &mut ops);
     let links = Links::of(current, desired);
-    links.ops(current, desired, &mut ops);
+    links.ops(current, desired, own_groups, &mut ops);
     namespaces(current, desired, &mut ops);
     addresses(current, desired, &links, &mut ops);
     routes(current, desired, &links, &mut ops);
@@ -87,8 +89,8 @@ impl<'a> Links<'a> {
         Self { gone, made, with_guest }
     }
 
-    fn ops(&self, current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
-        self.removals(current, ops);
+    fn ops(&self, current: &HostState, desired: &HostState, own_groups: &BTreeSet<Ns>, ops: &mut Vec<Op>) {
+        self.removals(current, own_groups, ops);
         for id in &self.made {
             let link = &desired.links[*id];
             match &link.kind {
@@ -120,7 +122,7 @@ impl<'a> Links<'a> {
         }
     }
 
-    fn removals(&self, current: &HostState, ops: &mut Vec<Op>) {
+    fn removals(&self, current: &HostState, own_groups: &BTreeSet<Ns>, ops: &mut Vec<Op>) {
         let mut by_ns = BTreeMap::<&Ns, Vec<&LinkId>>::new();
         for id in self.gone.iter().filter(|id| !self.with_guest.contains(**id)) {
             by_ns.entry(&id.ns).or_default().push(id);
@@ -133,7 +135,7 @@ impl<'a> Links<'a> {
         }
         for (ns, ids) in by_ns {
             let (count, groups) = &all[ns];
-            let everything_goes = *count == ids.len();
+            let everything_goes = *count == ids.len() && own_groups.contains(ns);
             let has_tap = ids.iter().any(|id| current.links[*id].kind == LinkKind::Tap);
             if let (true, false, Some(group), 1) =
                 (everything_goes && ids.len() > 1, has_tap, groups.first(), groups.len())
@@ -313,23 +315,5 @@ fn files(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
         if below(current) != below(desired) {
             ops.push(Op::Reload { service });
         }
-    }
-}
-
-/// Guests of a state that would lose traffic by a plan: those with a port on a bridge that goes.
-impl HostState {
-    /// The running guests whose TAP or veth is a port of `bridge`.
-    pub fn guests_on(&self, bridge: &str) -> Vec<&crate::names::VmName> {
-        self.guests
-            .iter()
-            .filter(|(_, guest)| match guest {
-                Guest::Qemu(qemu) => qemu.taps.iter().any(|(_, link)| link.master.as_deref() == Some(bridge)),
-                Guest::Netns { ns } => self.links.values().any(|link| {
-                    link.master.as_deref() == Some(bridge)
-                        && matches!(&link.kind, LinkKind::Veth { peer: Some(peer) } if peer.ns.name() == Some(ns))
-                }),
-            })
-            .map(|(vm, _)| vm)
-            .collect()
     }
 }

@@ -9,8 +9,8 @@ use super::tries::{self, Attempt, Port, Try};
 use super::{ProbeError, who_has};
 use crate::kernel::stand::{self, Stand};
 use crate::kernel::{KernelError, netns};
-use crate::model::{Engine, External, HostExternal, Model, Vm};
-use crate::names::VmName;
+use crate::model::{Engine, External, HostExternal, Model, RouterPort, Vm};
+use crate::names::{NetName, VmName};
 use crate::reach::{Endpoint, Expect, Expectation, How, Position, Seen, free_addresses};
 use crate::rule;
 use crate::state::Ns;
@@ -25,6 +25,8 @@ pub(super) enum Sender {
     Inside(VmName),
     /// A port in a guest's position.
     Port(Position),
+    /// The router's port in a network.
+    Router(NetName),
     /// The host's own namespace.
     Host,
 }
@@ -43,7 +45,7 @@ impl Sender {
             }
             Endpoint::Host => Ok(Self::Host),
             Endpoint::Outside => Err("nothing of the lab is outside to try it from".into()),
-            Endpoint::Gateway(_) => Err("the router is not tried from".into()),
+            Endpoint::Gateway(network) => Ok(Self::Router(network.clone())),
         }
     }
 
@@ -55,6 +57,13 @@ impl Sender {
                 let ns = Ns::Named(rule::guest_namespace(model.lab(), name));
                 flat(name.to_string(), netns::run_in(&ns, || from_guest(vm, wanted)))
             }
+            Self::Router(network) => match model.router() {
+                Some(router) if router.ports().contains_key(network) => {
+                    let (ns, port) = (Ns::Named(router.namespace().clone()), &router.ports()[network]);
+                    flat(format!("the gateway of {network}"), netns::run_in(&ns, || from_router(port, wanted)))
+                }
+                _ => Ok(vec![Seen::Untested { reason: "this gateway is not ours".into() }; wanted.len()]),
+            },
             Self::Host => {
                 let host = match model.router().as_ref().map(|router| router.external()) {
                     Some(External::Host(host)) => Some(host),
@@ -116,6 +125,15 @@ fn from_guest(vm: &Vm, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
 fn link_try(port: Port, own: &[IpNet], expectation: &Expectation) -> Try {
     let sender = own.iter().find(|own| own.contains(&expectation.address)).map(|own| own.addr());
     Try::WhoHas { port, sender, target: expectation.address, macs: expectation.macs.clone() }
+}
+
+/// In the router's namespace, out of its port in one network.
+fn from_router(own: &RouterPort, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
+    let port = Port::by_name(own.inner().as_str())?.ok_or_else(|| gone(own.inner().as_str()))?;
+    let attempt = |expectation: &&Expectation| {
+        Ok(Attempt { what: link_try(port, own.addresses(), expectation), wanted: expectation.expect == Expect::Reach })
+    };
+    run(wanted.iter().map(attempt).collect())
 }
 
 /// In the host's namespace. What its routes would not carry to the router is handed to it.

@@ -122,9 +122,9 @@ impl Report {
         Self { lab: lab.clone(), totals, rows }
     }
 
-    /// Whether nothing differs.
+    /// Whether nothing differs. Where there was something to try and nothing was tried, nothing is proven.
     pub fn passed(&self) -> bool {
-        self.totals.differs == 0
+        self.totals.differs == 0 && (self.totals.met > 0 || self.totals.untested == 0)
     }
 
     /// The rows that differ.

@@ -17,12 +17,15 @@ impl Report {
             text += &matrix;
             text += "\n✓ reached, · denied, both as expected   ✗ not as expected   ? unknown or not tried\n\n";
         }
-        if !self.passed() {
+        if self.totals.differs > 0 {
             text += "Not as expected:\n";
             for row in self.differences() {
                 text += &format!("  {row}\n");
             }
             text.push('\n');
+        }
+        if self.totals.met == 0 && self.totals.untested > 0 {
+            text += "Nothing was tried, so nothing is proven; guests are started by vmnet boot --all\n";
         }
         for (reason, count) in self.untested() {
             text += &format!("not tried: {count} ({reason})\n");

@@ -32,6 +32,9 @@ pub struct Facts {
     pub networkd: bool,
     /// Foreign forward chains (iptables, nftables) whose policy drops what nothing accepts.
     pub forward_drops: Vec<ForwardDrop>,
+    /// The kernel has no IPv6 at all (`ipv6.disable=1`, or built without), and so none of its settings.
+    #[serde(default)]
+    pub without_ipv6: bool,
     /// `net.bridge.bridge-nf-call-iptables` is 1: bridged frames go through the forward chains too.
     pub bridge_netfilter: bool,
     /// nftables tables of the host's namespace that are not this lab's, as `family name`.
@@ -73,6 +76,9 @@ pub struct Device {
     pub group: u32,
     /// For a sub-interface: its parent's name and VLAN.
     pub vlan: Option<(String, VlanId)>,
+    /// The device of the same namespace that it sits on (a VLAN's or macvlan's parent), or a veth's other end.
+    #[serde(default)]
+    pub lower: Option<String>,
     /// Has a carrier.
     pub carrier: bool,
 }

@@ -1,10 +1,10 @@
 //! Desired states as data: each folder of `tests/desired` is a lab on a host.
 //!
 //! `net.toml` is the definition. `facts.json`, where there is one, changes `tests/desired/facts.json` (a host with
-//! everything) as RFC 7396 says. `run.json`, where there is one, says which guests shall run. What the lab means on
-//! that host stands in `desired.snap`: the plan from an empty host, notes, tables and drop-ins; or every refusal.
+//! everything) as RFC 7396 says. `run.json`, where there is one, says which guests shall run, `found.json` what earlier
+//! plans found and changed. What the lab means on that host stands in `desired.snap`: the plan from an empty host, notes, tables and drop-ins; or every refusal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,8 +90,15 @@ fn of_case(case: &Path) -> Result<Desired, Vec<Refusal>> {
     let model = resolved.unwrap_or_else(|problems| panic!("{}", problems.render("net.toml", &text, false))).model;
     let facts = facts(case);
     let guests = guests(case, &model, &facts);
-    let (paths, found) = (Paths::default(), Found::new());
+    let (paths, found) = (Paths::default(), found(case));
     desired::desired(&model, &Host { facts: &facts, paths: &paths, found: &found, guests: &guests })
+}
+
+/// What earlier plans found and changed: `found.json`, a list of pairs.
+fn found(case: &Path) -> Found {
+    let pairs = json(&case.join("found.json")).unwrap_or(Value::Array(Vec::new()));
+    let pairs: Vec<(SettingKey, String)> = serde_json::from_value(pairs).unwrap();
+    pairs.into_iter().collect()
 }
 
 /// What a host has in the settings that a plan changes, and so what is found before.
@@ -125,7 +132,7 @@ const WITH_TABLES: [&str; 4] = ["campus", "outside-vlan", "through-host", "throu
 
 fn report(desired: &Desired, with_tables: bool) -> String {
     let (host, found) = empty_host(desired);
-    let mut text = listing(&diff(&host, &desired.state, &found));
+    let mut text = listing(&diff(&host, &desired.state, &found, &BTreeSet::new()));
     for note in &desired.notes {
         writeln!(text, "\nnote: {}: {}", note.about, note.text).unwrap();
     }
@@ -171,10 +178,10 @@ fn what_is_as_it_should_be_needs_no_plan_and_goes_without_a_trace() {
     for case in cases() {
         let Ok(desired) = of_case(&case) else { continue };
         let (host, found) = empty_host(&desired);
-        let again = diff(&desired.state, &desired.state, &found);
+        let again = diff(&desired.state, &desired.state, &found, &BTreeSet::new());
         assert!(again.is_empty(), "{}:\n{}", case.display(), listing(&again));
         // Settings of things that go with them need no way back; those of the host's get one.
-        let away = diff(&desired.state, &HostState::default(), &found);
+        let away = diff(&desired.state, &HostState::default(), &found, &BTreeSet::new());
         for (key, value) in &host.settings {
             let back = format!("set {key}: {value}");
             let restored = away.ops().any(|op| op.to_string().starts_with(&back));

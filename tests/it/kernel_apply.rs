@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use vmnet::apply::{self, ApplyError, KernelHost, Restored, Work};
 use vmnet::kernel::Kernel;
 use vmnet::names::{IfName, LabName, VmName};
-use vmnet::observe::Scope;
+use vmnet::observe::{Observation, Scope};
 use vmnet::paths::Paths;
-use vmnet::plan::{Found, Plan, diff};
+use vmnet::plan::{Found, Op, Plan, diff, own_groups};
 use vmnet::rule;
 use vmnet::state::{
     Address, BridgeSettings, Family, File, Guest, HostState, Link, LinkId, LinkKind, Namespace, Ns, Route, SettingKey,
@@ -135,8 +135,8 @@ pub(crate) fn settle(
     found: &Found,
 ) -> (Plan, Result<apply::Report, ApplyError>) {
     host.scope.settings = desired.settings.keys().chain(found.keys()).cloned().collect();
-    let before = host.look().unwrap().state;
-    let plan = diff(&before, desired, found);
+    let Observation { state: before, facts, strangers, .. } = host.look().unwrap();
+    let plan = diff(&before, desired, found, &own_groups(&before, &facts, &strangers));
     let work = Work { before: &before, desired, plan: &plan, found, cancel: &AtomicBool::new(false) };
     let report = block_on(apply::run(host, &work, &mut Notes::default(), &mut |_| {}));
     (plan, report)
@@ -288,11 +288,35 @@ fn a_group_goes_in_one_message_and_takes_nothing_foreign() {
         nic();
         let (mut host, desired) = (host(), desired());
         let found = create(&mut host, &desired);
+        let groups = |plan: &Plan| -> Vec<Ns> {
+            let of = |op: &Op| if let Op::RemoveGroup { ns, .. } = op { Some(ns.clone()) } else { None };
+            plan.ops().filter_map(of).collect()
+        };
         sh("ip link add br-x type bridge; ip link set br-x group 7; ip link set far0 master br-x");
         let (plan, report) = settle(&mut host, &HostState::default(), &found);
-        let groups = plan.ops().filter(|op| matches!(op, vmnet::plan::Op::RemoveGroup { .. })).count();
-        assert!(groups >= 2, "{plan:?}");
         report.unwrap();
+        assert!(groups(&plan).contains(&Ns::Host), "{plan:?}");
+        assert!(sh("ip -d link show far0").contains("master br-x"));
+
+        // In the lab's own group, with a mark that is not the lab's: the group is not removed as one there.
+        create(&mut host, &desired);
+        let group = rule::link_group(&lab());
+        sh(&format!("ip link set br-x group {group} alias mine"));
+        let router = Ns::Named(rule::router_namespace(&lab()));
+        sh(&format!("ip -n {router} link add br-y group {group} type bridge; ip -n {router} link set br-y alias mine"));
+        let observed = host.look().unwrap();
+        let router_stays = HostState {
+            namespaces: observed.state.namespaces.clone(),
+            guests: observed.state.guests.clone(),
+            ..HostState::default()
+        };
+        let (plan, report) = settle(&mut host, &router_stays, &found);
+        report.unwrap();
+        assert!(!groups(&plan).contains(&Ns::Host) && !groups(&plan).contains(&router), "{plan:?}");
+        assert!(sh("ip -d link show far0").contains("master br-x"));
+        sh(&format!("ip -n {router} link show br-y"));
+        assert_eq!(host.look().unwrap().state.links, Default::default());
+        settle(&mut host, &HostState::default(), &found).1.unwrap();
         assert!(sh("ip -d link show far0").contains("master br-x"));
     });
 }

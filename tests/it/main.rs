@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod check;
 mod definitions;
 mod desired;
 mod engine_disk;
 mod engine_qemu;
 mod examples;
 mod fake;
+mod foreign;
 mod hooks;
 mod kernel_apply;
 mod kernel_observe;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use vmnet::apply::{self, ApplyError, Event, Journal, Restored, WaveState, Work};
-use vmnet::plan::{Op, Phase, Plan, diff};
-use vmnet::state::HostState;
+use vmnet::plan::{Op, Phase, Plan, Strangers, diff, own_groups};
+use vmnet::state::{Facts, HostState};
 
 use crate::fake::FakeHost;
 use crate::states::{self, defaults, found_settings, state};
@@ -35,12 +35,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn plan(host: &FakeHost, desired: &HostState) -> Plan {
-    diff(&host.look(), desired, &found_settings())
+    diff(&host.look(), desired, &found_settings(), &own_groups(&host.look(), &Facts::default(), &Strangers::new()))
 }
 
 fn run(host: &mut FakeHost, desired: &HostState, journal: &mut Notes) -> Result<apply::Report, ApplyError> {
     let (before, found, cancel) = (host.look(), found_settings(), AtomicBool::new(false));
-    let plan = diff(&before, desired, &found);
+    let plan = plan(host, desired);
     let work = Work { before: &before, desired, plan: &plan, found: &found, cancel: &cancel };
     block_on(apply::run(host, &work, journal, &mut |_| {}))
 }

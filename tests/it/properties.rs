@@ -156,87 +156,89 @@ proptest! {
     }
 }
 
+const HEADERS: &[&str] = &[
+    "",
+    "[uplink.trunk]",
+    "[uplink.a]",
+    "[network.web]",
+    "[network.db]",
+    "[[network.db]]",
+    "[network.\"$(id)\"]",
+    "[router]",
+    "[router.external]",
+    "[image.debian]",
+    "[defaults.vm]",
+    "[vm.vm1]",
+    "[vm.vm2]",
+    "[vm.web]",
+    "[vm]",
+    "[[vm]]",
+    "[vm.vm1.nic]",
+    "[[vm.vm2.nic]]",
+    "[host.h1]",
+];
+
+const KEYS: &[&str] = &[
+    "lab", "device", "mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname", "external",
+    "via", "address", "snat", "transit", "file", "format", "kernel", "initrd", "cmdline", "nic", "engine", "accel",
+    "cpus", "memory", "image", "disk", "user", "ssh_keys", "network", "mac", "model", "tap", "vm", "subnets", "\"\"",
+];
+
+const VALUES: &[&str] = &[
+    "\"campus\"",
+    "\"trunk\"",
+    "\"web\"",
+    "\"db\"",
+    "\"debian\"",
+    "\"eno1\"",
+    "\"br0\"",
+    "\"nat\"",
+    "\"routed\"",
+    "\"isolated\"",
+    "\"bridged\"",
+    "\"host\"",
+    "\"macvlan\"",
+    "\"vlan\"",
+    "\"none\"",
+    "\"netns\"",
+    "\"qemu\"",
+    "10",
+    "0",
+    "4095",
+    "-1",
+    "99999999999999999999",
+    "1.5",
+    "true",
+    "2026-11-21",
+    "[]",
+    "{}",
+    "\"\"",
+    "\"\\u0000\"",
+    "\"192.168.10.0/24\"",
+    "\"192.168.10.1\"",
+    "[\"192.168.10.0/24\", \"fd00::/64\"]",
+    "\"0.0.0.0/0\"",
+    "\"::/0\"",
+    "\"255.255.255.255\"",
+    "\"10.0.0.0/31\"",
+    "[\"10.0.0.0/30\", \"10.0.0.0/30\"]",
+    "\"52:54:00:00:00:01\"",
+    "[\"web\", \"db\", \"web\"]",
+    "{ network = \"web\", address = \"192.168.10.10\" }",
+    "[{ network = \"web\", mac = \"52:54:00:00:00:01\" }, \"web\"]",
+    "\"1GiB\"",
+    "\"x.qcow2\"",
+    "[[[[1]]]]",
+];
+
 /// A definition of known keys with values that fit now and then.
 fn plausible() -> impl Strategy<Value = String> {
-    let header = select(vec![
-        "",
-        "[uplink.trunk]",
-        "[uplink.a]",
-        "[network.web]",
-        "[network.db]",
-        "[[network.db]]",
-        "[network.\"$(id)\"]",
-        "[router]",
-        "[router.external]",
-        "[image.debian]",
-        "[defaults.vm]",
-        "[vm.vm1]",
-        "[vm.vm2]",
-        "[vm.web]",
-        "[vm]",
-        "[[vm]]",
-        "[vm.vm1.nic]",
-        "[[vm.vm2.nic]]",
-        "[host.h1]",
-    ]);
-    let keys = vec![
-        "lab", "device", "mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname", "external",
-        "via", "address", "snat", "transit", "file", "format", "kernel", "initrd", "cmdline", "nic", "engine", "accel",
-        "cpus", "memory", "image", "disk", "user", "ssh_keys", "network", "mac", "model", "tap", "vm", "subnets",
-        "\"\"",
-    ];
-    let value = select(vec![
-        "\"campus\"",
-        "\"trunk\"",
-        "\"web\"",
-        "\"db\"",
-        "\"debian\"",
-        "\"eno1\"",
-        "\"br0\"",
-        "\"nat\"",
-        "\"routed\"",
-        "\"isolated\"",
-        "\"bridged\"",
-        "\"host\"",
-        "\"macvlan\"",
-        "\"vlan\"",
-        "\"none\"",
-        "\"netns\"",
-        "\"qemu\"",
-        "10",
-        "0",
-        "4095",
-        "-1",
-        "99999999999999999999",
-        "1.5",
-        "true",
-        "2026-11-21",
-        "[]",
-        "{}",
-        "\"\"",
-        "\"\\u0000\"",
-        "\"192.168.10.0/24\"",
-        "\"192.168.10.1\"",
-        "[\"192.168.10.0/24\", \"fd00::/64\"]",
-        "\"0.0.0.0/0\"",
-        "\"::/0\"",
-        "\"255.255.255.255\"",
-        "\"10.0.0.0/31\"",
-        "[\"10.0.0.0/30\", \"10.0.0.0/30\"]",
-        "\"52:54:00:00:00:01\"",
-        "[\"web\", \"db\", \"web\"]",
-        "{ network = \"web\", address = \"192.168.10.10\" }",
-        "[{ network = \"web\", mac = \"52:54:00:00:00:01\" }, \"web\"]",
-        "\"1GiB\"",
-        "\"x.qcow2\"",
-        "[[[[1]]]]",
-    ]);
-    let table = (header, subsequence(keys.clone(), 0..8), proptest::collection::vec(value, keys.len())).prop_map(
-        |(header, keys, values)| {
+    let values = proptest::collection::vec(select(VALUES.to_vec()), KEYS.len());
+    let table =
+        (select(HEADERS.to_vec()), subsequence(KEYS.to_vec(), 0..8), values).prop_map(|(header, keys, values)| {
             let lines = keys.iter().zip(values).map(|(key, value)| format!("{key} = {value}\n"));
             format!("{header}\n{}", lines.collect::<String>())
-        },
-    );
+        });
     proptest::collection::vec(table, 0..6).prop_map(|tables| tables.concat())
 }
 

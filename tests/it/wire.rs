@@ -159,6 +159,18 @@ pub(crate) fn who_has(source: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Ve
     frame
 }
 
+/// An echo request with these hops to live, to the gateway whose MAC is `to`.
+pub(crate) fn echo(macs: ([u8; 6], [u8; 6]), addresses: (Ipv4Addr, Ipv4Addr), hops: u8) -> Vec<u8> {
+    let ((from, to), (source, target)) = (macs, addresses);
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(from, to)
+        .ipv4(source.octets(), target.octets(), hops)
+        .icmpv4_echo_request(1, 1)
+        .write(&mut frame, b"whose source is this?")
+        .expect("a vector takes every byte");
+    frame
+}
+
 /// Sends frames as they are on a link of a namespace.
 pub(crate) fn send(ns: Option<&str>, link: &str, frames: &[Vec<u8>]) {
     let path = ns.map(|ns| format!("/run/netns/{ns}"));

@@ -1,0 +1,224 @@
+//! What a plan would do to things that are not the lab's, and where one message may remove a whole link group. Pure.
+//!
+//! Links that die with a guest's process (its TAPs) are not looked at: the guest may end at any time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::Op;
+use crate::names::NsName;
+use crate::state::{Device, Facts, HostState, LinkId, LinkKind, Ns};
+
+/// Links in the lab's namespaces that are not the lab's.
+pub type Strangers = BTreeMap<NsName, BTreeMap<String, Device>>;
+
+/// A foreign device that would lose something by a plan. Its name is untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hurt {
+    /// A port of a link that goes.
+    Port {
+        /// The foreign device.
+        device: String,
+        /// What it is a port of.
+        of: LinkId,
+    },
+    /// A macvlan, a VLAN or the like on a link that goes: it goes too.
+    Stacked {
+        /// The foreign device.
+        device: String,
+        /// What it sits on.
+        on: LinkId,
+    },
+    /// In a namespace that goes.
+    Inside {
+        /// The foreign device.
+        device: String,
+        /// The namespace.
+        ns: NsName,
+    },
+}
+
+impl Hurt {
+    /// The foreign device.
+    pub fn device(&self) -> &str {
+        match self {
+            Self::Port { device, .. } | Self::Stacked { device, .. } | Self::Inside { device, .. } => device,
+        }
+    }
+}
+
+/// Where it is, without its own name.
+impl fmt::Display for Hurt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port { of, .. } => write!(f, "a port of {of}"),
+            Self::Stacked { on, .. } => write!(f, "stacked on {on}"),
+            Self::Inside { ns, .. } => write!(f, "in namespace {ns}"),
+        }
+    }
+}
+
+/// The foreign devices that lose their network, or are gone, when these operations are carried out.
+pub fn hurt<'a>(
+    ops: impl IntoIterator<Item = &'a Op>,
+    current: &HostState,
+    facts: &Facts,
+    strangers: &Strangers,
+) -> BTreeSet<Hurt> {
+    let mut links = BTreeSet::<LinkId>::new();
+    let mut namespaces = BTreeSet::<&NsName>::new();
+    for op in ops {
+        match op {
+            Op::RemoveLink { id } => {
+                links.insert(id.clone());
+                if let Some(LinkKind::Veth { peer: Some(peer) }) = current.links.get(id).map(|link| &link.kind) {
+                    links.insert(peer.clone());
+                }
+            }
+            Op::RemoveGroup { ns, group, count: _ } => {
+                let of_group = current.links.iter().filter(|(id, link)| id.ns == *ns && link.group == *group);
+                links.extend(of_group.map(|(id, _)| id.clone()));
+            }
+            Op::RemoveNamespace { ns } => drop(namespaces.insert(ns)),
+            _ => {}
+        }
+    }
+    let mut all = BTreeSet::new();
+    on_links(&Ns::Host, &facts.devices, &links, &mut all);
+    for (ns, devices) in strangers {
+        if namespaces.contains(ns) {
+            all.extend(devices.keys().map(|device| Hurt::Inside { device: device.clone(), ns: ns.clone() }));
+        } else {
+            on_links(&Ns::Named(ns.clone()), devices, &links, &mut all);
+        }
+    }
+    all
+}
+
+fn on_links(ns: &Ns, devices: &BTreeMap<String, Device>, gone: &BTreeSet<LinkId>, all: &mut BTreeSet<Hurt>) {
+    let find = |name: &Option<String>| {
+        let id = LinkId { ns: ns.clone(), name: name.as_ref()?.parse().ok()? };
+        gone.contains(&id).then_some(id)
+    };
+    for (name, device) in devices {
+        all.extend(find(&device.master).map(|of| Hurt::Port { device: name.clone(), of }));
+        all.extend(find(&device.lower).map(|on| Hurt::Stacked { device: name.clone(), on }));
+    }
+}
+
+/// The namespaces in which nothing foreign carries the link group of the lab's links: there, and only there, one
+/// message may remove the whole group.
+pub fn own_groups(current: &HostState, facts: &Facts, strangers: &Strangers) -> BTreeSet<Ns> {
+    let mut groups = BTreeMap::<&Ns, BTreeSet<u32>>::new();
+    for (id, link) in &current.links {
+        groups.entry(&id.ns).or_default().insert(link.group);
+    }
+    let nobody = BTreeMap::new();
+    let is_own = |(ns, groups): &(&Ns, BTreeSet<u32>)| {
+        let foreign = ns.name().map_or(&facts.devices, |name| strangers.get(name).unwrap_or(&nobody));
+        !foreign.values().any(|device| groups.contains(&device.group))
+    };
+    groups.into_iter().filter(is_own).map(|(ns, _)| ns.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Mac;
+    use crate::state::{BridgeSettings, Link};
+
+    const GROUP: u32 = 4711;
+
+    fn id(ns: &Ns, name: &str) -> LinkId {
+        LinkId { ns: ns.clone(), name: name.parse().unwrap() }
+    }
+
+    fn router() -> NsName {
+        "vmnet-campus".parse().unwrap()
+    }
+
+    fn link(kind: LinkKind) -> Link {
+        Link {
+            kind,
+            mac: Mac::try_from([2, 0, 0, 0, 0, 1]).unwrap(),
+            mtu: 1500,
+            group: GROUP,
+            alias: String::new(),
+            master: None,
+            up: true,
+            ipv6: false,
+            tx_checksum: None,
+        }
+    }
+
+    /// A bridge, and the router's port on it.
+    fn state() -> HostState {
+        let (near, far) = (id(&Ns::Host, "rt-web"), id(&Ns::Named(router()), "web"));
+        let bridge = link(LinkKind::Bridge(BridgeSettings::OURS));
+        let mut state = HostState::default();
+        state.links.insert(id(&Ns::Host, "br-web"), bridge);
+        state.links.insert(near.clone(), link(LinkKind::Veth { peer: Some(far.clone()) }));
+        state.links.insert(far, link(LinkKind::Veth { peer: Some(near) }));
+        state
+    }
+
+    fn port(of: &str) -> Device {
+        Device { master: Some(of.into()), ..Device::default() }
+    }
+
+    fn stacked(on: &str) -> Device {
+        Device { lower: Some(on.into()), ..Device::default() }
+    }
+
+    fn facts(devices: &[(&str, Device)]) -> Facts {
+        let devices = devices.iter().map(|(name, device)| ((*name).to_owned(), device.clone()));
+        Facts { devices: devices.collect(), ..Facts::default() }
+    }
+
+    fn inside(name: &str, device: Device) -> Strangers {
+        [(router(), [(name.to_owned(), device)].into())].into()
+    }
+
+    fn texts(ops: &[Op], facts: &Facts, strangers: &Strangers) -> Vec<String> {
+        let all = hurt(ops, &state(), facts, strangers);
+        all.iter().map(|hurt| format!("{}: {hurt}", hurt.device())).collect()
+    }
+
+    #[test]
+    fn ports_of_and_devices_on_what_goes_are_hurt() {
+        let facts = facts(&[("vnet0", port("br-web")), ("macvtap0", stacked("br-web")), ("vnet1", port("br-else"))]);
+        let wanted = ["vnet0: a port of br-web", "macvtap0: stacked on br-web"];
+        let one = [Op::RemoveLink { id: id(&Ns::Host, "br-web") }];
+        assert_eq!(texts(&one, &facts, &Strangers::new()), wanted);
+        let group = [Op::RemoveGroup { ns: Ns::Host, group: GROUP, count: 2 }];
+        assert_eq!(texts(&group, &facts, &Strangers::new()), wanted);
+        let other = [Op::RemoveLink { id: id(&Ns::Host, "rt-web") }];
+        assert_eq!(texts(&other, &facts, &Strangers::new()), [""; 0]);
+    }
+
+    #[test]
+    fn the_far_end_of_a_pair_goes_with_the_near_one() {
+        let one = [Op::RemoveLink { id: id(&Ns::Host, "rt-web") }];
+        let all = texts(&one, &Facts::default(), &inside("mv0", stacked("web")));
+        assert_eq!(all, ["mv0: stacked on web in vmnet-campus"]);
+    }
+
+    #[test]
+    fn what_is_inside_a_namespace_goes_with_it() {
+        let one = [Op::RemoveNamespace { ns: router() }];
+        let all = texts(&one, &Facts::default(), &inside("wg0", Device::default()));
+        assert_eq!(all, ["wg0: in namespace vmnet-campus"]);
+    }
+
+    #[test]
+    fn a_group_is_ours_where_nothing_foreign_carries_it() {
+        let foreign = Device { group: GROUP, ..Device::default() };
+        let both: BTreeSet<Ns> = [Ns::Host, Ns::Named(router())].into();
+        assert_eq!(own_groups(&state(), &facts(&[("eth0", Device::default())]), &Strangers::new()), both);
+        assert_eq!(
+            own_groups(&state(), &facts(&[("x", foreign.clone())]), &Strangers::new()),
+            [Ns::Named(router())].into()
+        );
+        assert_eq!(own_groups(&state(), &Facts::default(), &inside("x", foreign)), [Ns::Host].into());
+    }
+}
