@@ -14,6 +14,7 @@ mod hooks;
 mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;
+mod libvirt;
 mod plan_apply;
 mod private;
 mod probe;
