@@ -98,6 +98,10 @@ fn strip(value: &mut Value, others: bool) {
                 let carrier = others && ["flags", "operstate"].contains(&&**key);
                 !carrier && !key.ends_with("_timer") && !VOLATILE.contains(&&**key)
             });
+            // Until the kernel's link watch comes round, a link that is up is UNKNOWN (RFC 2863 has both).
+            if let Some(state) = map.get_mut("operstate").filter(|state| **state == "UNKNOWN") {
+                *state = "UP".into();
+            }
             map.values_mut().for_each(|value| strip(value, others));
         }
         Value::Array(items) => items.iter_mut().for_each(|value| strip(value, others)),
