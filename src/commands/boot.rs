@@ -15,7 +15,7 @@ use crate::engine;
 use crate::model::{Engine, Vm};
 use crate::names::{NetName, VmName};
 use crate::observe::Observation;
-use crate::render::{GuestView, qemu};
+use crate::render::{ETHERNET_MTU, GuestView, qemu};
 use crate::rule;
 use crate::state::{Facts, Guest, QemuGuest};
 
@@ -127,11 +127,16 @@ pub(super) fn machine(
     vm: &Vm,
 ) -> Result<QemuGuest, Failure> {
     let keys = super::keys::read(source, vm)?;
-    let mtus: Vec<u32> = vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
+    let mtus = mtus(vm, mtu);
     let folder = session.paths.guest_state(source.model.lab(), vm.name());
     let instance = engine::instance(&folder)?;
     let view = GuestView { model: &source.model, vm, folder: source.folder(), keys: &keys, instance, mtus: &mtus };
     qemu::guest(&view, &session.paths, facts).map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))
+}
+
+/// The MTU of each nic's segment in bytes, in nic order.
+pub(super) fn mtus(vm: &Vm, mtu: &BTreeMap<NetName, u32>) -> Vec<u32> {
+    vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(ETHERNET_MTU)).collect()
 }
 
 pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {

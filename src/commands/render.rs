@@ -76,7 +76,7 @@ async fn with_files(
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
-    let mtus: Vec<u32> = vm.nics().iter().map(|nic| mtu.get(nic.network()).copied().unwrap_or(1500)).collect();
+    let mtus = super::boot::mtus(vm, &mtu);
     let keys = keys::read(&source, vm)?;
     let view =
         GuestView { model: &source.model, vm, folder: source.folder(), keys: &keys, instance: INSTANCE, mtus: &mtus };

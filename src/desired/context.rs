@@ -7,6 +7,7 @@ use super::{Desired, Host, Note, Refusal};
 use crate::mark::Mark;
 use crate::model::{Model, Network};
 use crate::names::{IfName, LabName, Mac, NetName};
+use crate::render::ETHERNET_MTU;
 use crate::rule;
 use crate::state::{Facts, HostState, Link, LinkId, LinkKind, Ns, SettingKey};
 
@@ -87,7 +88,7 @@ impl<'a> Context<'a> {
 
     /// The MTU of a network's segment, in bytes.
     pub(super) fn mtu_of(&self, network: &Network) -> u32 {
-        self.mtu.get(network.name()).copied().unwrap_or(1500)
+        self.mtu.get(network.name()).copied().unwrap_or(ETHERNET_MTU)
     }
 
     pub(super) fn finish(self) -> Result<Desired, Vec<Refusal>> {

@@ -8,6 +8,7 @@ use super::Refusal;
 use super::context::Context;
 use super::router::{default_route, has_ipv6, outside};
 use crate::model::{External, HostExternal, Mode, Router};
+use crate::render::ETHERNET_MTU;
 use crate::state::{Address, LinkId, LinkKind, Ns, Route, SettingKey};
 
 pub(super) fn through_host(context: &mut Context<'_>) {
@@ -19,13 +20,12 @@ pub(super) fn through_host(context: &mut Context<'_>) {
 }
 
 fn transit(context: &mut Context<'_>, router: &Router, host: &HostExternal) {
-    const MTU: u32 = 1500;
     let inner = LinkId::inside(router.namespace(), outside());
     let outer = LinkId::host(host.outer.clone());
     let kind = LinkKind::Veth { peer: Some(inner.clone()) };
-    let outer_link = context.link(kind, host.outer_mac, MTU, "transit", "host");
+    let outer_link = context.link(kind, host.outer_mac, ETHERNET_MTU, "transit", "host");
     let kind = LinkKind::Veth { peer: Some(outer.clone()) };
-    let mut inner_link = context.link(kind, host.inner_mac, MTU, "outside", "router");
+    let mut inner_link = context.link(kind, host.inner_mac, ETHERNET_MTU, "outside", "router");
     inner_link.ipv6 = has_ipv6(router);
     context.add_link(outer.clone(), outer_link);
     context.add_link(inner.clone(), inner_link);

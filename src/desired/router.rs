@@ -9,6 +9,7 @@ use super::segments::vlan_is_free;
 use crate::mark::Mark;
 use crate::model::{External, Network, OUTSIDE, OwnExternal, Router, RouterPort, Tagged};
 use crate::names::{IfName, NsName};
+use crate::render::ETHERNET_MTU;
 use crate::state::{Address, LinkId, LinkKind, Namespace, Ns, Route};
 
 pub(super) fn router(context: &mut Context<'_>, devices: &Devices) {
@@ -115,7 +116,7 @@ fn own_external(
     kind: LinkKind,
     has_ipv6: bool,
 ) {
-    let mtu = context.facts().devices.get(parent.as_str()).map_or(1500, |device| device.mtu);
+    let mtu = context.facts().devices.get(parent.as_str()).map_or(ETHERNET_MTU, |device| device.mtu);
     let id = LinkId::inside(router.namespace(), outside());
     let mut link = context.link(kind, own.mac, mtu, "outside", "router");
     link.ipv6 = has_ipv6;

@@ -6,11 +6,9 @@ use super::context::Context;
 use super::devices::Devices;
 use crate::model::{Bridge, Network, Tagged};
 use crate::names::IfName;
+use crate::render::ETHERNET_MTU;
 use crate::rule;
 use crate::state::{BridgeSettings, LinkId, LinkKind};
-
-/// The MTU where no device says otherwise, in bytes.
-const ETHERNET_MTU: u32 = 1500;
 
 pub(super) fn segments(context: &mut Context<'_>, devices: &Devices) {
     for network in context.model.networks().values() {
