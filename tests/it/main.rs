@@ -15,6 +15,7 @@ mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;
 mod libvirt;
+mod matrix;
 mod plan_apply;
 mod private;
 mod probe;

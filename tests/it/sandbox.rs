@@ -52,6 +52,11 @@ pub(crate) fn run(name: &str, test: impl FnOnce()) {
     assert!(text.contains("1 passed"), "no test is called {name}:\n{text}");
 }
 
+/// The name of the test that runs in this sandbox.
+pub(crate) fn test() -> String {
+    std::env::var(INSIDE).expect("this is asked inside a sandbox only")
+}
+
 fn prepare() {
     let none: Option<&str> = None;
     let tmpfs = |path: &str| mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some("mode=755"));

@@ -1,0 +1,1 @@
+//! A. Crash and concurrency.
