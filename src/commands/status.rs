@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::lookup;
 use super::output::{BOLD, GOOD, Output, WARN, foreign, table};
 use super::session::Session;
+use super::standing;
 use crate::desired::Note;
 use crate::ledger::Progress;
 use crate::model::{Bridge, External, Model, Network};
@@ -24,6 +25,8 @@ struct Report<'a> {
     file: String,
     /// A change was interrupted and not finished.
     unfinished: bool,
+    #[serde(flatten)]
+    standing: standing::Report,
     /// The definition's file says something else by now.
     file_changed: bool,
     networks: Vec<NetworkReport>,
@@ -79,6 +82,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         lab: lab.as_str(),
         file: ledger.path.display().to_string(),
         unfinished: ledger.progress == Progress::Changing,
+        standing: standing::Report::of(&session, &ledger)?,
         file_changed: source.file_changed(),
         networks: model.networks().values().map(|network| describe(network, &ports)).collect(),
         router: model
@@ -147,7 +151,8 @@ fn foreign_ports(model: &Model, observation: &Observation) -> Vec<Foreign> {
 
 fn text(report: &Report<'_>, plan: &Plan) -> String {
     let mut text = format!("{BOLD}lab {}{BOLD:#} from {}\n", report.lab, foreign(&report.file));
-    if report.unfinished {
+    text.push_str(&report.standing.text(report.lab));
+    if report.unfinished && !report.standing.has_change() {
         text.push_str(&format!("{WARN}a change was interrupted; run vmnet create{WARN:#}\n"));
     }
     if report.file_changed {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod check;
+mod confirm;
 mod definitions;
 mod desired;
 mod engine_disk;
