@@ -235,7 +235,7 @@ impl Session {
             self.ledger.path.clone_from(&source.path);
             self.ledger.lock = source.lock.to_string();
         }
-        self.begin(old.clone(), observation, plan, output).await?;
+        self.begin(old.clone(), observation, plan, output)?;
         let mut progress = Progress::of(plan.len(), output);
         let cancel = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));

@@ -9,15 +9,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
-use super::output::{BOLD, Output, foreign};
+use super::output::{BOLD, Output, chain, foreign};
 use super::session::{Session, boot_id, paths};
 use super::standing::{clock, span};
 use crate::cli::WATCH;
-use crate::engine::{detach, own_scope};
+use crate::engine::detach;
 use crate::ledger::change::{self, Change, Deadline, Standing, unix_now};
 use crate::ledger::{self, Undone};
 use crate::names::LabName;
@@ -29,20 +28,15 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often it tries to go back, and the pause between two tries.
 const TRIES: (usize, Duration) = (3, Duration::from_secs(1));
 
-/// Starts the watcher of a change whose record is written. Nothing may be changed where that fails.
-pub(super) async fn start(paths: &Paths, change: &Change) -> Result<(), Failure> {
+/// Starts the watcher of a change, and writes the change's record: whatever ends this process, where there is a record
+/// there is a watcher. Nothing may be changed where that fails.
+pub(super) fn start(paths: &Paths, change: &Change) -> Result<(), Failure> {
     let environment = [("VMNET_STATE_DIR", paths.state.as_path()), ("VMNET_RUN_DIR", paths.run.as_path())];
-    let failed = |error: anyhow::Error| {
-        Failure::failed("nobody would undo the change if it is not confirmed, so nothing was changed", error)
-    };
-    let pid = detach::start(&[WATCH, change.lab.as_str(), &change.id], &environment)
-        .map_err(|error| failed(anyhow::Error::new(error).context("the watcher does not start")))?;
-    // Of this one's own name: the last one may just be about to end.
-    let name = format!("vmnet-confirm-{}-{}.scope", change.lab, change.id);
-    match own_scope(&name, pid).await {
-        true => Ok(()),
-        false => Err(failed(anyhow!("systemd gives the watcher no scope of its own, it would end with this login"))),
-    }
+    let failed =
+        |error| Failure::failed("nobody would undo the change if it is not confirmed, so nothing was changed", error);
+    let watcher = detach::start(&[WATCH, change.lab.as_str(), &change.id], &environment).map_err(failed)?;
+    change::write(paths, change)?;
+    watcher.release().map_err(failed)
 }
 
 /// What whoever has to confirm must know before anything is changed.
@@ -61,14 +55,23 @@ pub(super) fn reminder(lab: &LabName, deadline: &Deadline) -> String {
 pub(super) async fn run(lab: &str, id: &str) -> Result<ExitCode, Failure> {
     let lab: LabName = lab.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
     let paths = paths()?;
-    let (Some(change), Some(deadline)) = awaited(&paths, &lab, id)? else {
-        return Err(Failure::because(format!("no change {id} of lab {lab} waits to be confirmed")));
-    };
     // A signal to all processes of a login is not meant for this one.
     let _deaf = [SignalKind::hangup(), SignalKind::interrupt()].map(signal);
+    // Of this one's own name: the last one may just be about to end.
+    let scope = format!("vmnet-confirm-{lab}-{id}.scope");
+    let found = match detach::released(&scope).await {
+        Ok(()) => awaited(&paths, &lab, id),
+        Err(error) => Err(Failure::failed("the watcher can't stay", error)),
+    };
+    let problem = match &found {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(format!("no change {id} of lab {lab} waits to be confirmed")),
+        Err(failure) => Some(chain(failure).join(": ")),
+    };
+    detach::tell(problem.as_deref()).map_err(Failure::output)?;
+    let Some((change, deadline)) = found? else { return Ok(ExitCode::from(1)) };
     let place = change::file(&paths, &lab);
     let written = inode(&place);
-    detach::is_ready().map_err(Failure::output)?;
     while !deadline.has_passed() {
         tokio::time::sleep(LOOK.min(deadline.left())).await;
         if inode(&place) != written {
@@ -109,14 +112,12 @@ async fn go_back(paths: &Paths, lab: &LabName, id: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// The change, and its deadline, that this process is to watch.
-fn awaited(paths: &Paths, lab: &LabName, id: &str) -> Result<(Option<Change>, Option<Deadline>), Failure> {
+/// The change that this process is to watch, and its deadline.
+fn awaited(paths: &Paths, lab: &LabName, id: &str) -> Result<Option<(Change, Deadline)>, Failure> {
     let ledger = ledger::read(paths, lab)?;
     let found = change::read(paths, lab, ledger.as_ref(), &boot_id()?)?;
     let change = found.filter(|(standing, change)| *standing == Standing::Unconfirmed && change.id == id);
-    let change = change.map(|(_, change)| change);
-    let deadline = change.as_ref().and_then(|change| change.confirm);
-    Ok((change, deadline))
+    Ok(change.and_then(|(_, change)| change.confirm.map(|deadline| (change, deadline))))
 }
 
 /// Which file stands at a place. A record that is written anew is another file.
@@ -126,7 +127,7 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 
 /// Leaves word for `status` and in the system's log of what was done.
 fn tell(paths: &Paths, lab: &LabName, change: &Change, failure: Option<&Failure>) {
-    let error = failure.map(|failure| super::output::chain(failure).join(": "));
+    let error = failure.map(|failure| chain(failure).join(": "));
     let text = match &error {
         None => format!("lab {lab}: {} was not confirmed and is undone", change.verb),
         Some(error) => format!("lab {lab}: {} was not confirmed, and the way back failed: {error}", change.verb),

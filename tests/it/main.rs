@@ -12,6 +12,7 @@ mod examples;
 mod fake;
 mod foreign;
 mod hooks;
+mod install;
 mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;

@@ -19,14 +19,14 @@ impl Session {
     /// Writes down where a way back leads, and that a change begins. Nothing was changed where that fails.
     ///
     /// A record that stands there already leads to what was last applied, so it stays: this change comes on top.
-    pub(super) async fn begin(
+    pub(super) fn begin(
         &mut self,
         old: Option<Ledger>,
         observation: &Observation,
         plan: &Plan,
         output: &Output,
     ) -> Result<(), Failure> {
-        let begun = self.write_down(old.clone(), observation, plan, output).await;
+        let begun = self.write_down(old.clone(), observation, plan, output);
         if begun.is_err() {
             // The first error is the one to tell.
             let _ = match (&self.pending, old) {
@@ -38,7 +38,7 @@ impl Session {
         begun
     }
 
-    async fn write_down(
+    fn write_down(
         &mut self,
         old: Option<Ledger>,
         observation: &Observation,
@@ -51,11 +51,13 @@ impl Session {
             change.guests = apply::guests_of(plan);
             change.old = old;
             change.confirm = self.confirm.map(Deadline::after);
-            change::write(&self.paths, &change)?;
-            if let Some(deadline) = &change.confirm {
-                watch::start(&self.paths, &change).await?;
-                self.deadline = Some(*deadline);
-                output.say(watch::announcement(&self.lab, deadline));
+            match &change.confirm {
+                None => change::write(&self.paths, &change)?,
+                Some(deadline) => {
+                    watch::start(&self.paths, &change)?;
+                    self.deadline = Some(*deadline);
+                    output.say(watch::announcement(&self.lab, deadline));
+                }
             }
         }
         Undone::forget(&self.paths, &self.lab);
