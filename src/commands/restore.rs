@@ -74,7 +74,7 @@ async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Resu
         }
         None => {}
     }
-    if !session.is_known {
+    if !session.is_known || session.ledger.is_of_leftovers() {
         output.say(format_args!(
             "lab {lab}: its first create was never finished or confirmed; there is nothing to restore"
         ));

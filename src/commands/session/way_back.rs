@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::{Came, Session, cancel_on_signal, hurt_by, no_modules};
+use super::{Came, Session, cancel_on_signal, no_modules};
 use crate::apply::{self, KernelHost, Restored, WayBack};
 use crate::commands::failure::Failure;
 use crate::commands::output::Output;
@@ -92,6 +92,7 @@ impl Session {
         let way = WayBack { to: &change.before, found: &found, guests: change.guests.clone() };
         let plan = way.from(&observation.state);
         self.refuse_hurt(&observation, &plan)?;
+        let hurt = self.hurt_by(&observation, &plan)?;
         KernelHost::prepare(&plan).map_err(no_modules)?;
         self.ledger.progress = Came::Changing;
         if self.is_known {
@@ -118,6 +119,6 @@ impl Session {
             }
             None => ledger::remove(&self.paths, &self.lab)?,
         }
-        Ok((plan.len(), hurt_by(&observation, &plan)))
+        Ok((plan.len(), hurt))
     }
 }
