@@ -115,7 +115,11 @@ async fn autostart(
         }
         match startable(session, source, &observation.facts, &mtu, vm) {
             Ok(guest) => drop(started.insert(name.clone(), guest)),
-            Err(failure) => report.errors.push(format!("vm {name}: {}", in_words(&failure))),
+            Err(failure) => {
+                let text = in_words(&failure);
+                let named = format!("vm {name}: ");
+                report.errors.push(if text.starts_with(&named) { text } else { named + &text });
+            }
         }
     }
     let names = started.keys().cloned().collect();

@@ -168,6 +168,8 @@ fn row_26_unconfirmed_or_interrupted() {
         lab.ok(&["create", "--confirm", "600s", &file]);
         kill_watchers();
         reboot(3);
+        // Whichever verb comes first: from then on the old ledger counts.
+        assert_eq!(lab.vmnet(&["undo", "east"]).status.code(), Some(1));
         lab.ok(&["restore"]);
         let back = output("ip -n vmnet-east -br address");
         assert!(back.contains("10.1.1.1/24") && !back.contains("10.9.0.1"), "{back}");
