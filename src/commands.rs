@@ -5,9 +5,12 @@ mod check;
 mod create;
 mod destroy;
 mod failure;
+mod gc;
 mod inside;
 mod keys;
+mod list;
 mod lookup;
+mod outdated;
 mod output;
 mod progress;
 mod ps;
@@ -18,6 +21,7 @@ mod status;
 mod stop;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -46,10 +50,14 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Destroy { lab, stop, purge, force } => {
             wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
         }
+        Command::List => list::run(output),
+        Command::Gc { dry_run, stop, purge, force } => {
+            wait_for(gc::run(dry_run, destroy::Options { stop, purge, force }, output))
+        }
         Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
         Command::Verify { lab, junit } => wait_for(verify::run(&lab.lab, junit.as_deref(), output)),
         Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
-        Command::Stop { guests } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), output)),
+        Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
         Command::Reset { guests, stop } => wait_for(stop::reset(&guests.vms, guests.of.as_deref(), stop, output)),
         Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
         Command::Console(guest) => inside::console(&guest.vm),
@@ -58,7 +66,10 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "vmnet", &mut std::io::stdout());
+            // Into memory first: clap_complete takes a reader that is gone for a bug.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vmnet", &mut script);
+            std::io::stdout().write_all(&script).map_err(Failure::output)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {
