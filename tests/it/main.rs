@@ -10,6 +10,8 @@ mod engine_disk;
 mod engine_qemu;
 mod examples;
 mod fake;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod foreign;
 mod hooks;
 mod install;
