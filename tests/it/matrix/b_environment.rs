@@ -1,1 +1,4 @@
 //! B. Environment.
+
+mod drift;
+mod nics;
