@@ -21,6 +21,7 @@ mod status;
 mod stop;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -65,7 +66,10 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "vmnet", &mut std::io::stdout());
+            // Into memory first: clap_complete takes a reader that is gone for a bug.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vmnet", &mut script);
+            std::io::stdout().write_all(&script).map_err(Failure::output)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN};
+use super::output::{GOOD, Output, WARN, count};
 use super::session::Session;
 use super::source::Source;
 use crate::engine;
@@ -73,7 +73,7 @@ pub(super) async fn run(
         seconds: 0.0,
     };
     if let Some(limit) = wait {
-        output.say(format_args!("waiting for {} guests", to_start.len()));
+        output.say(format_args!("waiting for {}", count(to_start.len(), "guest")));
         let paths = super::session::paths()?;
         let waits =
             to_start.iter().map(|vm| engine::wait::until_up(&source.model, &source.model.vms()[*vm], &paths, limit));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::outdated::outdated;
-use super::output::{BAD, BOLD, GOOD, Output, WARN};
+use super::output::{BAD, BOLD, GOOD, Output, WARN, count};
 use super::session::Session;
 use super::source::Source;
 use crate::desired::Note;
@@ -102,8 +102,9 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     output.result(&report, || match report.changes {
         0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
         changes => format!(
-            "lab {}: {GOOD}created{GOOD:#}, {changes} changes in {:.2} s\nhooks for QEMU's script= are in {}{}",
+            "lab {}: {GOOD}created{GOOD:#}, {} in {:.2} s\nhooks for QEMU's script= are in {}{}",
             report.lab,
+            count(changes, "change"),
             report.seconds,
             report.hooks,
             match source.model.vms().len() - guests.len() {

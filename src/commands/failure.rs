@@ -36,6 +36,9 @@ pub enum Failure {
         #[source]
         source: Option<anyhow::Error>,
     },
+    /// Whoever read the output has seen enough (`vmnet status | head`).
+    #[error("nobody reads the output")]
+    NobodyReads,
     /// It was tried and did not work.
     #[error("{message}")]
     Failed {
@@ -65,6 +68,9 @@ impl Failure {
 
     /// Standard output is gone.
     pub(super) fn output(source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::NobodyReads;
+        }
         Self::failed("the output can't be written", source)
     }
 
@@ -81,13 +87,15 @@ impl Failure {
         engine.or_else(|| source.downcast_ref::<ApplyError>().and_then(ApplyError::help))
     }
 
-    /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something.
+    /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something; 141 is what a shell makes
+    /// of SIGPIPE.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Failed { .. } => 1,
             Self::Refused(refusals) if !refusals.iter().any(Refusal::is_lack) => 1,
             Self::Definition { .. } | Self::Usage(_) => 2,
             Self::Refused(_) | Self::Lacks { .. } => 4,
+            Self::NobodyReads => 141,
         })
     }
 }

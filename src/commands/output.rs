@@ -66,6 +66,9 @@ impl Output {
 
     /// Tells how a command failed: each problem once, with its causes.
     pub(super) fn failure(&self, failure: &Failure) {
+        if matches!(failure, Failure::NobodyReads) {
+            return;
+        }
         if self.json {
             let text = serde_json::to_string_pretty(&FailureReport::of(failure));
             // A report of strings serializes; where standard output is gone, the exit code still tells.
@@ -142,7 +145,7 @@ impl FailureReport {
                 };
                 refusals = found.iter().map(report).collect();
             }
-            Failure::Usage(_) | Failure::Lacks { .. } | Failure::Failed { .. } => {}
+            Failure::Usage(_) | Failure::Lacks { .. } | Failure::Failed { .. } | Failure::NobodyReads => {}
         }
         Self { error: chain.remove(0), causes, help: failure.help(), problems, refusals }
     }
@@ -154,6 +157,11 @@ pub(super) fn table(heading: &[&str]) -> Table {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading.iter().map(|word| word.to_uppercase()));
     table
+}
+
+/// A number of things: `1 network`, `2 networks`.
+pub(super) fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Text of a foreign origin, fit for a terminal.

@@ -86,3 +86,16 @@ fn a_lock_file_that_is_damaged_is_never_guessed_at() {
         assert_eq!(fs::read_to_string(folder.path().join("net.lock")).unwrap(), lock, "check changes nothing");
     }
 }
+
+/// `vmnet man | head`: the reader goes, and that is no reason for a message.
+#[test]
+fn a_reader_that_is_gone_is_no_error_to_speak_of() {
+    for arguments in [&["man"][..], &["completions", "bash"], &["check", "examples/demo.toml"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut vmnet = std::process::Command::new(env!("CARGO_BIN_EXE_vmnet"));
+        let output = vmnet.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}

@@ -185,7 +185,7 @@ fn run(name: &str, engine: Engine, look: Look) {
     lab.ok(&["check"]);
     lab.ok(&["create"]);
     unchanged(&lab);
-    let wait: &[&str] = if engine == Engine::Netns { &[] } else { &["--wait=300s"] };
+    let wait: &[&str] = if engine == Engine::Netns { &[] } else { &["--wait=150s"] };
     lab.ok(&[&["boot", "--all"], wait].concat());
     unchanged(&lab);
     objects(&expected, engine);
