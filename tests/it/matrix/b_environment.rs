@@ -1,3 +1,5 @@
 //! B. Environment.
 
+mod drift;
+mod nics;
 mod reboot;
