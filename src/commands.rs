@@ -9,6 +9,7 @@ mod inside;
 mod keys;
 mod lookup;
 mod output;
+mod privilege;
 mod progress;
 mod ps;
 mod render;

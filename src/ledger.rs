@@ -3,6 +3,7 @@
 //! The ledger holds the definition as applied, so `destroy` needs no file; it is replaced by rename after fsync and
 //! never guessed at when it is damaged.
 
+mod ground;
 mod journal;
 mod lock;
 mod store;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use ground::check_folders;
 pub use journal::FileJournal;
 pub use lock::{ChangeLock, LockError};
 pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::boot::machine;
 use super::failure::Failure;
-use super::output::{BAD, BOLD, GOOD, Output, WARN, count};
+use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::{Session, hurt_by};
 use super::source::Source;
 use crate::desired::Note;
@@ -47,7 +47,7 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     output.notes(&wanted.notes);
     missing_files(&source, output);
     if report.lock_changes {
-        output.say(format_args!("create would write {}", source.lock_path().display()));
+        output.say(format_args!("create would write {}", shown(&source.lock_path())));
     }
     Ok(ExitCode::from(if check && (!plan.is_empty() || report.lock_changes) { 3 } else { 0 }))
 }
@@ -68,7 +68,7 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     let source = Source::read(file)?;
     let mut session = Session::change_of(source.model.lab(), "create")?;
     if session.is_known && session.ledger.path != source.path {
-        let path = session.ledger.path.display();
+        let path = shown(&session.ledger.path);
         output.say(format_args!("{WARN}note{WARN:#}: lab {} was created from {path} before", session.lab));
     }
     let mut observation = session.look(Some(&source.model))?;
@@ -86,7 +86,7 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     if !plan.is_empty() || !same_source {
         session.refuse_hurt(&observation, &plan)?;
         if source.write_lock()? {
-            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
+            output.say(format_args!("wrote {}: keep it beside the definition", shown(&source.lock_path())));
         }
         let report = session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
@@ -198,7 +198,7 @@ fn missing_files(source: &Source, output: &Output) {
         for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
             let path = source.folder().join(file);
             if !path.exists() {
-                let (name, path) = (image.name(), path.display());
+                let (name, path) = (image.name(), shown(&path));
                 output.say(format_args!("{WARN}note{WARN:#}: image {name}: {path} does not exist; boot will need it"));
                 return;
             }

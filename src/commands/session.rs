@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
+use super::privilege::{self, unobservable};
 use super::progress::Progress;
 use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
@@ -15,7 +16,7 @@ use crate::desired::{Desired, Host, desired};
 use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
-use crate::observe::{self, Observation, ObserveError, Scope};
+use crate::observe::{self, Observation, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Phase, Plan, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
@@ -58,7 +59,9 @@ impl Session {
 
     /// Opens a lab for changing: waits for the lock.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
+        privilege::check()?;
         let paths = paths()?;
+        ledger::check_folders(&paths, lab)?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
         Self::open(lab, Some(lock))
     }
@@ -181,9 +184,17 @@ impl Session {
             self.ledger.lock = source.lock.to_string();
         }
         self.ledger.progress = Came::Changing;
-        ledger::write(&self.paths, &self.ledger)?;
-        let file = FileJournal::begin(&self.paths, &self.lab)
-            .map_err(|error| Failure::failed("the journal can't be begun; nothing was changed", error))?;
+        let file = match self.begin() {
+            Ok(file) => file,
+            Err(failure) => {
+                // What was written of it goes again where the disk lets it: nothing was begun.
+                let _ = match &old {
+                    Some(old) => ledger::write(&self.paths, old),
+                    None => ledger::remove(&self.paths, &self.lab),
+                };
+                return Err(failure);
+            }
+        };
         let mut journal = WaveJournal(file);
         let mut progress = Progress::of(plan.len(), output);
         let cancel = Arc::new(AtomicBool::new(false));
@@ -210,6 +221,16 @@ impl Session {
                 Err(error.into())
             }
         }
+    }
+
+    /// Writes down that a change begins. Nothing is changed that can't be.
+    fn begin(&self) -> Result<FileJournal, Failure> {
+        let failed = |what: &str, error: anyhow::Error| {
+            let folder = self.paths.state.display();
+            Failure::failed(format!("{what} can't be written below {folder}; nothing was changed; make room there"), error)
+        };
+        ledger::write(&self.paths, &self.ledger).map_err(|error| failed("the ledger", error.into()))?;
+        FileJournal::begin(&self.paths, &self.lab).map_err(|error| failed("the journal", error.into()))
     }
 
     /// Everything is as it was before a change that failed: so is the ledger.
@@ -245,10 +266,6 @@ fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
         }
     }
     Ok(found)
-}
-
-fn unobservable(error: ObserveError) -> Failure {
-    Failure::failed("this host can't be observed", error)
 }
 
 /// The files outside of our own folders that a plan may write.

@@ -1,1 +1,4 @@
 //! A. Crash and concurrency.
+
+mod concurrency;
+mod lock;

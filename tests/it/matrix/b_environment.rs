@@ -1,1 +1,6 @@
 //! B. Environment.
+
+mod disk;
+mod host;
+mod kernel;
+mod namespaces;
