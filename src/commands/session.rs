@@ -210,8 +210,8 @@ impl Session {
                 // What was put back is its owner's again, and what they make of it is theirs.
                 self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
                 self.ledger.progress = Came::Applied;
-                ledger::write(&self.paths, &self.ledger)?;
                 journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
+                ledger::write(&self.paths, &self.ledger)?;
                 Ok(report)
             }
             Err(error) => {

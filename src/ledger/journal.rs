@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde::Serialize;
 
 use crate::names::LabName;
@@ -17,6 +19,9 @@ pub struct FileJournal {
     file: File,
     path: PathBuf,
 }
+
+/// More than the lines of a change, and what the ledger may grow by, in bytes.
+const RESERVE: u64 = 16 << 10;
 
 #[derive(Serialize)]
 struct Line {
@@ -35,7 +40,18 @@ impl FileJournal {
         let path = paths.ledger(lab).join("journal.jsonl");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        Ok(Self { file: options.open(&path)?, path })
+        let file = options.open(&path)?;
+        // Room for itself and for the ledger at the end, which is written beside the present one: better to know now.
+        let ledger = fs::metadata(path.with_file_name("ledger.json")).map_or(0, |meta| meta.len());
+        let length = (ledger + RESERVE).cast_signed();
+        match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length) {
+            // Some file systems can't promise any room.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(Self { file, path }),
+            Err(errno) => {
+                fs::remove_file(&path)?;
+                Err(errno.into())
+            }
+        }
     }
 
     /// Notes that a wave begins or is done. Not synced: what a power cut loses, the kernel has lost too.
@@ -49,7 +65,7 @@ impl FileJournal {
         self.file.write_all(&line)
     }
 
-    /// Ends the journal: the change is in the ledger.
+    /// Ends the journal, which gives its room to the ledger that says so.
     ///
     /// # Errors
     /// What the disk says.

@@ -1,1 +1,3 @@
 //! C. State and collisions.
+
+mod growing;

@@ -3,7 +3,7 @@
 use crate::matrix::promise::{ends, keep, same};
 use crate::matrix::row;
 use crate::snapshot::Snapshot;
-use crate::world::{Lab, sh, succeeds};
+use crate::world::{Lab, sh};
 
 const LAB: &str = "lab = \"room\"\n[defaults.vm]\nengine = \"netns\"\n[network.web]\nmode = \"routed\"\n\
                    subnet = \"10.1.0.0/24\"\n[network.db]\nmode = \"isolated\"\nsubnet = \"10.2.0.0/24\"\n\
@@ -22,7 +22,7 @@ fn row_12_read_only() {
             sh(&format!("mkdir -p {folder}; mount -t tmpfs -o ro,mode=755 tmpfs {folder}"));
             ends(&lab, &["create"], 1, &[folder, "nothing was changed", "Read-only file system"]);
             same(&before, folder);
-            sh(&format!("umount {folder}; rmdir {folder}"));
+            sh(&format!("umount {folder}"));
         }
         crate::matrix::tally("folders", 2, 0);
         keep(&lab, &before);
@@ -70,7 +70,7 @@ fn row_12_full_at_a_change() {
     row!(|| {
         let before = Snapshot::when_settled();
         let lab = Lab::from_text(LAB);
-        sh(&format!("mkdir -p {STATE}; mount -t tmpfs -o size=64k,mode=755 tmpfs {STATE}"));
+        sh(&format!("mkdir -p {STATE}; mount -t tmpfs -o size=96k,mode=755 tmpfs {STATE}"));
         lab.ok(&["create"]);
         let applied = Snapshot::when_settled();
         Lab::from_text(&format!("{LAB}[network.new]\nmode = \"isolated\"\n"));
@@ -115,8 +115,8 @@ fn row_22_ruleset_refused() {
         let (applied, rules) = (Snapshot::when_settled(), sh("nft list ruleset; ip netns exec vmnet-room nft list ruleset"));
         assert!(rules.contains("table inet vmnet-room") && rules.contains("table bridge vmnet-room"), "{rules}");
         // One network comes, and one goes: both are in the rules.
-        let changed = LAB.replace("[network.db]", "[network.db2]").replace("\"db\"", "\"db2\"");
-        for text in [LAB.replace("10.1.0.0", "10.9.0.0"), changed] {
+        let more = format!("{LAB}[network.new]\nmode = \"routed\"\nsubnet = \"10.3.0.0/24\"\n");
+        for text in [LAB.replace("10.1.0.0", "10.9.0.0"), more] {
             Lab::from_text(&text);
             sh("touch /run/spoil");
             ends(&lab, &["create"], 1, &["everything is as it was before", "nft refuses"]);
@@ -126,7 +126,6 @@ fn row_22_ruleset_refused() {
         Lab::from_text(LAB);
         lab.ok(&["plan", "--check"]);
         assert!(lab.pings("a", "10.1.0.1"));
-        assert!(succeeds("! nft -c -f /dev/null no-such-argument 2>/dev/null"));
         crate::matrix::tally("rulesets refused", 3, 0);
         lab.ok(&["destroy", "--stop"]);
         keep(&lab, &before);

@@ -38,8 +38,9 @@ fn row_20_nic_with_the_hosts_address() {
         ends(&lab, &["create"], 2, &["bridge ="]);
         same(&before, "after the refusal");
         // Nor does a bridge of the host's that has its address lose it.
-        sh("ip link add br0 type bridge; ip addr add 198.51.100.2/24 dev br0; ip link set br0 up");
-        let before = Snapshot::take();
+        sh("ip link add br0 type bridge; ip link add port0 type veth peer name far1; ip link set port0 master br0 up
+            ip link set far1 up; ip addr add 198.51.100.2/24 dev br0; ip link set br0 up");
+        let before = Snapshot::when_settled();
         let lab = Lab::from_text(
             "lab = \"own\"\n[defaults.vm]\nengine = \"netns\"\n[network.web]\nmode = \"bridged\"\nbridge = \"br0\"\n\
              subnet = \"198.51.100.0/24\"\n[vm.a]\nnic = { network = \"web\", address = \"198.51.100.9\" }\n",

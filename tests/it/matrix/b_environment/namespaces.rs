@@ -123,7 +123,7 @@ fn row_23_wrong_thing_in_its_place() {
                     &["exec", "a", "--", "ip", "addr", "add", "10.66.66.66/32", "dev", "lo"],
                     &["destroy", "--stop", "inner"],
                     &["status", "inner"],
-                    &["verify", "inner"],
+                    &["ps", "inner"],
                 ] {
                     let text = said(&lab.vmnet(args));
                     let now = hosts_own();
