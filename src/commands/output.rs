@@ -98,15 +98,21 @@ impl Output {
     }
 }
 
-/// JSON in which no character is left that a terminal would obey: serde_json writes out those above 0x7e as they are.
+/// JSON in which no character is left that a terminal would obey: serde_json writes those above 0x7e as they are.
 fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let text = serde_json::to_string_pretty(value)?;
-    let obeyed = |c: char| c.is_control() && c != '\n';
-    if !text.contains(obeyed) {
+    let plain = |c: char| (c.is_ascii() && c != '\u{7f}') || c.escape_debug().len() == 1;
+    if text.chars().all(plain) {
         return Ok(text);
     }
-    let escaped = |c: char| if obeyed(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    Ok(text.chars().map(escaped).collect())
+    let mut all = String::with_capacity(text.len());
+    for c in text.chars() {
+        match plain(c) {
+            true => all.push(c),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|half| all.push_str(&format!("\\u{half:04x}"))),
+        }
+    }
+    Ok(all)
 }
 
 fn chain(failure: &Failure) -> Vec<String> {

@@ -227,7 +227,10 @@ impl Session {
     fn begin(&self) -> Result<FileJournal, Failure> {
         let failed = |what: &str, error: anyhow::Error| {
             let folder = self.paths.state.display();
-            Failure::failed(format!("{what} can't be written below {folder}; nothing was changed; make room there"), error)
+            Failure::failed(
+                format!("{what} can't be written below {folder}; nothing was changed; make room there"),
+                error,
+            )
         };
         ledger::write(&self.paths, &self.ledger).map_err(|error| failed("the ledger", error.into()))?;
         FileJournal::begin(&self.paths, &self.lab).map_err(|error| failed("the journal", error.into()))

@@ -24,7 +24,8 @@ impl Snapshot {
                 let json = output(&inside(ns, &format!("ip -d -j {what}")));
                 parts.insert(format!("{place}: {what}"), tidy(&json, ns.is_some()));
             }
-            let rules = output(&inside(ns, "nft list ruleset"));
+            // Without counters: whoever sends moves those.
+            let rules = output(&inside(ns, "nft -s list ruleset"));
             parts.insert(format!("{place}: ruleset"), rules);
         }
         let mut sysctls = BTreeMap::new();

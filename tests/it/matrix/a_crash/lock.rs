@@ -109,7 +109,8 @@ fn row_11_children_have_no_lock() {
         lab.ok(&["create"]);
         lab.ok(&["boot", "--all"]);
         let mut inside = lab.command(&["exec", "a", "--", "sleep", "1000"]).spawn().unwrap();
-        let in_guest = output("for i in $(seq 100); do ip netns pids vmnet-locked.a | grep . && break; sleep 0.05; done");
+        let in_guest =
+            output("for i in $(seq 100); do ip netns pids vmnet-locked.a | grep . && break; sleep 0.05; done");
         assert_ne!(in_guest, "", "the command never ran");
         in_guest.lines().for_each(assert_no_lock);
         // A command that runs in a guest keeps nobody from changing the lab.

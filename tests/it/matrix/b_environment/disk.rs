@@ -112,7 +112,8 @@ fn row_22_ruleset_refused() {
         sh("rm /run/spoil");
         lab.ok(&["create"]);
         lab.ok(&["boot", "--all"]);
-        let (applied, rules) = (Snapshot::when_settled(), sh("nft list ruleset; ip netns exec vmnet-room nft list ruleset"));
+        let (applied, rules) =
+            (Snapshot::when_settled(), sh("nft list ruleset; ip netns exec vmnet-room nft list ruleset"));
         assert!(rules.contains("table inet vmnet-room") && rules.contains("table bridge vmnet-room"), "{rules}");
         // One network comes, and one goes: both are in the rules.
         let more = format!("{LAB}[network.new]\nmode = \"routed\"\nsubnet = \"10.3.0.0/24\"\n");

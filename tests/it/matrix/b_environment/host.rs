@@ -15,7 +15,9 @@ fn row_20_nic_with_the_hosts_address() {
             ip addr add 192.0.2.2/24 dev nic0; ip addr add 192.0.2.3/24 dev nic0; ip -6 addr add 2001:db8::2/64 dev nic0 nodad
             ip route add default via 192.0.2.1 dev nic0 proto static metric 100");
         let before = Snapshot::when_settled();
-        let own = || sh("ip -d -j address show nic0; ip -j route; ip -6 -j route; ip -j rule; sysctl -a 2>/dev/null | grep nic0");
+        let own = || {
+            sh("ip -d -j address show nic0; ip -j route; ip -6 -j route; ip -j rule; sysctl -a 2>/dev/null | grep nic0")
+        };
         let was = own();
         assert!(was.contains("192.0.2.3") && was.contains("192.0.2.1"), "{was}");
         let lab = Lab::from_text(
@@ -24,7 +26,8 @@ fn row_20_nic_with_the_hosts_address() {
              [vm.a]\nnic = \"web\"\n",
         );
         lab.ok(&["create"]);
-        let without_links = |text: String| text.lines().filter(|line| !line.contains("stats64")).collect::<Vec<_>>().join("\n");
+        let without_links =
+            |text: String| text.lines().filter(|line| !line.contains("stats64")).collect::<Vec<_>>().join("\n");
         // A macvlan makes its parent promiscuous at most; addresses, routes, MAC and settings are the host's.
         let promiscuity = |text: String| text.replace("\"promiscuity\":1", "\"promiscuity\":0");
         let tidy = |text: String| without_links(promiscuity(text)).replace("\"allmulti\":1", "\"allmulti\":0");

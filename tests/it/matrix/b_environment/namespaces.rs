@@ -61,7 +61,9 @@ fn row_23_system_calls_refused() {
         let own = hosts_own();
         let lab = Lab::from_text(LAB);
         let mut tried = 0;
-        for calls in [&[libc::SYS_setns][..], &[libc::SYS_unshare], &[libc::SYS_mount], &[libc::SYS_setns, libc::SYS_umount2]] {
+        for calls in
+            [&[libc::SYS_setns][..], &[libc::SYS_unshare], &[libc::SYS_mount], &[libc::SYS_setns, libc::SYS_umount2]]
+        {
             let mut fails = |args: &[&str]| {
                 let output = refusing(&lab, calls, args);
                 let text = said(&output);

@@ -12,7 +12,8 @@ use crate::world::{Lab, sh, succeeds};
 /// Two networks that talk; `%` is where a network's own lines go.
 fn definition(vlans: bool, others: &[u8]) -> String {
     let line = |vlan: u8| if vlans { format!("vlan = {vlan}\n") } else { String::new() };
-    let mut text = String::from("lab = \"grow\"\n[defaults.vm]\nengine = \"netns\"\n[router]\nexternal = { via = \"none\" }\n");
+    let mut text =
+        String::from("lab = \"grow\"\n[defaults.vm]\nengine = \"netns\"\n[router]\nexternal = { via = \"none\" }\n");
     if vlans {
         text.push_str("[uplink.t]\ndevice = \"nic0\"\n");
     }
@@ -49,7 +50,8 @@ fn grows(vlans: bool) {
     assert!(lab.pings("g1", "10.2.0.10") && lab.pings("g1", "10.1.0.11"));
     let was = links();
     assert!(was.len() >= 7, "{was:?}");
-    let streams = [("g1", "10.2.0.10"), ("near", "10.1.0.10"), ("g2", "10.1.0.1")].map(|(vm, to)| (vm, stream(&lab, vm, to)));
+    let streams =
+        [("g1", "10.2.0.10"), ("near", "10.1.0.10"), ("g2", "10.1.0.1")].map(|(vm, to)| (vm, stream(&lab, vm, to)));
     let mut changes = 0;
     for others in [&[3][..], &[3, 4, 5], &[3, 5], &[], &[6]] {
         // A guest must be stopped before its network goes.

@@ -93,7 +93,10 @@ fn row_47_definitions() {
         // What is not readable: for root that is only what another user's rights forbid.
         sh(&format!("cd {}; cp net.toml secret.toml; chmod 000 secret.toml", lab.folder().display()));
         let vmnet = env!("CARGO_BIN_EXE_vmnet");
-        let text = sh(&format!("cd {}; setpriv --bounding-set=-dac_override,-dac_read_search {vmnet} check secret.toml 2>&1 || echo $?", lab.folder().display()));
+        let text = sh(&format!(
+            "cd {}; setpriv --bounding-set=-dac_override,-dac_read_search {vmnet} check secret.toml 2>&1 || echo $?",
+            lab.folder().display()
+        ));
         assert!(text.contains("Permission denied") && text.trim().ends_with('2'), "{text}");
         crate::matrix::tally("files that are no definition", tried, 0);
         keep(&lab, &before);
@@ -115,8 +118,10 @@ fn row_47_images() {
         let lab = Lab::from_text(LAB);
         make_odd_files(&lab, "raw");
         let folder = lab.folder().display().to_string();
-        sh(&format!("cd {folder}; printf 'root:$y$secret:1\\nme:x:2\\n' >shadow; chmod 600 shadow; truncate -s 1M good.raw
-                     printf 'secret' >short.raw; : >empty.raw; truncate -s 100M many-keys.pub"));
+        sh(&format!(
+            "cd {folder}; printf 'root:$y$secret:1\\nme:x:2\\n' >shadow; chmod 600 shadow; truncate -s 1M good.raw
+                     printf 'secret' >short.raw; : >empty.raw; truncate -s 100M many-keys.pub"
+        ));
         let mut tried = 0;
         for (image, says) in [
             ("file = \"fifo.raw\"", "is no file"),

@@ -47,8 +47,36 @@ image = "«debian»"
 
 /// Texts that would mean something to a shell, a path, a terminal, a rule or an option.
 const HOSTILE: [&str; 30] = [
-    "$(id)", "`id`", "a;b", "a\nb", "a\0b", "-a", "--help", "", " ", "a b", "a\tb", "a\rb", "../a", "a/b", "a|b", "a&b",
-    "a'b", "a\"b", "a\\b", "é", "\u{202e}a", "\u{1b}[31m", "\u{9b}31m", "a,b", "a=b", "*", "{a}", "a%s", "~a", "..",
+    "$(id)",
+    "`id`",
+    "a;b",
+    "a\nb",
+    "a\0b",
+    "-a",
+    "--help",
+    "",
+    " ",
+    "a b",
+    "a\tb",
+    "a\rb",
+    "../a",
+    "a/b",
+    "a|b",
+    "a&b",
+    "a'b",
+    "a\"b",
+    "a\\b",
+    "é",
+    "\u{202e}a",
+    "\u{1b}[31m",
+    "\u{9b}31m",
+    "a,b",
+    "a=b",
+    "*",
+    "{a}",
+    "a%s",
+    "~a",
+    "..",
 ];
 
 /// A TOML string: every character that is not plain is escaped.
@@ -92,7 +120,7 @@ fn row_41_hostile_names() {
     let valid = text.replace(['«', '»'], "");
     assert!(problems(&valid).is_none(), "{}", problems(&valid).unwrap().render("net.toml", &valid, false));
     let places = places(&text);
-    assert_eq!(places.len(), 31, "places with a name");
+    assert_eq!(places.len(), 29, "places with a name");
     let mut tried = 0;
     for (before, after) in &places {
         for hostile in HOSTILE {
@@ -116,10 +144,14 @@ fn row_41_hostile_names() {
 #[test]
 fn row_41_on_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
-    for hostile in HOSTILE.into_iter().filter(|hostile| !hostile.contains('\0') && !hostile.starts_with('-')) {
+    // An argument can't hold NUL, what begins with - is an option, and a/b is guest b of lab a.
+    for hostile in HOSTILE.into_iter().filter(|text| !text.contains('\0') && !text.starts_with('-') && *text != "a/b") {
         for verb in ["status", "destroy", "ps", "verify", "boot", "stop", "reset", "console", "xml", "qemu-args"] {
             let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_vmnet"));
-            command.current_dir(folder.path()).env("VMNET_STATE_DIR", folder.path()).env("VMNET_RUN_DIR", folder.path());
+            command
+                .current_dir(folder.path())
+                .env("VMNET_STATE_DIR", folder.path())
+                .env("VMNET_RUN_DIR", folder.path());
             let output = command.args([verb, hostile]).timeout(std::time::Duration::from_secs(20)).output().unwrap();
             let text = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{verb} {hostile:?}: {text}");
@@ -133,7 +165,8 @@ fn row_41_on_the_command_line() {
 #[test]
 fn row_41_raw_control_characters() {
     for raw in ["\0", "\u{1b}]0;title\u{7}", "\u{1b}[2J", "\u{7f}", "\r", "\u{8}\u{8}"] {
-        for text in [format!("lab = \"a\"\n# {raw} x\n"), format!("lab = \"a{raw}b\"\n"), format!("{raw}lab = \"a\"\n")] {
+        for text in [format!("lab = \"a\"\n# {raw} x\n"), format!("lab = \"a{raw}b\"\n"), format!("{raw}lab = \"a\"\n")]
+        {
             let Some(found) = problems(&text) else {
                 assert!(raw == "\r" && text.starts_with(raw), "taken: {text:?}");
                 continue;

@@ -29,12 +29,21 @@ fn definition(folder: &str) -> String {
 fn ask(socket: &str, questions: &[Value]) -> Vec<Value> {
     let connect = || UnixStream::connect(socket).ok();
     let wait = || std::thread::sleep(Duration::from_millis(50));
-    let stream = (0..200).find_map(|_| connect().or_else(|| { wait(); None })).expect("QEMU's socket");
+    let stream = (0..200)
+        .find_map(|_| {
+            connect().or_else(|| {
+                wait();
+                None
+            })
+        })
+        .expect("QEMU's socket");
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let mut answer = || -> Value {
         let mut objects = lines.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-        objects.find(|object| object["QMP"].is_object() || !object["return"].is_null() || object["error"].is_object()).unwrap()
+        objects
+            .find(|object| object["QMP"].is_object() || !object["return"].is_null() || object["error"].is_object())
+            .unwrap()
     };
     answer();
     let all = [json!({ "execute": "qmp_capabilities" })].into_iter().chain(questions.iter().cloned());
@@ -98,7 +107,8 @@ fn odd_lab() -> Lab {
     let lab = Lab::from_text(&definition(&odd()));
     let folder = lab.folder().join(odd());
     std::fs::create_dir(&folder).unwrap();
-    for (from, to) in [("disk.qcow2", "disk,x=y.qcow2"), ("vmlinuz", "vmlinuz,append=x"), ("initrd.img", "initrd,x=y")] {
+    for (from, to) in [("disk.qcow2", "disk,x=y.qcow2"), ("vmlinuz", "vmlinuz,append=x"), ("initrd.img", "initrd,x=y")]
+    {
         std::os::unix::fs::symlink(tiny.join(from), folder.join(to)).unwrap();
     }
     lab
@@ -130,7 +140,8 @@ fn row_46_files_of_a_command_line() {
         // A shell reads the printed line as the same words.
         let printed = run(&["qemu-args", "q"]).replace("\\\n", "");
         let command = printed.lines().find(|line| !line.starts_with('#')).unwrap();
-        let words = sh(&format!("set -f; words() {{ for word; do printf '%s\\036' \"$word\"; done; }}; words {command}"));
+        let words =
+            sh(&format!("set -f; words() {{ for word; do printf '%s\\036' \"$word\"; done; }}; words {command}"));
         let words: Vec<&str> = words.split_terminator('\u{1e}').collect();
         let mut expected = vec![line["program"].as_str().unwrap()];
         expected.extend(line["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()));
