@@ -33,6 +33,11 @@ pub fn link_group(lab: &LabName) -> u32 {
     0x4000_0000 | (u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) & 0x3fff_ffff)
 }
 
+/// Whether a link group can be that of a lab.
+pub fn is_link_group(group: u32) -> bool {
+    group & 0xc000_0000 == 0x4000_0000
+}
+
 /// The namespace that holds a lab's router.
 pub fn router_namespace(lab: &LabName) -> NsName {
     namespace(format!("vmnet-{lab}"))
