@@ -17,6 +17,7 @@ mod kernel_vlan;
 mod libvirt;
 mod matrix;
 mod plan_apply;
+mod plan_properties;
 mod private;
 mod probe;
 mod properties;
