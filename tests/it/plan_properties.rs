@@ -249,7 +249,7 @@ fn host_facts(foreign: &[(u8, u8)]) -> Facts {
             _ => drop(facts.foreign_macs.insert(format!("52:54:00:01:02:{value:02x}").parse().unwrap(), name)),
         }
     }
-    facts.network_manager = foreign.len() % 2 == 0;
+    facts.network_manager = foreign.len().is_multiple_of(2);
     facts
 }
 
