@@ -67,6 +67,13 @@ pub fn device_mac(lab: &LabName, role: &str, name: &str) -> Mac {
     unicast([0x02, d[0], d[1], d[2], d[3], d[4]])
 }
 
+/// The MAC of the host's end of a guest's or probe's cable: high, since a bridge without a MAC of its own takes the
+/// lowest one of its ports, and a foreign bridge must keep the one it has. `fe:ff` and 32 bits of the same hash.
+pub fn port_mac(lab: &LabName, role: &str, name: &str) -> Mac {
+    let d = hash(&["device", lab.as_str(), role, name]);
+    unicast([0xfe, 0xff, d[0], d[1], d[2], d[3]])
+}
+
 /// The UUID of a guest for hypervisors that want one: 122 bits of a hash of lab and guest as version 8, which
 /// RFC 9562 leaves to the maker's own rule.
 pub fn guest_uuid(lab: &LabName, vm: &VmName) -> String {

@@ -115,7 +115,7 @@ fn json(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(all)
 }
 
-/// What failed, and its causes from the near to the far.
+/// What failed and why, from the near to the far.
 pub(super) fn chain(failure: &Failure) -> Vec<String> {
     let mut parts = vec![failure.to_string()];
     let mut source = std::error::Error::source(failure);

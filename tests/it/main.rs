@@ -3,14 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod check;
+mod confirm;
 mod definitions;
 mod desired;
 mod engine_disk;
 mod engine_qemu;
 mod examples;
 mod fake;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod foreign;
 mod hooks;
+mod install;
 mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;

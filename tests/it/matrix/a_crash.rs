@@ -2,3 +2,5 @@
 
 mod concurrency;
 mod lock;
+#[cfg(target_arch = "x86_64")]
+mod points;

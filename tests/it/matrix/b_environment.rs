@@ -4,3 +4,4 @@ mod disk;
 mod host;
 mod kernel;
 mod namespaces;
+mod reboot;
