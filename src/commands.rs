@@ -13,6 +13,7 @@ mod list;
 mod lookup;
 mod outdated;
 mod output;
+mod privilege;
 mod progress;
 mod ps;
 mod render;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN};
+use super::output::{GOOD, Output, WARN, shown};
 use super::session::Session;
 use crate::ledger;
 use crate::names::{LabName, VmName};
@@ -54,7 +54,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
         for disk in &report.kept {
-            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", disk.display()));
+            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", shown(disk)));
         }
         text
     })?;

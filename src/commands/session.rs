@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
+use super::privilege::{self, unobservable};
 use super::progress::Progress;
 use super::source::Source;
 use super::standing::unconfirmed;
@@ -20,7 +21,7 @@ use crate::ledger::change::{self, Change, Deadline, Standing};
 use crate::ledger::{self, ChangeLock, Ledger, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
-use crate::observe::{self, Observation, ObserveError, Scope};
+use crate::observe::{self, Observation, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
@@ -84,7 +85,9 @@ impl Session {
 
     /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
     pub(super) fn ending(lab: &LabName, verb: &str) -> Result<Self, Failure> {
+        privilege::check()?;
         let paths = paths()?;
+        ledger::check_folders(&paths, lab)?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
         Self::open(lab, verb, Some(lock))
     }
@@ -268,6 +271,7 @@ impl Session {
             self.ledger.path.clone_from(&source.path);
             self.ledger.lock = source.lock.to_string();
         }
+        let room = self.room()?;
         self.begin(old.clone(), observation, plan, output)?;
         let mut progress = Progress::of(plan.len(), output);
         let cancel = Arc::new(AtomicBool::new(false));
@@ -283,6 +287,7 @@ impl Session {
                 // What was put back is its owner's again, and what they make of it is theirs.
                 self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
                 self.ledger.progress = Came::Applied;
+                drop(room);
                 ledger::write(&self.paths, &self.ledger)?;
                 self.stale = None;
                 if self.confirm.is_none() {
@@ -322,10 +327,6 @@ fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
         }
     }
     Ok(found)
-}
-
-pub(super) fn unobservable(error: ObserveError) -> Failure {
-    Failure::failed("this host can't be observed", error)
 }
 
 /// The files outside of our own folders that a plan may write.

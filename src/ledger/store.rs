@@ -20,7 +20,7 @@ pub enum LedgerError {
     /// The disk refuses.
     #[error("the ledger {} can't be {what}", path.display())]
     Io {
-        /// `read`, `written` or `removed`.
+        /// `read`, `written`, `removed` or `reached`.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -36,6 +36,17 @@ pub enum LedgerError {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// A folder of vmnet's that somebody else could change, or that leads elsewhere.
+    #[error(
+        "{} is not a folder that vmnet can trust: {problem}; look at it and move it away, or make it root's own (chown root:root, chmod go-w)",
+        path.display()
+    )]
+    Untrusted {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The record of a change is not what vmnet writes: where its way back leads is not known.
     #[error(

@@ -23,6 +23,7 @@ mod matrix;
 mod one_go;
 mod outdated;
 mod plan_apply;
+mod plan_properties;
 mod private;
 mod probe;
 mod properties;

@@ -11,7 +11,7 @@ use crate::commands::output::Output;
 use crate::commands::progress::Progress;
 use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
-use crate::ledger::{self, Ledger, Undone};
+use crate::ledger::{self, Ledger, Room, Undone};
 use crate::observe::Observation;
 use crate::plan::{Hurt, Plan};
 
@@ -35,7 +35,31 @@ impl Session {
                 (None, None) => ledger::remove(&self.paths, &self.lab),
             };
         }
-        begun
+        begun.map_err(|failure| self.unwritten(failure))
+    }
+
+    /// Takes the room on the disk that the ledger needs at the end: too late to find out then.
+    pub(super) fn room(&self) -> Result<Room, Failure> {
+        Room::take(&self.paths, &self.ledger).map_err(|error| {
+            if !self.is_known {
+                // The folder that was made for it. The first error is the one to tell.
+                let _ = ledger::remove(&self.paths, &self.lab);
+            }
+            self.unwritten(error.into())
+        })
+    }
+
+    fn unwritten(&self, failure: Failure) -> Failure {
+        let folder = self.paths.state.display();
+        match failure {
+            Failure::Failed { message: _, source } => Failure::Failed {
+                message: format!(
+                    "nothing was changed: the change can't be written down below {folder}; make room there"
+                ),
+                source,
+            },
+            other => other,
+        }
     }
 
     fn write_down(
