@@ -9,6 +9,7 @@ mod inside;
 mod keys;
 mod lookup;
 mod output;
+mod privilege;
 mod progress;
 mod ps;
 mod render;
@@ -30,7 +31,7 @@ use output::Output;
 /// Carries out a command line, and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
     let output = Output::new(cli.json);
-    match dispatch(cli.command, &output) {
+    match privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)) {
         Ok(code) => code,
         Err(failure) => {
             output.failure(&failure);

@@ -12,7 +12,7 @@ pub mod netns;
 mod process;
 pub mod qemu;
 pub mod qmp;
-mod record;
+pub mod record;
 mod seed;
 mod spawn;
 pub mod ssh;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use journal::FileJournal;
 pub use lock::{ChangeLock, LockError};
-pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};
+pub use store::{LedgerError, Unreadable, boot_id, labs, parse, read, remove, write, write_atomically};
 
 use crate::names::LabName;
 use crate::observe::Recorded;

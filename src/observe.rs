@@ -20,7 +20,7 @@ use std::time::Instant;
 use census::Census;
 use serde::Serialize;
 
-pub use facts::{find_program, find_tool};
+pub use facts::find_tool;
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
+use super::privilege;
 use super::progress::Progress;
 use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
 use crate::desired::{Desired, Host, desired};
+use crate::kernel::trust;
 use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
@@ -31,7 +33,13 @@ pub(super) fn paths() -> Result<Paths, Failure> {
         Some(path) => Err(Failure::Usage(format!("{variable}={} is not an absolute path", path.display()))),
     };
     let Paths { state, run } = Paths::default();
-    Ok(Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? })
+    let paths = Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? };
+    for folder in [&paths.state, &paths.run] {
+        trust::way_to(folder).map_err(|error| {
+            Failure::failed(format!("{} is no safe place; nothing was changed", folder.display()), error)
+        })?;
+    }
+    Ok(paths)
 }
 
 /// One lab on this host.
@@ -166,6 +174,7 @@ impl Session {
         interruptible: bool,
     ) -> Result<Report, Failure> {
         self.refuse_hurt(observation, plan)?;
+        privilege::require_for(plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
         let old = self.is_known.then(|| self.ledger.clone());
         remember_found(&mut self.ledger.found, plan, wanted);

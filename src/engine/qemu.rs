@@ -7,7 +7,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -17,7 +16,8 @@ use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::{EngineError, disk, identity, spawn};
-use crate::kernel::{Kernel, sysctl, tap};
+use crate::kernel::caps::Caps;
+use crate::kernel::{Kernel, child, sysctl, tap};
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
@@ -354,9 +354,8 @@ fn spawn(
 ) -> Result<(), EngineError> {
     let log = run.create(LOG)?;
     let fail = |source| EngineError::Spawn { program: guest.program.clone(), source };
-    let mut command = Command::new(&guest.program);
-    command.args(handed.args(&guest.args)).env_clear().stdin(Stdio::null());
-    command.stdout(log.try_clone().map_err(fail)?).stderr(log);
+    let mut command = child::bare(&guest.program);
+    command.env_clear().args(handed.args(&guest.args)).stdout(log.try_clone().map_err(fail)?).stderr(log);
     identity::drop_in_child(&mut command, owner, kvm_group, run.as_fd(), &handed.descriptors());
     let write = |pid| {
         let started = process::start_time(pid).unwrap_or_default();
@@ -375,10 +374,11 @@ async fn scope(record: &Running) {
     let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
     let pid = record.pid.to_string();
     let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
-    let mut command = tokio::process::Command::new("busctl");
+    let Some(busctl) = child::find("busctl") else { return };
+    let mut command = tokio::process::Command::from(child::command(&busctl, Caps::NONE));
     command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &name, "fail"]);
     command.args(["2", "PIDs", "au", "1", &pid, "CollectMode", "s", "inactive-or-failed", "0"]);
-    let output = command.stdin(Stdio::null()).output().await;
+    let output = command.output().await;
     let done = output.as_ref().is_ok_and(|output| output.status.success());
     if !done {
         tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");

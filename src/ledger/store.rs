@@ -63,7 +63,6 @@ fn file(paths: &Paths, lab: &LabName) -> PathBuf {
 pub fn read(paths: &Paths, lab: &LabName) -> Result<Option<Ledger>, LedgerError> {
     let path = file(paths, lab);
     let failed = |source| LedgerError::Io { what: "read", path: path.clone(), source };
-    let damaged = |source| LedgerError::Damaged { path: path.clone(), source };
     let opened = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -71,11 +70,31 @@ pub fn read(paths: &Paths, lab: &LabName) -> Result<Option<Ledger>, LedgerError>
     };
     let mut text = Vec::new();
     opened.take(LARGEST).read_to_end(&mut text).map_err(failed)?;
+    parse(&text).map(Some).map_err(|unreadable| match unreadable {
+        Unreadable::Damaged(source) => LedgerError::Damaged { path, source },
+        Unreadable::Version(found) => LedgerError::Version { path, found },
+    })
+}
+
+/// Why a text is no ledger.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// It is not what vmnet writes.
+    Damaged(serde_json::Error),
+    /// It has this version.
+    Version(u64),
+}
+
+/// A ledger from the bytes of its file.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn parse(bytes: &[u8]) -> Result<Ledger, Unreadable> {
     // The version comes first: a newer form need not parse.
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(Unreadable::Damaged)?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(found) if found != u64::from(VERSION) => Err(LedgerError::Version { path: path.clone(), found }),
-        _ => serde_json::from_value(value).map(Some).map_err(damaged),
+        Some(found) if found != u64::from(VERSION) => Err(Unreadable::Version(found)),
+        _ => serde_json::from_value(value).map_err(Unreadable::Damaged),
     }
 }
 

@@ -10,6 +10,7 @@ mod engine_qemu;
 mod examples;
 mod fake;
 mod foreign;
+mod fuzz;
 mod hooks;
 mod kernel_apply;
 mod kernel_observe;
