@@ -19,6 +19,7 @@ mod libvirt;
 mod matrix;
 mod plan_apply;
 mod private;
+mod privilege;
 mod probe;
 mod properties;
 mod purity;
