@@ -58,6 +58,26 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// List the labs of this host: those that were created, and those of which only leftovers are there.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Remove what is left of labs without a ledger: what a crash, a deleted state folder or a foreign hand left
+    /// behind. A lab that has one is not touched, and a thing without a mark neither.
+    Gc {
+        /// Only show what would go.
+        #[arg(long)]
+        dry_run: bool,
+        /// Stop guests of such labs that still run.
+        #[arg(long)]
+        stop: bool,
+        /// Remove the disks of labs that are gone too, those that destroy kept among them.
+        #[arg(long)]
+        purge: bool,
+        /// Go on although devices that are not the lab's are plugged into its bridges, stacked on them, or in its
+        /// namespaces, or guests run of which nothing was recorded.
+        #[arg(long)]
+        force: bool,
+    },
     /// Show the network, and what differs from how it was created.
     Status(Lab),
     /// Probe who reaches whom, and compare with what the definition says.
@@ -84,6 +104,9 @@ pub enum Command {
         /// Which.
         #[command(flatten)]
         guests: Guests,
+        /// Go on although devices that are not the lab's are in a guest's namespace: they go with it.
+        #[arg(long)]
+        force: bool,
     },
     /// Give guests fresh disks at their next boot; they must not be running.
     Reset {

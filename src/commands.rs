@@ -5,9 +5,12 @@ mod check;
 mod create;
 mod destroy;
 mod failure;
+mod gc;
 mod inside;
 mod keys;
+mod list;
 mod lookup;
+mod outdated;
 mod output;
 mod privilege;
 mod progress;
@@ -48,10 +51,14 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Destroy { lab, stop, purge, force } => {
             wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
         }
+        Command::List => list::run(output),
+        Command::Gc { dry_run, stop, purge, force } => {
+            wait_for(gc::run(dry_run, destroy::Options { stop, purge, force }, output))
+        }
         Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
         Command::Verify { lab, junit } => wait_for(verify::run(&lab.lab, junit.as_deref(), output)),
         Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
-        Command::Stop { guests } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), output)),
+        Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
         Command::Reset { guests, stop } => wait_for(stop::reset(&guests.vms, guests.of.as_deref(), stop, output)),
         Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
         Command::Console(guest) => inside::console(&guest.vm),

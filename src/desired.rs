@@ -67,6 +67,13 @@ pub struct Note {
 /// # Errors
 /// Everything that stands in the way on this host, each with its remedy.
 pub fn desired(model: &Model, host: &Host<'_>) -> Result<Desired, Vec<Refusal>> {
+    let (desired, refusals) = sketch(model, host);
+    if refusals.is_empty() { Ok(desired) } else { Err(refusals) }
+}
+
+/// The state that a lab shall have on a host as far as that is known in spite of what stands in the way, and all of
+/// that. To be looked at, never to be made: where anything stands in the way, parts are missing.
+pub fn sketch(model: &Model, host: &Host<'_>) -> (Desired, Vec<Refusal>) {
     let mut context = context::Context::new(model, host);
     let devices = devices::devices(&mut context);
     devices::lacks(&mut context);

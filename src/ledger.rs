@@ -61,6 +61,12 @@ pub enum Progress {
 }
 
 impl Ledger {
+    /// Whether it is only that of a removal: of a lab whose own ledger was gone, and that was being removed by its
+    /// marks.
+    pub fn is_of_leftovers(&self) -> bool {
+        self.definition.is_empty()
+    }
+
     /// A ledger of a lab about to be applied for the first time.
     pub fn new(lab: LabName, boot_id: String) -> Self {
         Self {

@@ -5,11 +5,13 @@
 
 mod census;
 mod domains;
+mod elsewhere;
 mod facts;
 mod files;
 mod firewall;
 mod guests;
 mod links;
+mod marks;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,9 @@ use std::time::Instant;
 use census::Census;
 use serde::Serialize;
 
+pub use elsewhere::remotes;
 pub use facts::find_tool;
+pub use marks::{Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;

@@ -4,6 +4,7 @@
 //! decision. Operations name links, never an ifindex, so a plan can be printed, stored and compared. Pure.
 
 mod diff;
+mod drift;
 mod hurt;
 mod op;
 mod phase;
@@ -13,7 +14,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Found, diff};
-pub use hurt::{Hurt, Strangers, hurt, own_groups};
+pub use drift::{Difference, Extent, Object, Problem, differences};
+pub use hurt::{Hurt, Remote, Strangers, Tie, hurt, own_groups};
 pub use op::{LinkChange, Op, Service};
 pub use phase::Phase;
 

@@ -33,6 +33,11 @@ pub fn link_group(lab: &LabName) -> u32 {
     0x4000_0000 | (u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) & 0x3fff_ffff)
 }
 
+/// Whether a link group can be that of a lab.
+pub fn is_link_group(group: u32) -> bool {
+    group & 0xc000_0000 == 0x4000_0000
+}
+
 /// The namespace that holds a lab's router.
 pub fn router_namespace(lab: &LabName) -> NsName {
     namespace(format!("vmnet-{lab}"))
@@ -60,6 +65,13 @@ pub fn guest_mac(lab: &LabName, vm: &VmName, network: &NetName, number: usize, a
 pub fn device_mac(lab: &LabName, role: &str, name: &str) -> Mac {
     let d = hash(&["device", lab.as_str(), role, name]);
     unicast([0x02, d[0], d[1], d[2], d[3], d[4]])
+}
+
+/// The MAC of the host's end of a guest's or probe's cable: high, since a bridge without a MAC of its own takes the
+/// lowest one of its ports, and a foreign bridge must keep the one it has. `fe:ff` and 32 bits of the same hash.
+pub fn port_mac(lab: &LabName, role: &str, name: &str) -> Mac {
+    let d = hash(&["device", lab.as_str(), role, name]);
+    unicast([0xfe, 0xff, d[0], d[1], d[2], d[3]])
 }
 
 /// The UUID of a guest for hypervisors that want one: 122 bits of a hash of lab and guest as version 8, which

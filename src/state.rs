@@ -326,8 +326,10 @@ pub enum Table {
     /// The body between the braces, in nft syntax. Observed as this only where the kernel's listing is the one that
     /// was recorded when this very body was applied.
     Body(String),
-    /// Observed, and not what any known body made: changed by another tool, or of an unknown version.
-    Drifted,
+    /// Observed, and not what any known body made: changed by another tool, or of an unknown version. The kernel's
+    /// listing without counters and other state, so that a way back can write it again; empty where it could not be
+    /// had.
+    Drifted(String),
 }
 
 /// A file of ours.

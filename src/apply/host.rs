@@ -94,6 +94,7 @@ impl KernelHost {
             | Op::SetTxChecksum { .. }
             | Op::Set { .. }
             | Op::ReplaceTable { .. }
+            | Op::RestoreTable { .. }
             | Op::RemoveTable { .. }
             | Op::WriteFile { .. }
             | Op::RemoveFile { .. }
@@ -218,6 +219,7 @@ impl KernelHost {
             | Op::AddRoute(_)
             | Op::RemoveRoute(_)
             | Op::ReplaceTable { .. }
+            | Op::RestoreTable { .. }
             | Op::RemoveTable { .. }
             | Op::StartGuest { .. }
             | Op::StopGuest { .. } => Err(OpError::Unanswered),

@@ -35,6 +35,7 @@ pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
     for (index, op) in ops.iter().enumerate() {
         let (id, text) = match op {
             Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
+            Op::RestoreTable { id, listing } => (id, nft::restoring(id, listing)),
             Op::RemoveTable { id } => (id, nft::removing(id)),
             _ => continue,
         };
@@ -66,13 +67,14 @@ impl<'a> Batch<'a> {
         let outcome = |(index, op): (usize, &'a Op)| {
             let (id, body) = match op {
                 Op::ReplaceTable { id, body } => (id, Some(body)),
-                Op::RemoveTable { id } => (id, None),
+                // What another tool made of it is no body of ours.
+                Op::RestoreTable { id, listing: _ } | Op::RemoveTable { id } => (id, None),
                 _ => return None,
             };
             let result = match nft {
                 Some(_) => Ok(()),
                 // With its namespace the table is gone too.
-                None if gone && body.is_none() => Ok(()),
+                None if gone && matches!(op, Op::RemoveTable { .. }) => Ok(()),
                 // One transaction, one error: it goes to the first, and the others failed with it.
                 None => Err(error.take().unwrap_or_else(|| OpError::Together { ns: ns.clone() })),
             };

@@ -6,16 +6,14 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::boot::machine;
 use super::failure::Failure;
+use super::outdated::outdated;
 use super::output::{BAD, BOLD, GOOD, Output, WARN, count};
-use super::session::{Session, hurt_by};
+use super::session::Session;
 use super::source::Source;
 use crate::desired::Note;
-use crate::names::NetName;
-use crate::observe::Observation;
+use crate::names::VmName;
 use crate::plan::{Hurt, Op, Plan, Wave};
-use crate::state::Guest;
 
 #[derive(Serialize)]
 struct PlanReport<'a> {
@@ -33,9 +31,10 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    wanted.notes.extend(at_next_boot(&session, &source, &observation, &wanted.mtu));
+    wanted.notes.extend(source.remarks());
+    wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
     let plan = session.plan(&observation, &wanted.state);
-    wanted.notes.extend(hurt_by(&observation, &plan).into_iter().map(refused_for));
+    wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
     let report = PlanReport {
         lab: session.lab.as_str(),
         changes: plan.len(),
@@ -74,7 +73,8 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    wanted.notes.extend(at_next_boot(&session, &source, &observation, &wanted.mtu));
+    wanted.notes.extend(source.remarks());
+    wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
     let plan = session.plan(&observation, &wanted.state);
     output.notes(&wanted.notes);
     missing_files(&source, output);
@@ -150,6 +150,7 @@ fn sign(op: &Op) -> char {
         | Op::AddRoute(_)
         | Op::WriteFile { .. }
         | Op::ReplaceTable { .. }
+        | Op::RestoreTable { .. }
         | Op::StartGuest { .. } => '+',
         Op::RemoveNamespace { .. }
         | Op::RemoveLink { .. }
@@ -171,25 +172,11 @@ fn refused_for(hurt: Hurt) -> Note {
     Note { about: hurt.device().to_owned(), text }
 }
 
-/// Guests that run on as they were started although the definition says something else by now.
-fn at_next_boot(
-    session: &Session,
-    source: &Source,
-    observation: &Observation,
-    mtu: &BTreeMap<NetName, u32>,
-) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for (name, guest) in &observation.state.guests {
-        let (Guest::Qemu(running), Some(vm)) = (guest, source.model.vms().get(name)) else { continue };
-        // What can't be started as it is now is found out at the next boot.
-        let now = machine(session, source, &observation.facts, mtu, vm).ok();
-        if now.is_some_and(|now| now != **running) {
-            let text = "runs as it was started; what the definition says of it since takes effect at its next boot \
-                        (what cloud-init does only once: after vmnet reset)";
-            notes.push(Note { about: name.to_string(), text: text.to_owned() });
-        }
-    }
-    notes
+/// What the plan says of guests that run on as they were started.
+fn at_next_boot(vm: VmName) -> Note {
+    let text = "runs as it was started; what the definition says of it since takes effect at its next boot (what \
+                cloud-init does only once: after vmnet reset)";
+    Note { about: vm.to_string(), text: text.to_owned() }
 }
 
 /// A network can be made without its guests' images; better said now than at `boot`.

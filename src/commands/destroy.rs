@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output};
+use super::output::{GOOD, Output, WARN};
 use super::privilege;
 use super::session::Session;
 use crate::ledger;
 use crate::names::{LabName, VmName};
+use crate::observe::Observation;
 use crate::paths::Paths;
-use crate::state::{Guest, HostState};
+use crate::state::HostState;
 
 /// What the command line says beside the lab.
 #[derive(Debug, Clone, Copy)]
@@ -37,37 +38,16 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     let lab = lookup::lab(argument)?;
     let mut session = Session::change_of(&lab, "destroy")?;
     let observation = session.look(None)?;
-    let running: Vec<&VmName> = observation
-        .state
-        .guests
-        .iter()
-        .filter(|(_, guest)| matches!(guest, Guest::Qemu(_) | Guest::Netns { .. }))
-        .map(|(vm, _)| vm)
-        .collect();
-    if !running.is_empty() && !options.stop {
-        let names: Vec<&str> = running.iter().map(|vm| vm.as_str()).collect();
-        return Err(Failure::because(format!(
-            "guests of lab {lab} run: {}; stop them first, or say vmnet destroy --stop",
-            names.join(", ")
-        )));
+    may_go(&lab, &observation, options, "destroy")?;
+    if !session.is_known && observation.state != HostState::default() {
+        output.say(format_args!(
+            "{WARN}note{WARN:#}: lab {lab} has no ledger: what carries its marks goes; settings of the host that it \
+             changed (forwarding, a NIC that it brought up) are not known and stay as they are"
+        ));
     }
-    if options.purge && folders_of_guests(&session.paths, &lab).iter().any(|folder| folder.exists()) {
-        privilege::require_folders()?;
-    }
-    session.force = options.force;
-    let empty = HostState::default();
-    let plan = session.plan(&observation, &empty);
-    if !plan.is_empty() {
-        session.carry_out(None, &observation, &empty, &plan, output, false).await?;
-    }
-    let kept = if options.purge { Vec::new() } else { disks(&session.paths, &lab) };
-    if options.purge {
-        purge(&session.paths, &lab)?;
-    }
-    ledger::remove(&session.paths, &lab)?;
-    remove_run_folder(&session.paths, &lab)?;
+    let (changes, kept) = remove(&mut session, &observation, options, output).await?;
     let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
-    let report = Report { lab: lab.as_str(), changes: plan.len(), seconds: begun.elapsed().as_secs_f64(), kept };
+    let report = Report { lab: lab.as_str(), changes, seconds: begun.elapsed().as_secs_f64(), kept };
     output.result(&report, || {
         let mut text = match report.changes {
             0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
@@ -87,7 +67,48 @@ fn folders_of_guests(paths: &Paths, lab: &LabName) -> [PathBuf; 2] {
     ["guests", "by-hand"].map(|folder| paths.lab_state(lab).join(folder))
 }
 
-fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
+/// Refuses while guests run, unless they are to be stopped.
+pub(super) fn may_go(
+    lab: &LabName,
+    observation: &Observation,
+    options: Options,
+    verb: &'static str,
+) -> Result<(), Failure> {
+    let running: Vec<&str> = observation.state.guests.keys().map(VmName::as_str).collect();
+    if running.is_empty() || options.stop {
+        return Ok(());
+    }
+    let names = running.join(", ");
+    Err(Failure::because(format!("guests of lab {lab} run: {names}; stop them first, or say vmnet {verb} --stop")))
+}
+
+/// Removes a lab, down to its folders. Gives the number of changes, and the disks that were kept.
+pub(super) async fn remove(
+    session: &mut Session,
+    observation: &Observation,
+    options: Options,
+    output: &Output,
+) -> Result<(usize, Vec<PathBuf>), Failure> {
+    let lab = session.lab.clone();
+    if options.purge && folders_of_guests(&session.paths, &lab).iter().any(|folder| folder.exists()) {
+        privilege::require_folders()?;
+    }
+    session.force = options.force;
+    let empty = HostState::default();
+    let plan = session.plan(observation, &empty);
+    if !plan.is_empty() {
+        session.carry_out(None, observation, &empty, &plan, output, false).await?;
+    }
+    let kept = if options.purge { Vec::new() } else { disks(&session.paths, &lab) };
+    if options.purge {
+        purge(&session.paths, &lab)?;
+    }
+    ledger::remove(&session.paths, &lab)?;
+    remove_run_folder(&session.paths, &lab)?;
+    Ok((plan.len(), kept))
+}
+
+pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
     let mut disks: Vec<PathBuf> = folders_of_guests(paths, lab)
         .into_iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())

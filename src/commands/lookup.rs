@@ -28,16 +28,26 @@ pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
             return Ok(lab);
         }
     }
+    if argument == DEFAULT_FILE && !path.exists() {
+        let labs = ledger::labs(&paths)?;
+        return Err(Failure::Usage(match labs.is_empty() {
+            true => format!("there is no {DEFAULT_FILE} here; name a definition or a lab (vmnet list shows labs)"),
+            false => format!("there is no {DEFAULT_FILE} here; name one of this host's labs: {}", names(&labs)),
+        }));
+    }
     Ok(Source::read(Path::new(argument))?.model.lab().clone())
+}
+
+fn names(labs: &[LabName]) -> String {
+    labs.iter().map(LabName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A lab that was applied on this host, as it was.
 pub(super) fn applied(lab: &LabName) -> Result<(Ledger, Source), Failure> {
     let paths = paths()?;
     let Some(ledger) = ledger::read(&paths, lab)? else {
-        let known: Vec<String> = ledger::labs(&paths)?.iter().map(ToString::to_string).collect();
-        let known =
-            if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+        let known = ledger::labs(&paths)?;
+        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", names(&known)) };
         return Err(Failure::because(format!(
             "lab {lab} is not created on this host ({known}); run vmnet create first"
         )));
@@ -123,7 +133,7 @@ fn default_lab() -> Result<LabName, Failure> {
     match ledger::labs(&paths()?)?.as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(Failure::because("no lab is created on this host; run vmnet create first")),
-        _ => Err(Failure::Usage("there are several labs: say --of LAB".to_owned())),
+        several => Err(Failure::Usage(format!("there are several labs: say --of with one of {}", names(several)))),
     }
 }
 

@@ -95,7 +95,8 @@ impl Output {
     }
 }
 
-fn chain(failure: &Failure) -> Vec<String> {
+/// What failed, and its causes from the near to the far.
+pub(super) fn chain(failure: &Failure) -> Vec<String> {
     let mut parts = vec![failure.to_string()];
     let mut source = std::error::Error::source(failure);
     while let Some(error) = source {

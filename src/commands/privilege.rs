@@ -47,9 +47,10 @@ impl Needs {
     fn of(command: &Command) -> Self {
         match command {
             Command::Check(_) | Command::Completions { .. } | Command::Man => Self::NOTHING,
-            Command::Plan { .. } | Command::Status(_) | Command::Ps(_) => Self::LOOK,
+            Command::Plan { .. } | Command::Status(_) | Command::List | Command::Ps(_) => Self::LOOK,
             Command::Create(_)
             | Command::Destroy { .. }
+            | Command::Gc { .. }
             | Command::Boot { .. }
             | Command::Stop { .. }
             | Command::Reset { .. } => Self::CHANGE,

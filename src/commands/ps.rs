@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
+use super::outdated::outdated;
 use super::output::{Output, table};
 use super::session::Session;
 use crate::engine;
@@ -23,6 +24,8 @@ struct VmReport {
     name: String,
     engine: &'static str,
     running: bool,
+    /// It runs, and not as the definition says by now.
+    outdated: bool,
     pid: Option<i32>,
     /// Seconds since it started.
     seconds: Option<u64>,
@@ -42,9 +45,15 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let lab = lookup::lab(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
-    let observation = session.look(None)?;
+    let mut observation = session.look(None)?;
     let processes =
         engine::running(&session.paths, &lab).map_err(|error| Failure::failed("guests can't be listed", error))?;
+    let guests = observation.state.guests.clone();
+    let mtu = match session.sketch(&source.model, &mut observation, &guests)? {
+        (wanted, refusals) if refusals.is_empty() => Some(wanted.mtu),
+        _ => None,
+    };
+    let outdated = mtu.map(|mtu| outdated(&session, &source, &observation, &mtu)).unwrap_or_default();
     let model = &source.model;
     let report = |vm: &Vm| {
         let process = processes.iter().find(|process| process.vm == *vm.name());
@@ -56,6 +65,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
                 (Some(Guest::Netns { .. }), _) | (None, Engine::Netns) => "netns",
             },
             running: guest.is_some(),
+            outdated: outdated.contains(vm.name()),
             pid: process.map(|process| process.pid),
             seconds: process.map(|process| process.age().as_secs()),
             nics: model
@@ -81,9 +91,13 @@ fn text(report: &Report<'_>) -> String {
     }
     let mut rows = table(&["vm", "engine", "state", "pid", "network", "mac", "tap", "bridge", "address"]);
     for vm in &report.vms {
-        let state = if vm.running { "running" } else { "stopped" }.to_owned();
+        let state = match (vm.running, vm.outdated) {
+            (true, true) => "running*",
+            (true, false) => "running",
+            (false, _) => "stopped",
+        };
         let pid = vm.pid.map_or("-".into(), |pid| pid.to_string());
-        let head = [vm.name.clone(), vm.engine.to_owned(), state, pid];
+        let head = [vm.name.clone(), vm.engine.to_owned(), state.to_owned(), pid];
         for (number, nic) in vm.nics.iter().enumerate() {
             // Of a guest with several nics only the first row tells whose they are.
             let mut row = if number == 0 { head.to_vec() } else { vec![String::new(); 4] };
@@ -92,5 +106,7 @@ fn text(report: &Report<'_>) -> String {
             rows.add_row(row);
         }
     }
-    format!("{rows}\n")
+    let outdated = report.vms.iter().any(|vm| vm.outdated);
+    let remark = if outdated { "* as it was started; the definition says something else since\n" } else { "" };
+    format!("{rows}\n{remark}")
 }

@@ -12,14 +12,14 @@ use super::privilege;
 use super::progress::Progress;
 use super::source::Source;
 use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
-use crate::desired::{Desired, Host, desired};
+use crate::desired::{Desired, Host, Refusal, sketch};
 use crate::kernel::trust;
 use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
-use crate::plan::{Found, Hurt, Op, Phase, Plan, diff, hurt, own_groups};
+use crate::plan::{Found, Hurt, Op, Phase, Plan, Remote, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
@@ -111,14 +111,25 @@ impl Session {
         observation: &mut Observation,
         guests: &BTreeMap<VmName, Guest>,
     ) -> Result<Desired, Failure> {
+        let (wanted, refusals) = self.sketch(model, observation, guests)?;
+        if refusals.is_empty() { Ok(wanted) } else { Err(Failure::Refused(refusals)) }
+    }
+
+    /// As [`Session::wanted`], as far as it is known beside what stands in the way.
+    pub(super) fn sketch(
+        &mut self,
+        model: &Model,
+        observation: &mut Observation,
+        guests: &BTreeMap<VmName, Guest>,
+    ) -> Result<(Desired, Vec<Refusal>), Failure> {
         let facts = &mut observation.facts;
         facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
         let found = self.found_by_all();
         let host = Host { facts, paths: &self.paths, found: &found, guests };
-        let wanted = desired(model, &host).map_err(Failure::Refused)?;
+        let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
         observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
-        Ok(wanted)
+        Ok((wanted, refusals))
     }
 
     /// The plan from what is there to what shall be.
@@ -151,16 +162,32 @@ impl Session {
 
     /// Refuses a plan that would take the network from somebody else's device, or the device itself.
     pub(super) fn refuse_hurt(&self, observation: &Observation, plan: &Plan) -> Result<(), Failure> {
-        let all = hurt_by(observation, plan);
-        if self.force || all.is_empty() {
+        if self.force {
+            return Ok(());
+        }
+        let all = self.hurt_by(observation, plan)?;
+        if all.is_empty() {
             return Ok(());
         }
         let all: Vec<String> = all.iter().map(|hurt| format!("{} is {hurt}", foreign(hurt.device()))).collect();
         let (lab, all) = (&self.lab, all.join(", "));
         Err(Failure::because(format!(
             "devices that are not lab {lab}'s hang on what would go: {all}; nothing was changed; unplug or remove them \
-             first (only vmnet destroy --force goes on regardless)"
+             first (only --force of destroy, gc and stop goes on regardless)"
         )))
+    }
+
+    /// What a plan would do to things that are not the lab's. Other namespaces are looked into only where links go.
+    pub(super) fn hurt_by(&self, observation: &Observation, plan: &Plan) -> Result<BTreeSet<Hurt>, Failure> {
+        let goes = |op: &Op| matches!(op, Op::RemoveLink { .. } | Op::RemoveGroup { .. });
+        let remotes = if plan.ops().any(goes) { self.remotes()? } else { Vec::new() };
+        let Observation { state, facts, strangers, .. } = observation;
+        Ok(hurt(plan.ops(), state, facts, strangers, &remotes))
+    }
+
+    /// What hangs on the lab's links from namespaces of others.
+    pub(super) fn remotes(&self) -> Result<Vec<Remote>, Failure> {
+        observe::remotes(&self.host.scope).map_err(unobservable)
     }
 
     /// Carries out a plan: ledger first, so that what was found is never lost; then the waves; then what became of it.
@@ -232,11 +259,6 @@ impl Session {
     }
 }
 
-/// What a plan would do to things that are not the lab's.
-pub(super) fn hurt_by(observation: &Observation, plan: &Plan) -> BTreeSet<Hurt> {
-    hurt(plan.ops(), &observation.state, &observation.facts, &observation.strangers)
-}
-
 /// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.
 fn no_modules(reasons: BTreeMap<Feature, String>) -> Failure {
     let lines = reasons.iter().map(|(feature, why)| format!("the module {} can't be loaded: {why}", feature.module()));
@@ -256,7 +278,7 @@ fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
     Ok(found)
 }
 
-fn unobservable(error: ObserveError) -> Failure {
+pub(super) fn unobservable(error: ObserveError) -> Failure {
     Failure::failed("this host can't be observed", error)
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::definition::Definition;
+use crate::desired::Note;
 use crate::ledger;
 use crate::model::{Lock, Model, Resolved, resolve};
 
@@ -26,6 +27,8 @@ pub(super) struct Source {
     pub(super) old_lock: Lock,
     /// The lock file as it has to be.
     pub(super) lock: Lock,
+    /// There is a router in the definition, and no network for it.
+    router_is_idle: bool,
 }
 
 impl Source {
@@ -54,11 +57,23 @@ impl Source {
     }
 
     fn resolve(path: PathBuf, text: String, old_lock: Lock) -> Result<Self, Failure> {
-        let resolved = Definition::parse(&text).and_then(|definition| resolve(&definition, &old_lock));
+        let resolved = Definition::parse(&text).and_then(|definition| {
+            let says_router = !definition.router.is_missing();
+            resolve(&definition, &old_lock).map(|resolved| (resolved, says_router))
+        });
         match resolved {
-            Ok(Resolved { model, lock }) => Ok(Self { path, text, model, old_lock, lock }),
+            Ok((Resolved { model, lock }, says_router)) => {
+                let router_is_idle = says_router && model.router().is_none();
+                Ok(Self { path, text, model, old_lock, lock, router_is_idle })
+            }
             Err(problems) => Err(Failure::Definition { path, text, problems }),
         }
+    }
+
+    /// What the definition says to no effect.
+    pub(super) fn remarks(&self) -> Option<Note> {
+        let text = "no network has a router (mode \"nat\" or \"routed\"), so [router] makes nothing";
+        self.router_is_idle.then(|| Note { about: "router".to_owned(), text: text.to_owned() })
     }
 
     /// Whether the definition's file says something else by now.

@@ -1,20 +1,22 @@
 //! `vmnet status`: the network as it is, and what differs from what was applied.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod drift;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::create::listing;
 use super::failure::Failure;
 use super::lookup;
+use super::outdated::outdated;
 use super::output::{BOLD, GOOD, Output, WARN, foreign, table};
 use super::session::Session;
 use crate::desired::Note;
 use crate::ledger::Progress;
-use crate::model::{Bridge, External, Model, Network};
+use crate::model::{External, Network};
 use crate::observe::Observation;
-use crate::plan::{Plan, Wave};
+use crate::plan::{Extent, Plan, Wave, differences};
 use crate::state::Ns;
 
 #[derive(Serialize)]
@@ -26,15 +28,21 @@ struct Report<'a> {
     unfinished: bool,
     /// The definition's file says something else by now.
     file_changed: bool,
+    /// `as-applied`, `differs` or `degraded`: something on the host keeps it from being repaired.
+    condition: &'static str,
     networks: Vec<NetworkReport>,
     router: Option<RouterReport>,
     guests: Vec<String>,
+    /// Those of them that run in another way than the definition says.
+    outdated: Vec<String>,
+    /// What is not as it should be, object by object.
+    differences: Vec<drift::DifferenceReport>,
     /// What `create` would do to repair it.
     drift: &'a [Wave],
     /// What keeps `create` from repairing it; where there is something, `drift` is not known and empty.
     obstacles: Vec<String>,
-    /// Devices that are not the lab's on its bridges.
-    foreign: Vec<Foreign>,
+    /// Devices that are not the lab's on its bridges, stacked on its links or in its namespaces.
+    foreign: Vec<drift::Foreign>,
     notes: &'a [Note],
 }
 
@@ -55,12 +63,6 @@ struct RouterReport {
     via: &'static str,
 }
 
-#[derive(Serialize)]
-struct Foreign {
-    device: String,
-    bridge: String,
-}
-
 pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
     let lab = lookup::lab(argument)?;
     let (ledger, source) = lookup::applied(&lab)?;
@@ -68,11 +70,16 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     // What stands in the way of a repair is part of the status, no reason to show none.
-    let (plan, notes, obstacles) = match session.wanted(&source.model, &mut observation, &guests) {
-        Ok(wanted) => (session.plan(&observation, &wanted.state), wanted.notes, Vec::new()),
-        Err(Failure::Refused(refusals)) => (Plan::default(), Vec::new(), refusals),
-        Err(failure) => return Err(failure),
+    let (wanted, obstacles) = session.sketch(&source.model, &mut observation, &guests)?;
+    let (plan, extent, outdated) = match obstacles.is_empty() {
+        true => {
+            let outdated = outdated(&session, &source, &observation, &wanted.mtu);
+            (session.plan(&observation, &wanted.state), Extent::Whole, outdated)
+        }
+        false => (Plan::default(), Extent::Part, Vec::new()),
     };
+    let notes = wanted.notes;
+    let differences = differences(&observation.state, &wanted.state, extent);
     let model = &source.model;
     let ports = ports(&observation);
     let report = Report {
@@ -80,18 +87,25 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         file: ledger.path.display().to_string(),
         unfinished: ledger.progress == Progress::Changing,
         file_changed: source.file_changed(),
+        condition: match (obstacles.is_empty(), differences.is_empty() && plan.is_empty()) {
+            (false, _) => "degraded",
+            (true, false) => "differs",
+            (true, true) => "as-applied",
+        },
         networks: model.networks().values().map(|network| describe(network, &ports)).collect(),
         router: model
             .router()
             .as_ref()
             .map(|router| RouterReport { namespace: router.namespace().to_string(), via: via(router.external()) }),
         guests: guests.keys().map(ToString::to_string).collect(),
+        outdated: outdated.iter().map(ToString::to_string).collect(),
+        differences: differences.into_iter().map(drift::DifferenceReport::from).collect(),
         drift: &plan.waves,
-        foreign: foreign_ports(model, &observation),
+        foreign: drift::foreign_devices(&observation, &session.remotes()?),
         obstacles: obstacles.iter().map(ToString::to_string).collect(),
         notes: &notes,
     };
-    output.result(&report, || text(&report, &plan))?;
+    output.result(&report, || text(&report))?;
     output.notes(&notes);
     Ok(ExitCode::SUCCESS)
 }
@@ -129,23 +143,7 @@ fn via(external: &External) -> &'static str {
     }
 }
 
-fn foreign_ports(model: &Model, observation: &Observation) -> Vec<Foreign> {
-    let own: BTreeSet<&str> = model
-        .networks()
-        .values()
-        .filter(|network| matches!(network.bridge(), Bridge::Own { .. }))
-        .map(|network| network.bridge().name().as_str())
-        .collect();
-    let devices = observation.facts.devices.iter();
-    devices
-        .filter_map(|(name, device)| {
-            let bridge = device.master.as_deref().filter(|master| own.contains(master))?;
-            Some(Foreign { device: foreign(name), bridge: bridge.to_owned() })
-        })
-        .collect()
-}
-
-fn text(report: &Report<'_>, plan: &Plan) -> String {
+fn text(report: &Report<'_>) -> String {
     let mut text = format!("{BOLD}lab {}{BOLD:#} from {}\n", report.lab, foreign(&report.file));
     if report.unfinished {
         text.push_str(&format!("{WARN}a change was interrupted; run vmnet create{WARN:#}\n"));
@@ -173,19 +171,25 @@ fn text(report: &Report<'_>, plan: &Plan) -> String {
     if !report.guests.is_empty() {
         text.push_str(&format!("guests running: {}\n", report.guests.join(", ")));
     }
-    for Foreign { device, bridge } in &report.foreign {
-        text.push_str(&format!("{WARN}{device}{WARN:#} on {bridge} is not this lab's\n"));
+    for guest in &report.outdated {
+        text.push_str(&format!(
+            "{WARN}{guest} runs as it was started{WARN:#}: what the definition says of it since takes effect at its next \
+             boot\n"
+        ));
+    }
+    for device in &report.foreign {
+        text.push_str(&format!("{WARN}not this lab's:{WARN:#} {}\n", device.text));
     }
     for obstacle in &report.obstacles {
         text.push_str(&format!("{WARN}in the way of any change:{WARN:#} {obstacle}\n"));
     }
-    if !report.obstacles.is_empty() {
-        return text;
-    }
-    if plan.is_empty() {
-        text.push_str(&format!("{GOOD}as applied{GOOD:#}\n"));
-    } else {
-        text.push_str(&format!("\n{WARN}differs from what was applied; vmnet create would{WARN:#}\n{}", listing(plan)));
+    text.push_str(&match report.condition {
+        "degraded" => format!("{WARN}degraded{WARN:#}: vmnet create can't repair it until that is out of the way\n"),
+        "differs" => format!("{WARN}differs from what was applied{WARN:#}; vmnet create repairs it\n"),
+        _ => format!("{GOOD}as applied{GOOD:#}\n"),
+    });
+    for difference in &report.differences {
+        text.push_str(&format!("  {WARN}~{WARN:#} {}\n", difference.text));
     }
     text
 }

@@ -21,11 +21,12 @@ struct Report<'a> {
 }
 
 /// `vmnet stop`
-pub(super) async fn run(names: &[String], of: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "stop")?;
     session.applied()?;
+    session.force = force;
     let stopped = stop(&mut session, &vms, output).await?;
     let report = Report { lab: lab.as_str(), vms: stopped, seconds: begun.elapsed().as_secs_f64() };
     output.result(&report, || match report.vms.is_empty() {

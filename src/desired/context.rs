@@ -91,11 +91,7 @@ impl<'a> Context<'a> {
         self.mtu.get(network.name()).copied().unwrap_or(ETHERNET_MTU)
     }
 
-    pub(super) fn finish(self) -> Result<Desired, Vec<Refusal>> {
-        if self.refusals.is_empty() {
-            Ok(Desired { state: self.state, notes: self.notes, mtu: self.mtu })
-        } else {
-            Err(self.refusals)
-        }
+    pub(super) fn finish(self) -> (Desired, Vec<Refusal>) {
+        (Desired { state: self.state, notes: self.notes, mtu: self.mtu }, self.refusals)
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::collisions::lab_of;
 use super::context::Context;
 use super::{Lack, Refusal};
 use crate::model::{Bridge, DeviceRef, External};
 use crate::names::{IfName, UplinkName};
+use crate::rule;
 use crate::state::{Device, Feature, Guest, Ns, SettingKey, Tool};
 
 /// The device of each uplink on this host.
@@ -37,6 +39,10 @@ pub(super) fn devices(context: &mut Context<'_>) -> Devices {
             );
             context.note(&ifname, text);
         }
+        if device.kind.as_deref() == Some("bridge") {
+            let text = "is a bridge and no NIC: frames come and go by its ports, as its own rules for VLANs allow";
+            context.note(&ifname, text);
+        }
         devices.insert(name.clone(), ifname);
     }
     devices
@@ -62,9 +68,11 @@ fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'
 
 fn candidates(devices: &BTreeMap<String, Device>) -> String {
     let physical = |device: &Device| device.kind.as_deref().is_none_or(|kind| matches!(kind, "bond" | "veth" | "team"));
+    // Veth ends and sub-interfaces that some lab made are nobody's NIC.
+    let made = |device: &Device| lab_of(device.alias.as_deref()).is_some() || rule::is_link_group(device.group);
     let names: Vec<String> = devices
         .iter()
-        .filter(|(name, device)| *name != "lo" && physical(device))
+        .filter(|(name, device)| *name != "lo" && physical(device) && !made(device))
         .take(16)
         .map(|(name, device)| match device.mac {
             Some(mac) => format!("{} ({mac})", name.escape_default()),

@@ -40,7 +40,7 @@ fn macs_are_free(context: &mut Context<'_>) {
 /// A guest's port on its network's bridge, as `LinkKind` says what it is.
 fn port(context: &Context<'_>, vm: &Vm, number: usize, network: &Network, kind: LinkKind) -> Link {
     let full_name = format!("{}.{number}", vm.name());
-    let mac = rule::device_mac(context.lab(), "nic", &full_name);
+    let mac = rule::port_mac(context.lab(), "nic", &full_name);
     let mut link = context.link(kind, mac, context.mtu_of(network), "nic", &full_name);
     link.master = Some(network.bridge().name().to_string());
     link

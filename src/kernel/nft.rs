@@ -81,11 +81,11 @@ impl Nft {
         self.run(ns, &["-c", "-f", "-"], text).map(drop)
     }
 
-    /// The fingerprint of a table's listing, without counters and other state; `None` when there is no such table.
-    pub fn fingerprint(&self, id: &TableId) -> Result<Option<String>, NftError> {
+    /// A table's listing, without counters and other state; `None` when there is no such table.
+    pub fn listing(&self, id: &TableId) -> Result<Option<Vec<u8>>, NftError> {
         let TableId { ns, family, name } = id;
         match self.run(ns, &["-s", "list", "table", family.word(), name], "") {
-            Ok(listing) => Ok(Some(Sha256::digest(listing).iter().map(|byte| format!("{byte:02x}")).collect())),
+            Ok(listing) => Ok(Some(listing)),
             Err(NftError::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -130,6 +130,16 @@ impl Nft {
 pub fn replacing(id: &TableId, body: &str) -> String {
     let TableId { ns: _, family, name } = id;
     format!("add table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{\n{body}\n}}\n")
+}
+
+/// The fingerprint of a listing.
+pub fn fingerprint(listing: &[u8]) -> String {
+    Sha256::digest(listing).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The text that puts a table back as it was listed.
+pub fn restoring(id: &TableId, listing: &str) -> String {
+    format!("{}{listing}", removing(id))
 }
 
 /// The text that removes a table, there or not.

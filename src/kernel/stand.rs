@@ -89,7 +89,7 @@ fn ends(lab: &LabName, network: &NetName, bridge: &IfName, mtu: u32) -> (IfName,
     let near = rule::probe_port_name(lab, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let link = |role: &str, master: Option<&IfName>| Link {
         kind: LinkKind::Veth { peer: None },
-        mac: rule::device_mac(lab, role, near.as_str()),
+        mac: rule::port_mac(lab, role, near.as_str()),
         mtu,
         group: rule::link_group(lab),
         alias: Mark::new(lab, role, network).to_string(),

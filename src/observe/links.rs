@@ -73,7 +73,7 @@ fn ours<'a>(scope: &Scope, census: &'a Census) -> Ours<'a> {
 
 /// By group and mark; by group alone where vmnet was killed before it could give the mark; a TAP by its mark, since
 /// the group comes after it.
-fn is_ours(scope: &Scope, row: &LinkRow) -> bool {
+pub(super) fn is_ours(scope: &Scope, row: &LinkRow) -> bool {
     let marked = row.alias.as_deref().map(|alias| Mark::is_of(alias, &scope.lab));
     match (row.group == scope.group, marked) {
         (true, mark) => mark.unwrap_or(row.name != "lo"),

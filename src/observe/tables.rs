@@ -47,7 +47,7 @@ impl Recorded {
             Some(Commit { boot: boot()?, namespace, generation })
         };
         let before = commit();
-        let fingerprint = nft.fingerprint(id).ok()??;
+        let fingerprint = nft::fingerprint(&nft.listing(id).ok()??);
         let unchanged = before.filter(|before| commit().as_ref() == Some(before));
         Some(Self { body: body.to_owned(), fingerprint, commit: unchanged })
     }
@@ -81,12 +81,14 @@ pub(super) fn read(scope: &Scope, census: &Census) -> Tables {
                 // Nobody else has tables in a namespace of ours.
                 Some(family) if named && (marked || *ns != Ns::Host) => {
                     let id = TableId { ns: ns.clone(), family, name: row.name.clone() };
-                    let recorded = scope.tables.get(&id).and_then(|known| unchanged(&id, known, rows, nft.as_ref()));
-                    let table = match &recorded {
-                        Some(recorded) => Table::Body(recorded.body.clone()),
-                        None => Table::Drifted,
+                    let table = match compare(&id, scope.tables.get(&id), rows, nft.as_ref()) {
+                        Ok(recorded) => {
+                            let body = recorded.body.clone();
+                            found.recorded.insert(id.clone(), recorded);
+                            Table::Body(body)
+                        }
+                        Err(listing) => Table::Drifted(listing),
                     };
-                    found.recorded.extend(recorded.map(|recorded| (id.clone(), recorded)));
                     found.tables.insert(id, table);
                 }
                 _ if *ns == Ns::Host => {
@@ -100,13 +102,17 @@ pub(super) fn read(scope: &Scope, census: &Census) -> Tables {
     found
 }
 
-/// What is known of a table that is still as it was written: by the commit number, else by its listing.
-fn unchanged(id: &TableId, known: &Recorded, rows: &Rows, nft: Option<&Nft>) -> Option<Recorded> {
+/// What is known of a table that is still as it was written: by the commit number, else by its listing. Of another
+/// one, the listing.
+fn compare(id: &TableId, known: Option<&Recorded>, rows: &Rows, nft: Option<&Nft>) -> Result<Recorded, String> {
     let now = rows.generation.and_then(|(namespace, generation)| Some(Commit { boot: boot()?, namespace, generation }));
-    if now.is_some() && now == known.commit {
-        return Some(known.clone());
+    if let Some(known) = known.filter(|known| now.is_some() && now == known.commit) {
+        return Ok(known.clone());
     }
-    let fingerprint = nft?.fingerprint(id).ok()??;
-    // The listing is not older than the commit number, so a commit in between only costs one more listing.
-    (fingerprint == known.fingerprint).then(|| Recorded { commit: now, ..known.clone() })
+    let listing = nft.and_then(|nft| nft.listing(id).ok()?).unwrap_or_default();
+    match known.filter(|known| known.fingerprint == nft::fingerprint(&listing)) {
+        // The listing is not older than the commit number, so a commit in between only costs one more listing.
+        Some(known) => Ok(Recorded { commit: now, ..known.clone() }),
+        None => Err(String::from_utf8_lossy(&listing).into_owned()),
+    }
 }

@@ -288,9 +288,14 @@ fn tables(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
         }
     }
     for (id, table) in &desired.tables {
-        let Table::Body(body) = table else { continue };
-        if current.tables.get(id) != Some(table) {
-            ops.push(Op::ReplaceTable { id: id.clone(), body: body.clone() });
+        if current.tables.get(id) == Some(table) {
+            continue;
+        }
+        match table {
+            Table::Body(body) => ops.push(Op::ReplaceTable { id: id.clone(), body: body.clone() }),
+            // What could not be listed can't be put back.
+            Table::Drifted(listing) if listing.is_empty() => {}
+            Table::Drifted(listing) => ops.push(Op::RestoreTable { id: id.clone(), listing: listing.clone() }),
         }
     }
 }

@@ -12,6 +12,32 @@ use crate::state::{Device, Facts, HostState, LinkId, LinkKind, Ns};
 /// Links in the lab's namespaces that are not the lab's.
 pub type Strangers = BTreeMap<NsName, BTreeMap<String, Device>>;
 
+/// A foreign device in a namespace that is not the lab's, whose other half is on the host. Names are untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remote {
+    /// Its name there.
+    pub device: String,
+    /// Where it is, for people: a namespace's name, or a process in it.
+    pub place: String,
+    /// What it is to that link.
+    pub how: Tie,
+}
+
+/// How a device in another namespace hangs on a link of the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tie {
+    /// A macvlan, a VLAN or the like on a link of the lab's.
+    Stacked {
+        /// That link.
+        on: LinkId,
+    },
+    /// The other end of a veth pair whose one end is a foreign port on the host.
+    PeerOf {
+        /// That port.
+        port: String,
+    },
+}
+
 /// A foreign device that would lose something by a plan. Its name is untrusted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hurt {
@@ -29,6 +55,15 @@ pub enum Hurt {
         /// What it sits on.
         on: LinkId,
     },
+    /// In a namespace that is not the lab's, and stacked on a link that goes: it goes too.
+    Elsewhere {
+        /// The foreign device.
+        device: String,
+        /// Where it is, for people.
+        place: String,
+        /// What it sits on.
+        on: LinkId,
+    },
     /// In a namespace that goes.
     Inside {
         /// The foreign device.
@@ -42,7 +77,10 @@ impl Hurt {
     /// The foreign device.
     pub fn device(&self) -> &str {
         match self {
-            Self::Port { device, .. } | Self::Stacked { device, .. } | Self::Inside { device, .. } => device,
+            Self::Port { device, .. }
+            | Self::Stacked { device, .. }
+            | Self::Elsewhere { device, .. }
+            | Self::Inside { device, .. } => device,
         }
     }
 }
@@ -53,6 +91,7 @@ impl fmt::Display for Hurt {
         match self {
             Self::Port { of, .. } => write!(f, "a port of {of}"),
             Self::Stacked { on, .. } => write!(f, "stacked on {on}"),
+            Self::Elsewhere { place, on, .. } => write!(f, "in {}, stacked on {on}", place.escape_debug()),
             Self::Inside { ns, .. } => write!(f, "in namespace {ns}"),
         }
     }
@@ -64,6 +103,7 @@ pub fn hurt<'a>(
     current: &HostState,
     facts: &Facts,
     strangers: &Strangers,
+    remotes: &[Remote],
 ) -> BTreeSet<Hurt> {
     let mut links = BTreeSet::<LinkId>::new();
     let mut namespaces = BTreeSet::<&NsName>::new();
@@ -84,6 +124,13 @@ pub fn hurt<'a>(
         }
     }
     let mut all = BTreeSet::new();
+    for Remote { device, place, how } in remotes {
+        if let Tie::Stacked { on } = how
+            && links.contains(on)
+        {
+            all.insert(Hurt::Elsewhere { device: device.clone(), place: place.clone(), on: on.clone() });
+        }
+    }
     on_links(&Ns::Host, &facts.devices, &links, &mut all);
     for (ns, devices) in strangers {
         if namespaces.contains(ns) {
@@ -180,7 +227,15 @@ mod tests {
     }
 
     fn texts(ops: &[Op], facts: &Facts, strangers: &Strangers) -> Vec<String> {
-        let all = hurt(ops, &state(), facts, strangers);
+        let remotes = [
+            Remote {
+                device: "eth0".into(),
+                place: "namespace web1".into(),
+                how: Tie::Stacked { on: id(&Ns::Host, "br-else") },
+            },
+            Remote { device: "eth1".into(), place: "x".into(), how: Tie::PeerOf { port: "br-web".into() } },
+        ];
+        let all = hurt(ops, &state(), facts, strangers, &remotes);
         all.iter().map(|hurt| format!("{}: {hurt}", hurt.device())).collect()
     }
 
@@ -201,6 +256,13 @@ mod tests {
         let one = [Op::RemoveLink { id: id(&Ns::Host, "rt-web") }];
         let all = texts(&one, &Facts::default(), &inside("mv0", stacked("web")));
         assert_eq!(all, ["mv0: stacked on web in vmnet-campus"]);
+    }
+
+    #[test]
+    fn a_device_of_another_namespace_goes_with_what_it_sits_on() {
+        let one = [Op::RemoveLink { id: id(&Ns::Host, "br-else") }];
+        let all = texts(&one, &Facts::default(), &Strangers::new());
+        assert_eq!(all, ["eth0: in namespace web1, stacked on br-else"]);
     }
 
     #[test]

@@ -105,6 +105,13 @@ pub enum Op {
         /// The body between its braces.
         body: String,
     },
+    /// Put a table back as the kernel listed it: another tool had changed it. Only on a way back.
+    RestoreTable {
+        /// The table.
+        id: TableId,
+        /// The whole listing.
+        listing: String,
+    },
     /// Remove a table.
     RemoveTable {
         /// The table.
@@ -155,7 +162,7 @@ impl Op {
                 LinkKind::Tap => Some(Feature::Tun),
             },
             Op::AddVeth { .. } => Some(Feature::Veth),
-            Op::ReplaceTable { .. } => Some(Feature::Nftables),
+            Op::ReplaceTable { .. } | Op::RestoreTable { .. } => Some(Feature::Nftables),
             Op::StartGuest { guest, .. } => match guest.as_ref() {
                 Guest::Qemu(_) => Some(Feature::Tun),
                 Guest::Netns { .. } => None,
@@ -290,6 +297,7 @@ impl fmt::Display for Op {
             Op::Set { key, value, was: Some(was) } => write!(f, "set {key}: {value} (was {was})"),
             Op::Set { key, value, was: None } => write!(f, "set {key}: {value}"),
             Op::ReplaceTable { id, body } => write!(f, "write table {id} ({} lines)", body.lines().count()),
+            Op::RestoreTable { id, listing: _ } => write!(f, "put table {id} back as it was found"),
             Op::RemoveTable { id } => write!(f, "remove table {id}"),
             Op::WriteFile { path, file } => write!(f, "write {} ({:04o})", path.display(), file.mode),
             Op::RemoveFile { path } => write!(f, "remove {}", path.display()),

@@ -136,7 +136,7 @@ pub fn taps(view: &GuestView<'_>) -> Vec<(IfName, Link)> {
         let full_name = format!("{vm}.{number}");
         let link = Link {
             kind: LinkKind::Tap,
-            mac: rule::device_mac(lab, "nic", &full_name),
+            mac: rule::port_mac(lab, "nic", &full_name),
             mtu: view.mtu(number),
             group: rule::link_group(lab),
             alias: Mark::new(lab, "nic", &full_name).to_string(),

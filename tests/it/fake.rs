@@ -131,6 +131,11 @@ impl FakeHost {
                 self.state.tables.insert(id.clone(), Table::Body(body.clone()));
                 Ok(())
             }
+            Op::RestoreTable { id, listing } => {
+                self.need_ns(&id.ns)?;
+                self.state.tables.insert(id.clone(), Table::Drifted(listing.clone()));
+                Ok(())
+            }
             Op::RemoveTable { id } => {
                 self.state.tables.remove(id);
                 Ok(())

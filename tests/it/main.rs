@@ -9,6 +9,8 @@ mod engine_disk;
 mod engine_qemu;
 mod examples;
 mod fake;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod foreign;
 mod fuzz;
 mod hooks;

@@ -16,13 +16,17 @@ impl Snapshot {
         let mut parts = BTreeMap::new();
         let mut namespaces = vec![None];
         namespaces.extend(namespace_names().into_iter().map(Some));
-        parts.insert("namespaces".into(), format!("{namespaces:?}"));
+        let names: Vec<&str> = namespaces.iter().map(|ns: &Option<String>| ns.as_deref().unwrap_or("host")).collect();
+        parts.insert("namespaces".into(), names.join("\n"));
         for ns in namespaces {
             let ns = ns.as_deref();
             let place = ns.unwrap_or("host");
-            for what in ["link", "address", "rule", "route show table all", "-6 route show table all"] {
-                let json = output(&inside(ns, &format!("ip -d -j {what}")));
-                parts.insert(format!("{place}: {what}"), tidy(&json, ns.is_some()));
+            const ALL: [&str; 5] = ["link", "address", "rule", "route show table all", "-6 route show table all"];
+            // One line of JSON each, also from a kernel that lacks what is asked for.
+            let target = ns.map_or_else(String::new, |ns| format!("-n {ns} "));
+            let lines = ALL.map(|what| format!("echo \"$(ip {target}-d -j {what})\""));
+            for (what, json) in ALL.iter().zip(output(&lines.join("; ")).lines()) {
+                parts.insert(format!("{place}: {what}"), tidy(json, ns.is_some()));
             }
             let rules = output(&inside(ns, "nft list ruleset"));
             parts.insert(format!("{place}: ruleset"), rules);
@@ -32,6 +36,25 @@ impl Snapshot {
         parts.extend(sysctls);
         parts.insert("processes".into(), processes());
         Self(parts)
+    }
+
+    /// One without what runs, for a sandbox where several tests are under way.
+    pub(crate) fn of_the_network() -> Self {
+        let Self(mut parts) = Self::take();
+        parts.remove("processes");
+        Self(parts)
+    }
+
+    /// What was there and is not any more, or is something else: what came in between does not matter.
+    pub(crate) fn lost(&self, later: &Self) -> Vec<String> {
+        let mut lost = Vec::new();
+        for (key, text) in &self.0 {
+            let there: BTreeSet<&str> = later.0.get(key).into_iter().flat_map(|text| text.lines()).collect();
+            for line in text.lines().filter(|line| !there.contains(line)) {
+                lost.push(format!("{key}: {}", changes(line, &there).unwrap_or_else(|| line.to_owned())));
+            }
+        }
+        lost
     }
 
     /// The first differences, for people; empty when there is none.
@@ -64,6 +87,28 @@ impl Snapshot {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         panic!("the surroundings do not settle: {}", output("ip address"));
+    }
+}
+
+/// What differs in the row about the same link, where there is one.
+fn changes(row: &str, later: &BTreeSet<&str>) -> Option<String> {
+    let row: Value = serde_json::from_str(row).ok()?;
+    let rows = later.iter().filter_map(|row| serde_json::from_str::<Value>(row).ok());
+    let now = rows.into_iter().find(|now| now["ifname"].is_string() && now["ifname"] == row["ifname"])?;
+    let mut found = row["ifname"].to_string();
+    compare("", &row, &now, &mut found);
+    Some(found)
+}
+
+fn compare(path: &str, old: &Value, new: &Value, found: &mut String) {
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+                compare(&format!("{path}.{key}"), &old[key], &new[key], found);
+            }
+        }
+        _ if old != new => found.push_str(&format!(" {path}: {old} now {new}")),
+        _ => {}
     }
 }
 

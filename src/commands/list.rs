@@ -1,0 +1,174 @@
+//! `vmnet list`: the labs of this host, by their ledgers and by the marks on what is there.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::{Output, WARN, foreign, table};
+use super::session::{paths, unobservable};
+use super::source::Source;
+use crate::engine;
+use crate::ledger::{self, LedgerError, Progress};
+use crate::names::LabName;
+use crate::observe::{self, Marked, Marks, Thing};
+use crate::paths::Paths;
+
+#[derive(Serialize)]
+struct Report {
+    labs: Vec<LabReport>,
+    /// What looks like vmnet's and is not proven to be.
+    unproven: Vec<UnprovenReport>,
+}
+
+#[derive(Serialize)]
+struct LabReport {
+    lab: String,
+    state: State,
+    /// Where the definition was when it was applied.
+    file: Option<String>,
+    networks: Option<usize>,
+    /// Guests that run.
+    guests: Vec<String>,
+    /// Folders with guests' disks.
+    disks: Vec<String>,
+}
+
+/// What is known of a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// Its last change was carried out. Whether it is still so says `status`.
+    Applied,
+    /// A change began, and it is not known how far it came.
+    Interrupted,
+    /// It was applied before the host was booted.
+    Stale,
+    /// There is a ledger, and it can't be read.
+    Damaged,
+    /// Something carries its marks, and there is no ledger.
+    Leftovers,
+    /// Only its guests' disks are there.
+    Disks,
+}
+
+impl State {
+    fn text(self) -> &'static str {
+        match self {
+            State::Applied => "applied",
+            State::Interrupted => "interrupted",
+            State::Stale => "stale since reboot",
+            State::Damaged => "ledger damaged",
+            State::Leftovers => "leftovers, no ledger",
+            State::Disks => "disks only",
+        }
+    }
+}
+
+/// Something that is listed and never touched.
+#[derive(Serialize)]
+pub(super) struct UnprovenReport {
+    #[serde(flatten)]
+    thing: Thing,
+    why: String,
+}
+
+pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
+    let paths = paths()?;
+    let (known, marks) = everything(&paths)?;
+    let labs: BTreeSet<&LabName> = known.iter().chain(marks.labs.keys()).collect();
+    let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
+    let nothing = Marked::default();
+    let report = Report {
+        labs: labs
+            .into_iter()
+            .map(|lab| describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id))
+            .collect(),
+        unproven: unproven(marks.unproven),
+    };
+    output.result(&report, || text(&report))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The labs with a ledger, and all marks.
+pub(super) fn everything(paths: &Paths) -> Result<(Vec<LabName>, Marks), Failure> {
+    let known = ledger::labs(paths)?;
+    let marks = observe::marks(paths, &known).map_err(unobservable)?;
+    Ok((known, marks))
+}
+
+pub(super) fn unproven(list: Vec<(Thing, String)>) -> Vec<UnprovenReport> {
+    list.into_iter().map(|(thing, why)| UnprovenReport { thing, why }).collect()
+}
+
+/// What is known of a lab by its ledger and its marks.
+pub(super) fn state(read: &Result<Option<ledger::Ledger>, LedgerError>, marked: &Marked, boot_id: &str) -> State {
+    match read {
+        Err(_) => State::Damaged,
+        Ok(Some(ledger)) if ledger.is_of_leftovers() => State::Leftovers,
+        Ok(Some(ledger)) if ledger.boot_id != boot_id => State::Stale,
+        Ok(Some(ledger)) if ledger.progress == Progress::Changing => State::Interrupted,
+        Ok(Some(_)) => State::Applied,
+        Ok(None) if marked.things.is_empty() => State::Disks,
+        Ok(None) => State::Leftovers,
+    }
+}
+
+fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> LabReport {
+    let read = ledger::read(paths, lab);
+    let state = state(&read, marked, boot_id);
+    let ledger = read.ok().flatten().filter(|ledger| !ledger.is_of_leftovers());
+    let model = ledger.as_ref().and_then(|ledger| Source::applied(ledger).ok()).map(|source| source.model);
+    let prefix = format!("vmnet-{lab}.");
+    let namespaces = marked.things.iter().filter(|thing| thing.what == "namespace");
+    let mut guests: BTreeSet<String> =
+        namespaces.filter_map(|thing| thing.name.strip_prefix(&prefix)).map(str::to_owned).collect();
+    // Records that can't be read are told by the verbs that need them.
+    let processes = engine::running(paths, lab).unwrap_or_default();
+    guests.extend(processes.iter().map(|running| running.vm.to_string()));
+    LabReport {
+        lab: lab.to_string(),
+        state,
+        file: ledger.map(|ledger| ledger.path.display().to_string()),
+        networks: match model {
+            Some(model) => Some(model.networks().len()),
+            None if state == State::Leftovers => Some(marked.bridges),
+            None => None,
+        },
+        guests: guests.into_iter().collect(),
+        disks: marked.disks.iter().cloned().collect(),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    if report.labs.is_empty() {
+        text.push_str("there is no lab on this host\n");
+    } else {
+        let mut rows = table(&["lab", "state", "networks", "running", "file"]);
+        for LabReport { lab, state, file, networks, guests, disks: _ } in &report.labs {
+            rows.add_row([
+                lab.clone(),
+                state.text().to_owned(),
+                networks.map_or("-".into(), |count| count.to_string()),
+                guests.len().to_string(),
+                file.as_deref().map_or("-".into(), foreign),
+            ]);
+        }
+        text.push_str(&format!("{rows}\n"));
+    }
+    if report.labs.iter().any(|lab| lab.state == State::Leftovers) {
+        text.push_str("vmnet gc removes leftovers\n");
+    }
+    text.push_str(&text_of_unproven(&report.unproven));
+    text
+}
+
+/// What is left alone, a line each.
+pub(super) fn text_of_unproven(list: &[UnprovenReport]) -> String {
+    let line = |UnprovenReport { thing, why }: &UnprovenReport| {
+        format!("{WARN}not proven to be vmnet's{WARN:#}: {thing}: {}\n", foreign(why))
+    };
+    list.iter().map(line).collect()
+}

@@ -1,0 +1,100 @@
+//! What `status` shows of objects that are not as they should be, and of devices that are not the lab's.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::commands::output::foreign;
+use crate::observe::Observation;
+use crate::plan::{Difference, Remote, Tie};
+use crate::state::{LinkId, Ns};
+
+/// A difference, and the line for people.
+#[derive(Serialize)]
+pub(super) struct DifferenceReport {
+    #[serde(flatten)]
+    difference: Difference,
+    pub(super) text: String,
+}
+
+impl From<Difference> for DifferenceReport {
+    fn from(difference: Difference) -> Self {
+        let text = difference.to_string();
+        Self { difference, text }
+    }
+}
+
+/// A device that is not the lab's and hangs on something that is. Names are escaped.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Foreign {
+    device: String,
+    /// The bridge that it is a port of.
+    bridge: Option<String>,
+    /// `port`, `stacked` or `inside`.
+    how: &'static str,
+    /// The link that it hangs on.
+    on: Option<String>,
+    /// The namespace of the lab's that both are in; `None`: the host's own.
+    namespace: Option<String>,
+    /// Where it is, when that is neither the host nor a namespace of the lab's; for a port, where its other end is.
+    elsewhere: Option<String>,
+    /// The line for people.
+    pub(super) text: String,
+}
+
+/// The devices that are not the lab's: ports of its bridges, what is stacked on its links, what is in its namespaces.
+pub(super) fn foreign_devices(observation: &Observation, remotes: &[Remote]) -> Vec<Foreign> {
+    let links: BTreeSet<&LinkId> = observation.state.links.keys().collect();
+    let ours = |ns: &Ns, name: Option<&String>| {
+        let id = LinkId { ns: ns.clone(), name: name?.parse().ok()? };
+        links.contains(&id).then_some(id)
+    };
+    let mut all = Vec::new();
+    let own_places = observation.strangers.iter().map(|(ns, devices)| (Ns::Named(ns.clone()), devices));
+    for (ns, devices) in std::iter::once((Ns::Host, &observation.facts.devices)).chain(own_places) {
+        for (name, device) in devices {
+            let (master, lower) = (ours(&ns, device.master.as_ref()), ours(&ns, device.lower.as_ref()));
+            let name = foreign(name);
+            let (how, on, text) = match (master, lower, &ns) {
+                (Some(on), _, _) => ("port", Some(on.name.to_string()), format!("{name} is a port of {on}")),
+                // The two ends of a veth pair name each other; one of ours is known by both its ends.
+                (None, Some(on), _) if device.kind.as_deref() != Some("veth") => {
+                    ("stacked", Some(on.name.to_string()), format!("{name} is stacked on {on}"))
+                }
+                (None, _, Ns::Host) => continue,
+                (None, _, Ns::Named(ns)) => ("inside", None, format!("{name} is in namespace {ns}")),
+            };
+            let other_end =
+                remotes.iter().find(|remote| matches!(&remote.how, Tie::PeerOf { port } if foreign(port) == name));
+            let elsewhere = other_end.filter(|_| how == "port" && ns == Ns::Host);
+            let elsewhere =
+                elsewhere.map(|remote| format!("{} in {}", foreign(&remote.device), foreign(&remote.place)));
+            all.push(Foreign {
+                device: name,
+                bridge: on.clone().filter(|_| how == "port"),
+                how,
+                on,
+                namespace: ns.name().map(ToString::to_string),
+                text: match &elsewhere {
+                    Some(end) => format!("{text}; its other end is {end}"),
+                    None => text,
+                },
+                elsewhere,
+            });
+        }
+    }
+    for Remote { device, place, how } in remotes {
+        let Tie::Stacked { on } = how else { continue };
+        let (device, place) = (foreign(device), foreign(place));
+        all.push(Foreign {
+            text: format!("{device} in {place} is stacked on {on}"),
+            device,
+            bridge: None,
+            how: "stacked",
+            on: Some(on.name.to_string()),
+            namespace: None,
+            elsewhere: Some(place),
+        });
+    }
+    all
+}

@@ -1,0 +1,173 @@
+//! What must hold after a point: each function gives what does not, in words.
+
+use nix::errno::Errno;
+
+use super::calls::{Call, Kind};
+use super::place::{self, Ended, LAB, Place, Scenario, define, vmnet};
+use super::tracer::Deed;
+use crate::snapshot::Snapshot;
+
+/// Every foreign thing is as it was.
+pub(crate) fn nothing_foreign_changed(place: &Place) -> Vec<String> {
+    // While a lab is there that goes through the host, the host forwards where it has a default route.
+    let asked_for = |line: &String| {
+        line.starts_with("/proc/sys/net/ipv4/conf/nic0/forwarding") || line.starts_with("host: ruleset: }")
+    };
+    let lost = place.bare.lost(&Snapshot::of_the_network());
+    lost.into_iter().filter(|line| !asked_for(line)).map(|line| format!("foreign and changed: {line}")).collect()
+}
+
+/// `create` makes of it what the definition says, and then has nothing to do.
+pub(crate) fn converges(definition: &str) -> Vec<String> {
+    define(definition);
+    let created = vmnet(&["create"]);
+    if created.code() != 0 {
+        return vec![format!("create afterwards exits {}: {}", created.code(), created.said)];
+    }
+    settled(definition, "create afterwards does not converge")
+}
+
+/// Nothing is to be done for a definition.
+fn settled(definition: &str, otherwise: &str) -> Vec<String> {
+    define(definition);
+    let planned = vmnet(&["plan", "--check"]);
+    if planned.code() == 0 { Vec::new() } else { vec![format!("{otherwise}: {}", planned.said)] }
+}
+
+/// `destroy`, twice, leaves nothing.
+pub(crate) fn destroys(place: &Place) -> Vec<String> {
+    for _ in 0..2 {
+        let destroyed = vmnet(&["destroy", "--stop", "--purge", LAB]);
+        if destroyed.code() != 0 {
+            return vec![format!("destroy afterwards exits {}: {}", destroyed.code(), destroyed.said)];
+        }
+    }
+    nothing_left(place)
+}
+
+/// The host is as it was before the lab.
+pub(crate) fn nothing_left(place: &Place) -> Vec<String> {
+    let mut wrong = place.bare.differences(&Snapshot::of_the_network());
+    let files = place::files();
+    wrong.extend(files.symmetric_difference(&place.bare_files).map(|file| format!("a file that came or went: {file}")));
+    wrong.extend(place::processes().into_iter().map(|process| format!("still runs: {process}")));
+    wrong
+}
+
+/// The host is as it was before the command, which failed.
+pub(crate) fn rolled_back(place: &Place, scenario: &Scenario, before: &Before) -> Vec<String> {
+    let mut wrong = if scenario.from_nothing() { nothing_left(place) } else { nothing_foreign_changed(place) };
+    if !scenario.from_nothing() {
+        wrong.extend(settled(scenario.undone(), "not rolled back"));
+        let now = Before::look();
+        if now.guests != before.guests {
+            wrong.push(format!("other guests run: {:?} before, {:?} now", before.guests, now.guests));
+        }
+        let differing = now.files.symmetric_difference(&before.files);
+        wrong.extend(differing.map(|file| format!("a file that came or went: {file}")));
+        if now.ledger != before.ledger {
+            wrong.push(format!("the ledger differs: {}", now.ledger));
+        }
+    }
+    wrong
+}
+
+/// What a failed command must leave as it is, beside the objects of the lab.
+pub(crate) struct Before {
+    guests: Vec<String>,
+    files: std::collections::BTreeSet<String>,
+    /// Definition and progress, as the ledger has them.
+    ledger: String,
+}
+
+impl Before {
+    /// As it is now.
+    pub(crate) fn look() -> Self {
+        let ps = vmnet(&["ps", "--json", LAB]);
+        let rows: serde_json::Value = serde_json::from_str(&ps.said).unwrap_or_default();
+        let name = |row: &serde_json::Value| format!("{} {}", row["vm"], row["state"]);
+        let rows = rows.as_array().or_else(|| rows["guests"].as_array()).cloned().unwrap_or_default();
+        let ledger = std::fs::read_to_string(format!("/run/state/{LAB}/ledger/ledger.json")).unwrap_or_default();
+        let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap_or_default();
+        Self {
+            guests: rows.iter().map(name).collect(),
+            files: place::files(),
+            ledger: format!("{} {} {}", ledger["progress"], ledger["definition"], ledger["lock"]),
+        }
+    }
+}
+
+/// A call failed: the command says so and has undone what it did; or it does not matter, and all is done.
+pub(crate) fn after_failure(
+    place: &Place,
+    scenario: &Scenario,
+    before: &Before,
+    (call, deed): (&Call, Deed),
+    ended: &Ended,
+) -> Vec<String> {
+    match ended.code() {
+        0 => match harmless(call) {
+            Some(_) => done(scenario, place),
+            None => vec!["exits 0 although that failed".to_owned()],
+        },
+        // 4: the host lacks something, a permission too.
+        1 | 4 => {
+            let mut wrong = rolled_back(place, scenario, before);
+            wrong.extend(says(ended, deed));
+            wrong
+        }
+        code => vec![format!("exits {code}")],
+    }
+}
+
+/// A signal came: rolled back, or what was asked for was done already; and `destroy` goes on to its end.
+///
+/// Before there is anything to undo, the signal may simply end the program.
+pub(crate) fn after_signal(place: &Place, scenario: &Scenario, before: &Before, ended: &Ended) -> Vec<String> {
+    let is_destroy = scenario.args[0] == "destroy";
+    match (ended.code(), ended.status.code()) {
+        (0, _) => done(scenario, place),
+        (1, _) if !is_destroy && !ended.said.contains("interrupted") => vec!["does not say why".to_owned()],
+        (1, _) if !is_destroy => rolled_back(place, scenario, before),
+        (_, None) => rolled_back(place, scenario, before),
+        (code, _) => vec![format!("exits {code}")],
+    }
+}
+
+/// The command has done its work.
+pub(crate) fn done(scenario: &Scenario, place: &Place) -> Vec<String> {
+    match scenario.args[0] {
+        "destroy" => nothing_left(place),
+        _ => settled(scenario.definition(), "exits 0, but not all is done"),
+    }
+}
+
+/// Why the failure of a call need not fail the command.
+fn harmless(call: &Call) -> Option<&'static str> {
+    let text = &call.text;
+    let rules: [(bool, &'static str); 0] = [];
+    let _ = (text, Kind::Write);
+    rules.into_iter().find(|(applies, _)| *applies).map(|(_, why)| why)
+}
+
+/// The message names what was tried and on what, and why it failed.
+fn says(ended: &Ended, deed: Deed) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let said = &ended.said;
+    if let Deed::Fail(errno) = deed {
+        let reason = std::io::Error::from_raw_os_error(errno).to_string();
+        let reason = reason.split(" (os").next().unwrap_or_default().to_owned();
+        if !said.contains(&reason) {
+            wrong.push(format!("the message does not say {reason:?} ({:?})", Errno::from_raw(errno)));
+        }
+    }
+    let objects =
+        ["vmnet-all", "/run/", "br-", "rt-", "nic0", "10.50.", "lock", "journal", "ledger", "guest", "nft", " in host"];
+    if !objects.iter().any(|object| said.contains(object)) {
+        wrong.push("the message names no object".to_owned());
+    }
+    if said.contains("panicked") {
+        wrong.push("vmnet panics".to_owned());
+    }
+    wrong
+}
