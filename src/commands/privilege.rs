@@ -15,7 +15,10 @@ use crate::state::Guest;
 const NETWORK: Caps = Caps::NET_ADMIN.and(Caps::SYS_ADMIN);
 
 /// Files and processes of the user that QEMU runs as, and becoming that user.
-const GUESTS: Caps = FOLDERS.and(Caps::KILL).and(Caps::SETGID).and(Caps::SETUID);
+const GUESTS: Caps = PREPARING.and(Caps::KILL);
+
+/// Files of another user, made by programs that run as that user.
+const PREPARING: Caps = FOLDERS.and(Caps::SETGID).and(Caps::SETUID);
 
 /// Folders of guests, which belong to another user.
 const FOLDERS: Caps = Caps::CHOWN.and(Caps::DAC_OVERRIDE).and(Caps::FOWNER);
@@ -37,10 +40,7 @@ impl Needs {
         Self::Only { always: NETWORK, sometimes: GUESTS.and(Caps::SETPCAP).and(Caps::SYS_MODULE).and(Caps::NET_RAW) };
     const PROBE: Self = Self::Only { always: NETWORK.and(Caps::NET_RAW), sometimes: Caps::DAC_OVERRIDE };
     /// A guest's disk and seed for somebody else; nothing is signalled, nothing of the network changed.
-    const PREPARE: Self = Self::Only {
-        always: NETWORK,
-        sometimes: FOLDERS.and(Caps::SETGID).and(Caps::SETUID).and(Caps::SETPCAP).and(Caps::NET_RAW),
-    };
+    const PREPARE: Self = Self::Only { always: NETWORK, sometimes: PREPARING.and(Caps::SETPCAP).and(Caps::NET_RAW) };
     /// A socket in a guest's folder.
     const CONNECT: Self = Self::Only { always: Caps::NONE, sometimes: Caps::DAC_OVERRIDE };
 
@@ -95,6 +95,11 @@ pub(super) fn require_for(plan: &Plan) -> Result<(), Failure> {
 /// What guests' folders need.
 pub(super) fn require_folders() -> Result<(), Failure> {
     require(FOLDERS)
+}
+
+/// What making a disk and a seed for another user needs.
+pub(super) fn require_to_prepare() -> Result<(), Failure> {
+    require(PREPARING)
 }
 
 #[cfg(test)]

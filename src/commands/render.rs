@@ -72,7 +72,7 @@ async fn with_files(
     }
     super::boot::images_exist(&source, vm)?;
     if owner.uid != nix::unistd::geteuid().as_raw() {
-        privilege::require_folders()?;
+        privilege::require_to_prepare()?;
     }
     let mut session = Session::look_at(&lab)?;
     session.host.scope.guest_devices = true;

@@ -50,17 +50,19 @@ fn each_command_works_with_what_it_needs_and_not_with_less() {
         works(&[], &lab, &["completions", "bash"]);
         works(&[], &lab, &["man"]);
         let empty = Snapshot::take();
-        let commands: [&[&str]; 10] = [
+        let commands: [&[&str]; 12] = [
             &["plan"],
             &["create"],
             &["boot", "--all"],
             &["status"],
+            &["list"],
             &["ps"],
             &["verify"],
             &["plan", "--check"],
             &["stop", "--all"],
             &["reset", "--all"],
             &["destroy", "--purge"],
+            &["gc"],
         ];
         for args in commands {
             let all = if args == ["verify"] { &["net_admin", "sys_admin", "net_raw"][..] } else { &both[..] };
@@ -180,6 +182,9 @@ fn a_guest_in_qemu_needs_its_users_capabilities_too() {
         }
         works(&all, &lab, &["boot", "vm1"]);
         works(&network, &lab, &["ps"]);
+        works(&all, &lab, &["xml", "vm1"]);
+        works(&network, &lab, &["qemu-args", "vm1"]);
+        works(&["dac_override"], &lab, &["console", "vm1"]);
         lacks(&network, &["CAP_KILL"], &lab, &["stop", "vm1"]);
         works(&all, &lab, &["destroy", "--stop", "--purge"]);
     });
