@@ -171,6 +171,15 @@ pub fn ledger(data: &[u8]) {
     }
 }
 
+/// The record of a change: damaged, of another version, or the same after it is written again, and a way back.
+pub fn change(data: &[u8]) {
+    let Ok(change) = ledger::change::parse(data) else { return };
+    let text = serde_json::to_vec(&change).expect("a record is JSON");
+    assert_eq!(ledger::change::parse(&text).expect("a record reads back"), change);
+    let back = diff(&HostState::default(), &change.before, &Found::new(), &BTreeSet::new());
+    back.ops().for_each(|op| drop(op.to_string()));
+}
+
 /// The record of a guest: damaged, of another version, or one with every field.
 pub fn record(data: &[u8]) {
     if let Ok(running) = record::parse(data) {

@@ -48,7 +48,10 @@ impl Needs {
         match command {
             Command::Check(_) | Command::Completions { .. } | Command::Man => Self::NOTHING,
             Command::Plan { .. } | Command::Status(_) | Command::List | Command::Ps(_) => Self::LOOK,
-            Command::Create(_)
+            Command::Create { .. }
+            | Command::Undo(_)
+            | Command::Restore { .. }
+            | Command::Watch { .. }
             | Command::Destroy { .. }
             | Command::Gc { .. }
             | Command::Boot { .. }
@@ -56,6 +59,8 @@ impl Needs {
             | Command::Reset { .. } => Self::CHANGE,
             Command::Verify { .. } => Self::PROBE,
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
+            // The word of consent alone; root's files.
+            Command::Confirm(_) => Self::NOTHING,
             Command::Console(_) => Self::CONNECT,
             Command::Ssh { .. } | Command::Exec { .. } => Self::TheCallers,
         }

@@ -55,6 +55,11 @@ fn ledgers() {
 }
 
 #[test]
+fn records_of_changes() {
+    holds(check::change, &["fuzz/seeds/change", "fuzz/found/change"]);
+}
+
+#[test]
 fn records() {
     holds(check::record, &["fuzz/seeds/record", "fuzz/found/record"]);
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod check;
+mod confirm;
 mod definitions;
 mod desired;
 mod engine_disk;
@@ -14,6 +15,7 @@ mod faults;
 mod foreign;
 mod fuzz;
 mod hooks;
+mod install;
 mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;

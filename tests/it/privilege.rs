@@ -50,8 +50,10 @@ fn each_command_works_with_what_it_needs_and_not_with_less() {
         works(&[], &lab, &["completions", "bash"]);
         works(&[], &lab, &["man"]);
         let empty = Snapshot::take();
-        let commands: [&[&str]; 12] = [
+        let commands: [&[&str]; 14] = [
             &["plan"],
+            &["create", "--confirm", "60s"],
+            &["undo"],
             &["create"],
             &["boot", "--all"],
             &["status"],
@@ -76,6 +78,10 @@ fn each_command_works_with_what_it_needs_and_not_with_less() {
             assert!(differences.is_empty(), "vmnet {args:?} without: {}", differences.join("\n"));
             works(all, &lab, args);
         }
+        works(&both, &lab, &["create", "--confirm", "60s"]);
+        works(&[], &lab, &["confirm"]);
+        works(&both, &lab, &["restore"]);
+        works(&both, &lab, &["destroy"]);
         let differences = empty.differences(&Snapshot::take());
         assert!(differences.is_empty(), "{}", differences.join("\n"));
     });
