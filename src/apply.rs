@@ -144,6 +144,16 @@ pub async fn run(
     })
 }
 
+/// Leads back to what was there before a plan that was carried out, as [`run`] does when it fails.
+pub async fn back(
+    host: &mut impl Host,
+    work: &Work<'_>,
+    journal: &mut dyn Journal,
+    events: &mut dyn FnMut(Event),
+) -> Restored {
+    Run { host, journal, events, report: Report::default() }.back(work).await
+}
+
 /// Why the waves did not all run.
 enum Stopped {
     Failed(Phase, Failure, Vec<Failure>),
@@ -220,21 +230,27 @@ impl<H: Host> Run<'_, H> {
             Ok(now) => now,
             Err(source) => return Restored::Unknown(source),
         };
+        let mut rest = rest_to(&now, work.before, work);
         let mut failures = Vec::new();
-        for wave in rest_to(&now, work.before, work).waves {
-            match self.wave(wave.phase, &wave.ops).await {
-                Ok(failed) => failures.extend(failed),
-                // The journal is full or gone. The way back is worth more than its record: go on without.
-                Err(_) => drop(self.host.run(&wave.ops).await),
+        // Once more for what only shows when the rest is there, and for what failed once.
+        for _ in 0..2 {
+            if rest.is_empty() {
+                break;
             }
+            failures = Vec::new();
+            for wave in rest.waves {
+                match self.wave(wave.phase, &wave.ops).await {
+                    Ok(failed) => failures.extend(failed),
+                    // The journal is full or gone. The way back is worth more than its record: go on without.
+                    Err(_) => drop(self.host.run(&wave.ops).await),
+                }
+            }
+            rest = match self.host.observe().await {
+                Ok(now) => rest_to(&now, work.before, work),
+                Err(source) => return Restored::Unknown(source),
+            };
         }
-        match self.host.observe().await {
-            Ok(now) => match rest_to(&now, work.before, work) {
-                rest if rest.is_empty() => Restored::Completely,
-                rest => Restored::Except { rest, failures },
-            },
-            Err(source) => Restored::Unknown(source),
-        }
+        if rest.is_empty() { Restored::Completely } else { Restored::Except { rest, failures } }
     }
 }
 

@@ -16,6 +16,7 @@ mod progress;
 mod ps;
 mod render;
 mod session;
+mod signals;
 mod source;
 mod status;
 mod stop;

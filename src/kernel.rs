@@ -17,6 +17,7 @@ pub mod nftables;
 pub mod stand;
 pub mod sysctl;
 pub mod tap;
+mod told;
 mod wire;
 
 pub use error::KernelError;

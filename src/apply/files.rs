@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -86,7 +87,13 @@ pub fn reload(service: Service) -> io::Result<()> {
         Service::NetworkManager => ("nmcli", &["general", "reload", "conf"]),
         Service::Networkd => ("networkctl", &["reload"]),
     };
-    let output = Command::new(program).args(args).env_clear().env("PATH", SEARCH_PATH).stdin(Stdio::null()).output()?;
+    let output = Command::new(program)
+        .args(args)
+        .env_clear()
+        .process_group(0)
+        .env("PATH", SEARCH_PATH)
+        .stdin(Stdio::null())
+        .output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -85,9 +85,6 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     let mut repaired = 0;
     if !plan.is_empty() || !same_source {
         session.refuse_hurt(&observation, &plan)?;
-        if source.write_lock()? {
-            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
-        }
         let report = session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
     }

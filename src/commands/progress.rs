@@ -1,5 +1,6 @@
 //! Progress of a plan: a line that changes on a terminal, plain lines elsewhere.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -43,7 +44,8 @@ impl Progress {
             bar.inc(more as u64);
             bar.set_message(message);
         } else if self.plain && matches!(event, Event::RollingBack | Event::Repairing { .. }) {
-            anstream::eprintln!("{message}");
+            // A terminal that is gone must not end what goes on.
+            let _ = writeln!(anstream::stderr(), "{message}");
         }
     }
 

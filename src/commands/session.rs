@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::output::{Output, foreign};
+use super::output::{Output, WARN, chain, foreign};
 use super::progress::Progress;
+use super::signals::Signals;
 use super::source::Source;
-use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
+use crate::apply::{self, ApplyError, Journal, KernelHost, Report, WaveState, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
-use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
+use crate::ledger::{self, ChangeLock, FileJournal, Ledger, LedgerError, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
@@ -47,6 +46,8 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
+    /// Before the lock: it goes first.
+    signals: Option<Signals>,
     _lock: Option<ChangeLock>,
 }
 
@@ -60,7 +61,7 @@ impl Session {
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
         let paths = paths()?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
-        Self::open(lab, Some(lock))
+        Ok(Self { signals: Some(Signals::catch()), ..Self::open(lab, Some(lock))? })
     }
 
     fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
@@ -85,7 +86,7 @@ impl Session {
             Err(_) if lock.is_none() => Found::new(),
             others => others?,
         };
-        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, force: false, _lock: lock })
+        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, force: false, signals: None, _lock: lock })
     }
 
     /// What is there now. With a model, what stands in that lab's way is looked for too.
@@ -208,45 +209,87 @@ impl Session {
             self.ledger.lock = source.lock.to_string();
         }
         self.ledger.progress = Came::Changing;
-        ledger::write(&self.paths, &self.ledger)?;
-        let file = FileJournal::begin(&self.paths, &self.lab)
-            .map_err(|error| Failure::failed("the journal can't be begun; nothing was changed", error))?;
-        let mut journal = WaveJournal(file);
+        let before = self.before(observation, old.as_ref())?;
+        let mut journal = match self.begin(source, output) {
+            Ok(file) => WaveJournal(file),
+            Err(failure) => {
+                self.forget(old, source, output);
+                return Err(failure);
+            }
+        };
         let mut progress = Progress::of(plan.len(), output);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
         let found = self.to_restore();
-        let work = Work { before: &observation.state, desired: wanted, plan, found: &found, cancel: &cancel };
-        let result = apply::run(&mut self.host, &work, &mut journal, &mut |event| progress.event(&event)).await;
-        listener.abort();
-        progress.done();
-        match result {
-            Ok(report) => {
-                self.ledger.tables = self.host.recorded().clone();
-                // What was put back is its owner's again, and what they make of it is theirs.
-                self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
-                self.ledger.progress = Came::Applied;
-                ledger::write(&self.paths, &self.ledger)?;
-                journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
-                Ok(report)
-            }
-            Err(error) => {
-                if error.is_as_before() {
-                    self.forget(old, journal)?;
-                }
-                Err(error.into())
-            }
+        let signals = self.signals.take().unwrap_or_else(Signals::catch);
+        let cancel = signals.cancel(interruptible);
+        let work = Work { before: &before, desired: wanted, plan, found: &found, cancel };
+        let mut event = |event| progress.event(&event);
+        let mut result = apply::run(&mut self.host, &work, &mut journal, &mut event).await;
+        if result.is_ok()
+            && let Err(source) = self.close(wanted)
+        {
+            let restored = apply::back(&mut self.host, &work, &mut journal, &mut event).await;
+            result = Err(ApplyError::Ledger { source, restored });
         }
+        progress.done();
+        if result.as_ref().is_err_and(ApplyError::is_as_before) {
+            self.forget(old, source, output);
+        }
+        self.signals = Some(signals);
+        Ok(result?)
     }
 
-    /// Everything is as it was before a change that failed: so is the ledger.
-    fn forget(&mut self, old: Option<Ledger>, journal: WaveJournal) -> Result<(), Failure> {
-        journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
-        match old {
-            Some(old) => ledger::write(&self.paths, &old)?,
-            None => ledger::remove(&self.paths, &self.lab)?,
+    /// What a failure leads back to: with the settings that the definition in force asks for, so that those of links and
+    /// namespaces which go come back with them.
+    fn before(&mut self, observation: &Observation, old: Option<&Ledger>) -> Result<HostState, Failure> {
+        let mut before = observation.state.clone();
+        if let Some(source) = old.and_then(|old| Source::applied(old).ok()) {
+            let mut seen = observation.clone();
+            let guests = before.guests.clone();
+            // Only for the keys; what stands in its way by now does not matter.
+            self.sketch(&source.model, &mut seen, &guests)?;
+            before.settings = seen.state.settings;
         }
-        Ok(())
+        Ok(before)
+    }
+
+    /// Writes down that a change begins. Nothing is changed that can't be.
+    fn begin(&self, source: Option<&Source>, output: &Output) -> Result<FileJournal, Failure> {
+        let failed = |what: &str, error: anyhow::Error| {
+            let folder = self.paths.state.display();
+            Failure::failed(format!("{what} can't be written below {folder}; nothing was changed"), error)
+        };
+        ledger::write(&self.paths, &self.ledger).map_err(|error| failed("the ledger", error.into()))?;
+        let file = FileJournal::begin(&self.paths, &self.lab).map_err(|error| failed("the journal", error.into()))?;
+        // Behind the ledger, which says where it is: so `destroy` finds what a crash leaves of it.
+        if let Some(source) = source
+            && source.write_lock()?
+        {
+            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
+        }
+        Ok(file)
+    }
+
+    /// Writes down that a change is done.
+    fn close(&mut self, wanted: &HostState) -> Result<(), LedgerError> {
+        self.ledger.tables = self.host.recorded().clone();
+        // What was put back is its owner's again, and what they make of it is theirs.
+        self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
+        self.ledger.progress = Came::Applied;
+        ledger::write(&self.paths, &self.ledger)?;
+        FileJournal::remove(&self.paths, &self.lab)
+    }
+
+    /// Everything is as it was before a change that failed: so are ledger and lock file. That they can't be is told
+    /// beside the failure, and not instead.
+    fn forget(&mut self, old: Option<Ledger>, source: Option<&Source>, output: &Output) {
+        let ledger = match &old {
+            Some(old) => ledger::write(&self.paths, old).and_then(|()| FileJournal::remove(&self.paths, &self.lab)),
+            None => ledger::remove(&self.paths, &self.lab),
+        };
+        let lock = source.map_or(Ok(()), Source::restore_lock);
+        for failure in [ledger.map_err(Failure::from), lock].into_iter().filter_map(Result::err) {
+            output.say(format_args!("{WARN}note{WARN:#}: {}", chain(&failure).join(": ")));
+        }
     }
 }
 
@@ -319,26 +362,6 @@ fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
         };
         if !ours && wanted.settings.contains_key(key) {
             found.entry(key.clone()).or_insert_with(|| was.clone());
-        }
-    }
-}
-
-/// Sets the flag at SIGINT or SIGTERM. A change that must finish (`destroy`) only says that it goes on.
-async fn cancel_on_signal(cancel: Arc<AtomicBool>, interruptible: bool) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if interruptible {
-            cancel.store(true, Ordering::Relaxed);
-        } else {
-            anstream::eprintln!("interrupted: finishing all the same, half removed is worse than gone");
         }
     }
 }

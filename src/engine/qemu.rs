@@ -378,7 +378,7 @@ async fn scope(record: &Running) {
     let mut command = tokio::process::Command::new("busctl");
     command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &name, "fail"]);
     command.args(["2", "PIDs", "au", "1", &pid, "CollectMode", "s", "inactive-or-failed", "0"]);
-    let output = command.stdin(Stdio::null()).output().await;
+    let output = command.process_group(0).stdin(Stdio::null()).output().await;
     let done = output.as_ref().is_ok_and(|output| output.status.success());
     if !done {
         tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");

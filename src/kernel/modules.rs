@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -158,7 +159,7 @@ const PARTS_OF_NFTABLES: [&str; 6] = ["nf_tables", "nft_ct", "nft_chain_nat", "n
 
 fn run_modprobe(modprobe: &Path, options: &[&str], modules: &[&str]) -> std::io::Result<std::process::Output> {
     let mut command = Command::new(modprobe);
-    command.args(options).args(modules).env_clear().current_dir("/").stdin(Stdio::null()).output()
+    command.args(options).args(modules).env_clear().process_group(0).current_dir("/").stdin(Stdio::null()).output()
 }
 
 fn load_one(module: &str, modprobe: &Path) -> Result<(), String> {

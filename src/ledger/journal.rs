@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::LedgerError;
 use crate::names::LabName;
 use crate::paths::Paths;
 use crate::plan::Phase;
@@ -15,7 +16,6 @@ use crate::plan::Phase;
 #[derive(Debug)]
 pub struct FileJournal {
     file: File,
-    path: PathBuf,
 }
 
 #[derive(Serialize)]
@@ -26,16 +26,19 @@ struct Line {
     state: &'static str,
 }
 
+fn file(paths: &Paths, lab: &LabName) -> PathBuf {
+    paths.ledger(lab).join("journal.jsonl")
+}
+
 impl FileJournal {
     /// Begins a journal; the ledger's folder is there by then.
     ///
     /// # Errors
     /// What the disk says.
     pub fn begin(paths: &Paths, lab: &LabName) -> io::Result<Self> {
-        let path = paths.ledger(lab).join("journal.jsonl");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        Ok(Self { file: options.open(&path)?, path })
+        Ok(Self { file: options.open(file(paths, lab))? })
     }
 
     /// Notes that a wave begins or is done. Not synced: what a power cut loses, the kernel has lost too.
@@ -49,11 +52,17 @@ impl FileJournal {
         self.file.write_all(&line)
     }
 
-    /// Ends the journal: the change is in the ledger.
+    /// Removes a lab's journal, there or not: the change is in the ledger, or is undone.
     ///
     /// # Errors
-    /// What the disk says.
-    pub fn end(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+    /// [`LedgerError::Io`].
+    pub fn remove(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
+        let path = file(paths, lab);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LedgerError::Io { what: "ended", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 }

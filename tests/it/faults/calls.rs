@@ -64,7 +64,8 @@ impl Kind {
             Self::Mode | Self::Signal => &[libc::EPERM],
             Self::Mount | Self::Device => &[libc::EPERM, libc::EBUSY],
             Self::Unshare => &[libc::EPERM, libc::ENOSPC],
-            Self::Fork | Self::Exec | Self::Thread => &[libc::ENOMEM],
+            Self::Fork | Self::Exec => &[libc::ENOMEM],
+            Self::Thread => &[libc::EAGAIN],
             Self::Enter => &[libc::EPERM, libc::ENOMEM],
         }
     }
