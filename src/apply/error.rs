@@ -139,15 +139,6 @@ pub enum ApplyError {
         /// What became of the way back.
         restored: Restored,
     },
-    /// The journal could not be written.
-    #[error("cannot write the journal{restored}")]
-    Journal {
-        /// Why.
-        #[source]
-        source: io::Error,
-        /// What became of the way back.
-        restored: Restored,
-    },
     /// All operations worked, but that could not be written down.
     #[error("what was done can't be written down{restored}")]
     Ledger {
@@ -189,10 +180,9 @@ impl ApplyError {
     /// Whether the host is as it was before, without exception.
     pub fn is_as_before(&self) -> bool {
         match self {
-            Self::Failed { restored, .. }
-            | Self::Cancelled { restored }
-            | Self::Journal { restored, .. }
-            | Self::Ledger { restored, .. } => matches!(restored, Restored::Completely),
+            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Ledger { restored, .. } => {
+                matches!(restored, Restored::Completely)
+            }
             Self::Observe { .. } | Self::Differs { .. } => false,
         }
     }

@@ -106,16 +106,26 @@ fn with_new(
     let mtu = session.wanted(&source.model, observation, &guests)?.mtu;
     for name in to_start {
         let vm = &source.model.vms()[*name];
-        let guest = match vm.engine() {
-            Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), name) },
-            Engine::Qemu => {
-                images_exist(source, vm)?;
-                Guest::Qemu(Box::new(machine(session, source, &observation.facts, &mtu, vm)?))
-            }
-        };
-        guests.insert((*name).clone(), guest);
+        guests.insert((*name).clone(), startable(session, source, &observation.facts, &mtu, vm)?);
     }
     Ok(guests)
+}
+
+/// A guest with everything that its start needs.
+pub(super) fn startable(
+    session: &Session,
+    source: &Source,
+    facts: &Facts,
+    mtu: &BTreeMap<NetName, u32>,
+    vm: &Vm,
+) -> Result<Guest, Failure> {
+    Ok(match vm.engine() {
+        Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), vm.name()) },
+        Engine::Qemu => {
+            images_exist(source, vm)?;
+            Guest::Qemu(Box::new(machine(session, source, facts, mtu, vm)?))
+        }
+    })
 }
 
 /// What a guest would be started as now.

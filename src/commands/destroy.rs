@@ -36,7 +36,7 @@ struct Report<'a> {
 pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let lab = lookup::lab(argument)?;
-    let mut session = Session::change_of(&lab, "destroy")?;
+    let mut session = Session::ending(&lab, "destroy")?;
     let observation = session.look(None)?;
     may_go(&lab, &observation, options, "destroy")?;
     if !session.is_known && observation.state != HostState::default() {

@@ -95,7 +95,7 @@ impl Output {
     }
 }
 
-/// What failed, and its causes from the near to the far.
+/// What failed and why, from the near to the far.
 pub(super) fn chain(failure: &Failure) -> Vec<String> {
     let mut parts = vec![failure.to_string()];
     let mut source = std::error::Error::source(failure);

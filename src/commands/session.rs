@@ -1,26 +1,33 @@
 //! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
 
+mod way_back;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::output::{Output, WARN, chain, foreign};
+use super::output::{Output, foreign};
 use super::progress::Progress;
 use super::signals::Signals;
 use super::source::Source;
-use crate::apply::{self, ApplyError, Journal, KernelHost, Report, WaveState, Work};
+use super::standing::unconfirmed;
+use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
-use crate::ledger::{self, ChangeLock, FileJournal, Ledger, LedgerError, Progress as Came};
+use crate::ledger::change::{self, Change, Deadline, Standing};
+use crate::ledger::{self, ChangeLock, Ledger, LedgerError, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
-use crate::plan::{Found, Hurt, Op, Phase, Plan, Remote, diff, hurt, own_groups};
+use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// The verb that brings a lab back.
+pub(super) const RESTORE: &str = "restore";
 
 /// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
 pub(super) fn paths() -> Result<Paths, Failure> {
@@ -46,33 +53,60 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
-    /// Before the lock: it goes first.
+    /// Before the lock: they are caught as long as it is held.
     signals: Option<Signals>,
+    /// A change has to be confirmed within this time, else it is undone.
+    pub(super) confirm: Option<Duration>,
+    /// Until when the change of this session has to be confirmed.
+    pub(super) deadline: Option<Deadline>,
+    /// The boot in which the lab was applied, where that is not this one.
+    pub(super) stale: Option<String>,
+    /// A change that is open or unconfirmed.
+    pub(super) pending: Option<(Standing, Change)>,
+    verb: String,
     _lock: Option<ChangeLock>,
 }
 
 impl Session {
     /// Opens a lab for looking at.
     pub(super) fn look_at(lab: &LabName) -> Result<Self, Failure> {
-        Self::open(lab, None)
+        Self::open(lab, "", None)
     }
 
-    /// Opens a lab for changing: waits for the lock.
+    /// Opens a lab for changing: waits for the lock. A change that is not confirmed comes first.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
+        let session = Self::ending(lab, verb)?;
+        match &session.pending {
+            Some((Standing::Unconfirmed, change)) => Err(unconfirmed(change)),
+            _ => Ok(session),
+        }
+    }
+
+    /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
+    pub(super) fn ending(lab: &LabName, verb: &str) -> Result<Self, Failure> {
         let paths = paths()?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
-        Ok(Self { signals: Some(Signals::catch()), ..Self::open(lab, Some(lock))? })
+        Ok(Self { signals: Some(Signals::catch()), ..Self::open(lab, verb, Some(lock))? })
     }
 
-    fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
+    fn open(lab: &LabName, verb: &str, lock: Option<ChangeLock>) -> Result<Self, Failure> {
         let paths = paths()?;
-        let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
-        let read = ledger::read(&paths, lab)?;
+        let boot_id = boot_id()?;
+        let mut read = ledger::read(&paths, lab)?;
+        let mut pending = change::read(&paths, lab, read.as_ref(), &boot_id)?;
+        let of_last_boot = |(standing, _): &mut (Standing, _)| *standing == Standing::BeforeBoot;
+        if lock.is_some()
+            && let Some((_, change)) = pending.take_if(of_last_boot)
+        {
+            change::settle(&paths, &change)?;
+            read = change.old;
+        }
         let is_known = read.is_some();
         let mut ledger = read.unwrap_or_else(|| Ledger::new(lab.clone(), boot_id.clone()));
+        let mut stale = None;
         if ledger.boot_id != boot_id {
             // Another boot: what was found and recorded is of a kernel that is gone.
-            ledger.boot_id = boot_id;
+            stale = Some(std::mem::replace(&mut ledger.boot_id, boot_id));
             ledger.found.clear();
             ledger.tables.clear();
         }
@@ -82,11 +116,29 @@ impl Session {
         scope.drop_ins = drop_ins(lab);
         let host = KernelHost::new(scope);
         let others = match held_by_others(&paths, &ledger) {
-            // Looking takes nothing from anybody.
-            Err(_) if lock.is_none() => Found::new(),
+            // Looking takes nothing from anybody, nor does a lab that comes back after a reboot: a damaged ledger of
+            // another one must not keep it from that.
+            Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => Found::new(),
             others => others?,
         };
-        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, force: false, signals: None, _lock: lock })
+        let (lab, verb) = (lab.clone(), verb.to_owned());
+        let (force, confirm, deadline) = (false, None, None);
+        Ok(Self {
+            paths,
+            lab,
+            ledger,
+            others,
+            is_known,
+            host,
+            force,
+            signals: None,
+            confirm,
+            deadline,
+            stale,
+            pending,
+            verb,
+            _lock: lock,
+        })
     }
 
     /// What is there now. With a model, what stands in that lab's way is looked for too.
@@ -195,7 +247,10 @@ impl Session {
     ) -> Result<Report, Failure> {
         self.refuse_hurt(observation, plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
-        let old = self.is_known.then(|| self.ledger.clone());
+        let mut old = self.is_known.then(|| self.ledger.clone());
+        if let (Some(old), Some(boot_id)) = (&mut old, &self.stale) {
+            old.boot_id.clone_from(boot_id);
+        }
         remember_found(&mut self.ledger.found, plan, wanted);
         // What another lab changed and this one needs too is put back by whichever goes last.
         let shared = self.others.iter().filter(|(key, _)| wanted.settings.contains_key(*key));
@@ -208,38 +263,34 @@ impl Session {
             self.ledger.path.clone_from(&source.path);
             self.ledger.lock = source.lock.to_string();
         }
-        self.ledger.progress = Came::Changing;
         let before = self.before(observation, old.as_ref())?;
-        let mut journal = match self.begin(source, output) {
-            Ok(file) => WaveJournal(file),
-            Err(failure) => {
-                self.forget(old, source, output);
-                return Err(failure);
-            }
-        };
+        self.begin(old.clone(), source, &before, plan, output)?;
         let mut progress = Progress::of(plan.len(), output);
         let found = self.to_restore();
         let signals = self.signals.take().unwrap_or_else(Signals::catch);
-        let cancel = signals.cancel(interruptible);
-        let work = Work { before: &before, desired: wanted, plan, found: &found, cancel };
+        let work =
+            Work { before: &before, desired: wanted, plan, found: &found, cancel: signals.cancel(interruptible) };
         let mut event = |event| progress.event(&event);
-        let mut result = apply::run(&mut self.host, &work, &mut journal, &mut event).await;
+        let mut result = apply::run(&mut self.host, &work, &mut event).await;
         if result.is_ok()
             && let Err(source) = self.close(wanted)
         {
-            let restored = apply::back(&mut self.host, &work, &mut journal, &mut event).await;
+            let restored = apply::back(&mut self.host, &work.way_back(), &mut event).await;
             result = Err(ApplyError::Ledger { source, restored });
         }
         progress.done();
-        if result.as_ref().is_err_and(ApplyError::is_as_before) {
-            self.forget(old, source, output);
+        match &result {
+            // One that stays beside a ledger that is applied says nothing.
+            Ok(_) if self.confirm.is_none() => drop(change::end(&self.paths, &self.lab)),
+            Err(error) if error.is_as_before() => self.forget(old, source, output),
+            _ => {}
         }
         self.signals = Some(signals);
         Ok(result?)
     }
 
-    /// What a failure leads back to: with the settings that the definition in force asks for, so that those of links and
-    /// namespaces which go come back with them.
+    /// What a failure leads back to: with the settings that the definition in force asks for, so that those of links
+    /// and namespaces which go come back with them.
     fn before(&mut self, observation: &Observation, old: Option<&Ledger>) -> Result<HostState, Failure> {
         let mut before = observation.state.clone();
         if let Some(source) = old.and_then(|old| Source::applied(old).ok()) {
@@ -252,23 +303,6 @@ impl Session {
         Ok(before)
     }
 
-    /// Writes down that a change begins. Nothing is changed that can't be.
-    fn begin(&self, source: Option<&Source>, output: &Output) -> Result<FileJournal, Failure> {
-        let failed = |what: &str, error: anyhow::Error| {
-            let folder = self.paths.state.display();
-            Failure::failed(format!("{what} can't be written below {folder}; nothing was changed"), error)
-        };
-        ledger::write(&self.paths, &self.ledger).map_err(|error| failed("the ledger", error.into()))?;
-        let file = FileJournal::begin(&self.paths, &self.lab).map_err(|error| failed("the journal", error.into()))?;
-        // Behind the ledger, which says where it is: so `destroy` finds what a crash leaves of it.
-        if let Some(source) = source
-            && source.write_lock()?
-        {
-            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
-        }
-        Ok(file)
-    }
-
     /// Writes down that a change is done.
     fn close(&mut self, wanted: &HostState) -> Result<(), LedgerError> {
         self.ledger.tables = self.host.recorded().clone();
@@ -276,21 +310,14 @@ impl Session {
         self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
         self.ledger.progress = Came::Applied;
         ledger::write(&self.paths, &self.ledger)?;
-        FileJournal::remove(&self.paths, &self.lab)
+        self.stale = None;
+        Ok(())
     }
+}
 
-    /// Everything is as it was before a change that failed: so are ledger and lock file. That they can't be is told
-    /// beside the failure, and not instead.
-    fn forget(&mut self, old: Option<Ledger>, source: Option<&Source>, output: &Output) {
-        let ledger = match &old {
-            Some(old) => ledger::write(&self.paths, old).and_then(|()| FileJournal::remove(&self.paths, &self.lab)),
-            None => ledger::remove(&self.paths, &self.lab),
-        };
-        let lock = source.map_or(Ok(()), Source::restore_lock);
-        for failure in [ledger.map_err(Failure::from), lock].into_iter().filter_map(Result::err) {
-            output.say(format_args!("{WARN}note{WARN:#}: {}", chain(&failure).join(": ")));
-        }
-    }
+/// This boot's identity.
+pub(super) fn boot_id() -> Result<String, Failure> {
+    ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))
 }
 
 /// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.
@@ -363,14 +390,5 @@ fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
         if !ours && wanted.settings.contains_key(key) {
             found.entry(key.clone()).or_insert_with(|| was.clone());
         }
-    }
-}
-
-/// The ledger's journal as the executor wants it.
-struct WaveJournal(FileJournal);
-
-impl Journal for WaveJournal {
-    fn wave(&mut self, index: usize, phase: Phase, ops: &[Op], state: WaveState) -> std::io::Result<()> {
-        self.0.wave(index, phase, ops.len(), state == WaveState::Done)
     }
 }

@@ -120,6 +120,7 @@ route add 203.0.113.0/24 via 192.0.2.1 metric 7
 END
 ip -n upstream link set far0 addrgenmode none up
 ip -n upstream address add 192.0.2.1/24 dev far0
+while ip -o link show up | grep -q NO-CARRIER; do sleep 0.01; done
 nft -f - <<END
 table inet alien {
   set ports { type inet_service; elements = { 22, 80 } }

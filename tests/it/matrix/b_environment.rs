@@ -1,1 +1,3 @@
 //! B. Environment.
+
+mod reboot;

@@ -1,0 +1,134 @@
+//! The record of a change, and the way back that it leads.
+
+use std::collections::BTreeSet;
+
+use super::{Came, Session, no_modules};
+use crate::apply::{self, KernelHost, Restored, WayBack};
+use crate::commands::failure::Failure;
+use crate::commands::output::{Output, WARN, chain};
+use crate::commands::progress::Progress;
+use crate::commands::signals::Signals;
+use crate::commands::source::Source;
+use crate::commands::watch;
+use crate::ledger::change::{self, Change, Deadline};
+use crate::ledger::{self, Ledger, Undone};
+use crate::plan::{Hurt, Plan};
+use crate::state::HostState;
+
+impl Session {
+    /// Writes down where a way back leads, and that a change begins. Nothing was changed where that fails.
+    ///
+    /// A record that stands there already leads to what was last applied, so it stays: this change comes on top.
+    pub(super) fn begin(
+        &mut self,
+        old: Option<Ledger>,
+        source: Option<&Source>,
+        before: &HostState,
+        plan: &Plan,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let begun = self.write_down(old.clone(), source, before, plan, output);
+        // A record that stood there before says more than we know.
+        if begun.is_err() && (self.pending.is_none() || old.is_some()) {
+            self.forget(old, source, output);
+        }
+        begun
+    }
+
+    fn write_down(
+        &mut self,
+        old: Option<Ledger>,
+        source: Option<&Source>,
+        before: &HostState,
+        plan: &Plan,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        if self.pending.is_none() {
+            let change = Change::begin(&self.lab, &self.verb, &self.ledger.boot_id, before.clone());
+            let mut change = change.map_err(|error| Failure::failed("/proc can't be read", error))?;
+            change.guests = apply::guests_of(plan);
+            change.old = old;
+            change.confirm = self.confirm.map(Deadline::after);
+            match &change.confirm {
+                None => change::write(&self.paths, &change)?,
+                Some(deadline) => {
+                    watch::start(&self.paths, &change)?;
+                    self.deadline = Some(*deadline);
+                    output.say(watch::announcement(&self.lab, deadline));
+                }
+            }
+        }
+        Undone::forget(&self.paths, &self.lab);
+        self.ledger.progress = Came::Changing;
+        ledger::write(&self.paths, &self.ledger)?;
+        // Behind the ledger, which says where it is: so `destroy` finds what a crash leaves of it.
+        if let Some(source) = source
+            && source.write_lock()?
+        {
+            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
+        }
+        Ok(())
+    }
+
+    /// Everything is as it was before a change that failed: so are ledger and lock file. That they can't be is told
+    /// beside the failure, and not instead.
+    pub(super) fn forget(&mut self, old: Option<Ledger>, source: Option<&Source>, output: &Output) {
+        let ledger = match old {
+            Some(old) => ledger::write(&self.paths, &old).and_then(|()| match &self.pending {
+                None => change::end(&self.paths, &self.lab),
+                Some(_) => Ok(()),
+            }),
+            None => ledger::remove(&self.paths, &self.lab),
+        };
+        let lock = source.map_or(Ok(()), Source::restore_lock);
+        for failure in [ledger.map_err(Failure::from), lock].into_iter().filter_map(Result::err) {
+            output.say(format_args!("{WARN}note{WARN:#}: {}", chain(&failure).join(": ")));
+        }
+    }
+
+    /// Leads back to what was there before `change`. Gives the number of operations, and what it did to devices that
+    /// are not the lab's, which it refuses unless forced.
+    ///
+    /// What fails on the way does not end it. Then the record stays, and it can be tried again.
+    pub(in crate::commands) async fn go_back(
+        &mut self,
+        change: &Change,
+        output: &Output,
+    ) -> Result<(usize, BTreeSet<Hurt>), Failure> {
+        self.host.scope.settings.extend(change.before.settings.keys().cloned());
+        let observation = self.look(None)?;
+        let found = self.to_restore();
+        let way = WayBack { to: &change.before, found: &found, guests: change.guests.clone() };
+        let plan = way.from(&observation.state);
+        self.refuse_hurt(&observation, &plan)?;
+        let hurt = self.hurt_by(&observation, &plan)?;
+        KernelHost::prepare(&plan).map_err(no_modules)?;
+        self.ledger.progress = Came::Changing;
+        if self.is_known {
+            ledger::write(&self.paths, &self.ledger)?;
+        }
+        let mut progress = Progress::of(plan.len(), output);
+        let signals = self.signals.take().unwrap_or_else(Signals::catch);
+        signals.cancel(false);
+        let restored = apply::back(&mut self.host, &way, &mut |event| progress.event(&event)).await;
+        self.signals = Some(signals);
+        progress.done();
+        if !matches!(restored, Restored::Completely) {
+            let lab = &self.lab;
+            return Err(Failure::because(format!(
+                "the way back is not complete{restored}\ntry vmnet undo {lab} again"
+            )));
+        }
+        match &change.old {
+            Some(old) => {
+                // Tables that were written again were recorded again.
+                let mut old = old.clone();
+                old.tables.clone_from(self.host.recorded());
+                ledger::write(&self.paths, &old)?;
+                change::end(&self.paths, &self.lab)?;
+            }
+            None => ledger::remove(&self.paths, &self.lab)?,
+        }
+        Ok((plan.len(), hurt))
+    }
+}
