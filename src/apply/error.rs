@@ -36,10 +36,12 @@ pub enum OpError {
         source: io::Error,
     },
     /// A setting could not be written.
-    #[error("cannot write {file}")]
+    #[error("cannot write {file} in {ns}")]
     Setting {
         /// The file below `/proc/sys`.
         file: String,
+        /// Whose it is.
+        ns: Ns,
         /// Why.
         #[source]
         source: io::Error,
