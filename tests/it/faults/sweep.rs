@@ -8,6 +8,7 @@ use super::calls::{Call, Kind};
 use super::place::{Place, Scenario};
 use super::promise::{self, Before};
 use super::tracer::{Deed, Key};
+use crate::matrix::tally;
 
 /// A point and what is done there.
 #[derive(Debug, Clone)]
@@ -103,6 +104,17 @@ impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {}", self.scenario.name, self.deed, self.key)
     }
+}
+
+/// Takes the jobs, or a sample of them, tells the summary, and fails with what did not hold.
+pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
+    let counted = jobs.len();
+    let jobs = sample(jobs, most);
+    let Tried { points, missed, wrong } = all(&jobs);
+    tally(what, points, wrong.len());
+    println!("{what}: {points} of {counted} points, {missed} not reached, {} wrong", wrong.len());
+    assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
 }
 
 /// Does them all, as many side by side as there are processors.
