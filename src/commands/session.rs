@@ -173,7 +173,13 @@ impl Session {
         let host = Host { facts, paths: &self.paths, found: &found, guests };
         let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
-        observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
+        // What has the name of a namespace of ours and is none is never entered.
+        let is_there = |key: &SettingKey| match key {
+            SettingKey::Sysctl { ns: Ns::Named(name), .. } => observation.state.namespaces.contains_key(name),
+            SettingKey::Sysctl { ns: Ns::Host, .. } | SettingKey::DeviceState { .. } => true,
+        };
+        let keys = self.host.scope.settings.iter().filter(|key| is_there(key)).cloned().collect();
+        observation.state.settings = observe::settings(&keys).map_err(unobservable)?;
         Ok((wanted, refusals))
     }
 

@@ -20,6 +20,8 @@ mod kernel_observe;
 mod kernel_vlan;
 mod libvirt;
 mod matrix;
+mod one_go;
+mod outdated;
 mod plan_apply;
 mod private;
 mod probe;

@@ -1,1 +1,6 @@
 //! C. State and collisions.
+
+mod by_hand;
+mod collisions;
+mod ledger;
+mod marks;

@@ -103,7 +103,8 @@ fn faults_each_request_of_a_wave() {
 #[test]
 fn row_01_points_on_vlans() {
     row!(|| {
-        if !crate::world::succeeds("ip link add nic0 type veth peer name far0 && ip link add link nic0 type vlan id 10") {
+        if !crate::world::succeeds("ip link add nic0 type veth peer name far0 && ip link add link nic0 type vlan id 10")
+        {
             return crate::skip::skip(&crate::sandbox::test(), "needs 8021q");
         }
         crate::world::sh("ip link del nic0");
