@@ -1,7 +1,7 @@
 # Everything that a contributor runs. Each target does its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lab vm-images bench
+.PHONY: help setup demo test check lab vm-images bench install uninstall
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,3 +34,29 @@ vm-images: ## build the small guest that the tests and the demonstration boot
 
 bench: ## measure vmnet beside ip in private namespaces; prints the tables of docs/performance.md
 	@benches/run
+
+# Where things go; DESTDIR is put before each for packages. BINARY is built where it is not there.
+PREFIX ?= /usr/local
+BINARY ?= target/release/vmnet
+bin = $(DESTDIR)$(PREFIX)/bin/vmnet
+unit = $(DESTDIR)$(PREFIX)/lib/systemd/system/vmnet.service
+page = $(DESTDIR)$(PREFIX)/share/man/man1/vmnet.1
+bash = $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vmnet
+zsh = $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vmnet
+fish = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vmnet.fish
+
+install: $(BINARY) ## install program, systemd unit, manual page and completions below PREFIX
+	install -d $(dir $(bin) $(unit) $(page) $(bash) $(zsh) $(fish))
+	install -m 755 $(BINARY) $(bin)
+	sed 's|/usr/local/bin/vmnet|$(PREFIX)/bin/vmnet|' systemd/vmnet.service >$(unit)
+	$(BINARY) man >$(page)
+	$(BINARY) completions bash >$(bash)
+	$(BINARY) completions zsh >$(zsh)
+	$(BINARY) completions fish >$(fish)
+	chmod 644 $(unit) $(page) $(bash) $(zsh) $(fish)
+
+uninstall: ## remove what install put there; labs, ledgers and disks stay
+	rm -f $(bin) $(unit) $(page) $(bash) $(zsh) $(fish)
+
+target/release/vmnet:
+	cargo build --release

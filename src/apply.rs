@@ -1,4 +1,4 @@
-//! Runs a plan: waves in order, a journal, a way back, and the proof that the host is what was wanted.
+//! Runs a plan: waves in order, a way back, and the proof that the host is what was wanted.
 //!
 //! Nothing is decided here that a plan could say. A wave's failure or a cancellation leads back to what was found
 //! before, by a plan like any other; after the last wave the host is observed again and compared. Generic over
@@ -11,11 +11,10 @@ mod tables;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use error::{ApplyError, Failure, OpError, Restored};
 pub use host::KernelHost;
@@ -35,25 +34,6 @@ pub trait Host {
     fn observe(&mut self) -> impl Future<Output = Result<HostState, ObserveError>>;
 }
 
-/// Where a wave is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WaveState {
-    /// About to run: any part of it may have happened.
-    Started,
-    /// All of it has happened.
-    Done,
-}
-
-/// Writes down what is about to happen and what has.
-pub trait Journal {
-    /// A wave begins or is done. `index` counts from 0 over the whole run, waves of a way back included.
-    ///
-    /// # Errors
-    /// Nothing of a wave is run that could not be written down.
-    fn wave(&mut self, index: usize, phase: Phase, ops: &[Op], state: WaveState) -> io::Result<()>;
-}
-
 /// What is to be done, and what was there.
 #[derive(Debug)]
 pub struct Work<'a> {
@@ -67,6 +47,21 @@ pub struct Work<'a> {
     pub found: &'a Found,
     /// Set by a signal: stop before the next wave and go back.
     pub cancel: &'a AtomicBool,
+}
+
+impl Work<'_> {
+    fn way_back(&self) -> WayBack<'_> {
+        WayBack { to: self.before, found: self.found, guests: guests_of(self.plan) }
+    }
+}
+
+/// The guests that a plan starts or stops.
+pub fn guests_of(plan: &Plan) -> BTreeSet<VmName> {
+    let of = |op: &Op| match op {
+        Op::StartGuest { vm, .. } | Op::StopGuest { vm, .. } => Some(vm.clone()),
+        _ => None,
+    };
+    plan.ops().filter_map(of).collect()
 }
 
 /// What happens, for a progress line.
@@ -115,16 +110,11 @@ pub struct Report {
 /// # Errors
 /// When an operation fails or the run is cancelled: then the host is what it was before, except for what the error
 /// lists. When the host is not what was wanted in the end, which the error lists too.
-pub async fn run(
-    host: &mut impl Host,
-    work: &Work<'_>,
-    journal: &mut dyn Journal,
-    events: &mut dyn FnMut(Event),
-) -> Result<Report, ApplyError> {
+pub async fn run(host: &mut impl Host, work: &Work<'_>, events: &mut dyn FnMut(Event)) -> Result<Report, ApplyError> {
     if work.plan.is_empty() {
         return Ok(Report::default());
     }
-    let mut run = Run { host, journal, events, report: Report::default() };
+    let mut run = Run { host, events, report: Report::default() };
     let stopped = match run.waves(work.plan, Some(work.cancel)).await {
         Ok(()) => match run.verify(work).await {
             Ok(()) => return Ok(run.report),
@@ -133,14 +123,13 @@ pub async fn run(
         },
         Err(stopped) => stopped,
     };
-    let restored = run.back(work).await;
+    let restored = run.back(&work.way_back()).await;
     Err(match stopped {
         Stopped::Final(error) => error,
         Stopped::Failed(phase, Failure { op, source }, others) => {
             ApplyError::Failed { phase, op: Box::new(op), source, others, restored }
         }
         Stopped::Cancelled => ApplyError::Cancelled { restored },
-        Stopped::Journal(source) => ApplyError::Journal { source, restored },
     })
 }
 
@@ -148,13 +137,11 @@ pub async fn run(
 enum Stopped {
     Failed(Phase, Failure, Vec<Failure>),
     Cancelled,
-    Journal(io::Error),
     Final(ApplyError),
 }
 
 struct Run<'a, H> {
     host: &'a mut H,
-    journal: &'a mut dyn Journal,
     events: &'a mut dyn FnMut(Event),
     report: Report,
 }
@@ -165,7 +152,7 @@ impl<H: Host> Run<'_, H> {
             if cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 return Err(Stopped::Cancelled);
             }
-            let mut failures = self.wave(wave.phase, &wave.ops).await.map_err(Stopped::Journal)?.into_iter();
+            let mut failures = self.wave(wave.phase, &wave.ops).await.into_iter();
             if let Some(first) = failures.next() {
                 return Err(Stopped::Failed(wave.phase, first, failures.collect()));
             }
@@ -173,9 +160,7 @@ impl<H: Host> Run<'_, H> {
         Ok(())
     }
 
-    async fn wave(&mut self, phase: Phase, ops: &[Op]) -> io::Result<Vec<Failure>> {
-        let index = self.report.waves;
-        self.journal.wave(index, phase, ops, WaveState::Started)?;
+    async fn wave(&mut self, phase: Phase, ops: &[Op]) -> Vec<Failure> {
         (self.events)(Event::WaveStarted { phase, ops: ops.len() });
         let begun = Instant::now();
         let answers = self.host.run(ops).await;
@@ -187,10 +172,7 @@ impl<H: Host> Run<'_, H> {
         self.report.waves += 1;
         self.report.ops += ops.len();
         (self.events)(Event::WaveDone { phase, done: ops.len() - failures.len(), failed: failures.len() });
-        if failures.is_empty() {
-            self.journal.wave(index, phase, ops, WaveState::Done)?;
-        }
-        Ok(failures)
+        failures
     }
 
     /// The host has to be what was wanted; one round sets right what changed meanwhile.
@@ -210,26 +192,22 @@ impl<H: Host> Run<'_, H> {
         (self.events)(Event::Verifying);
         let now = self.host.observe().await;
         let now = now.map_err(|source| Stopped::Final(ApplyError::Observe { source }))?;
-        Ok(rest_to(&now, work.desired, work))
+        Ok(WayBack { to: work.desired, ..work.way_back() }.from(&now))
     }
 
     /// Back to what was there before. What fails on the way does not end it: every wave is tried.
-    async fn back(&mut self, work: &Work<'_>) -> Restored {
+    async fn back(&mut self, way: &WayBack<'_>) -> Restored {
         (self.events)(Event::RollingBack);
         let now = match self.host.observe().await {
             Ok(now) => now,
             Err(source) => return Restored::Unknown(source),
         };
         let mut failures = Vec::new();
-        for wave in rest_to(&now, work.before, work).waves {
-            match self.wave(wave.phase, &wave.ops).await {
-                Ok(failed) => failures.extend(failed),
-                // The journal is full or gone. The way back is worth more than its record: go on without.
-                Err(_) => drop(self.host.run(&wave.ops).await),
-            }
+        for wave in way.from(&now).waves {
+            failures.extend(self.wave(wave.phase, &wave.ops).await);
         }
         match self.host.observe().await {
-            Ok(now) => match rest_to(&now, work.before, work) {
+            Ok(now) => match way.from(&now) {
                 rest if rest.is_empty() => Restored::Completely,
                 rest => Restored::Except { rest, failures },
             },
@@ -238,20 +216,36 @@ impl<H: Host> Run<'_, H> {
     }
 }
 
-/// What leads from here to there by names alone: an observation on the way says nothing of foreign links, one of which
-/// might carry our link group.
-///
-/// A guest that ended by itself meanwhile is not started again: nobody asked for it.
-fn rest_to(now: &HostState, there: &HostState, work: &Work<'_>) -> Plan {
-    let asked_for = |vm: &VmName| {
-        work.plan.ops().any(|op| matches!(op, Op::StartGuest { vm: of, .. } | Op::StopGuest { vm: of, .. } if of == vm))
-    };
-    // A namespace does not end by itself.
-    let machines = there.guests.iter().filter(|(_, guest)| matches!(guest, Guest::Qemu(_))).map(|(vm, _)| vm);
-    let ended: Vec<&VmName> = machines.filter(|vm| !now.guests.contains_key(*vm) && !asked_for(vm)).collect();
-    let mut there = Cow::Borrowed(there);
-    for vm in ended {
-        there.to_mut().remove_guest(vm);
+/// Leads back to what was there before a change of an earlier process, as [`run`] does after a failure.
+pub async fn back(host: &mut impl Host, way: &WayBack<'_>, events: &mut dyn FnMut(Event)) -> Restored {
+    Run { host, events, report: Report::default() }.back(way).await
+}
+
+/// Where a way back leads.
+#[derive(Debug, Clone)]
+pub struct WayBack<'a> {
+    /// What was there before.
+    pub to: &'a HostState,
+    /// What settings go back to that were not named then.
+    pub found: &'a Found,
+    /// The guests that the change itself starts or stops.
+    pub guests: BTreeSet<VmName>,
+}
+
+impl WayBack<'_> {
+    /// What leads back from here, by names alone: an observation on the way says nothing of foreign links, one of
+    /// which might carry our link group.
+    ///
+    /// A guest that ended by itself meanwhile is not started again: nobody asked for it.
+    pub fn from(&self, now: &HostState) -> Plan {
+        // A namespace does not end by itself.
+        let machines = self.to.guests.iter().filter(|(_, guest)| matches!(guest, Guest::Qemu(_))).map(|(vm, _)| vm);
+        let ended: Vec<&VmName> =
+            machines.filter(|vm| !now.guests.contains_key(*vm) && !self.guests.contains(*vm)).collect();
+        let mut to = Cow::Borrowed(self.to);
+        for vm in ended {
+            to.to_mut().remove_guest(vm);
+        }
+        diff(now, &to, self.found, &BTreeSet::new())
     }
-    diff(now, &there, work.found, &BTreeSet::new())
 }

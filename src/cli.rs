@@ -26,6 +26,9 @@ pub struct Cli {
     pub verbose: u8,
 }
 
+/// The verb of the process that waits for a change to be confirmed.
+pub const WATCH: &str = "await-confirm";
+
 /// A verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -41,7 +44,24 @@ pub enum Command {
         check: bool,
     },
     /// Make the network, or change and repair it until it is as the definition says.
-    Create(File),
+    Create {
+        /// The definition.
+        #[command(flatten)]
+        file: File,
+        /// Undo it after this time (60s, 5m) unless `vmnet confirm` comes before: for changes that might cut you off.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        confirm: Option<Duration>,
+    },
+    /// Keep what `create --confirm` made.
+    Confirm(Lab),
+    /// Go back to what was there before a change that is not confirmed, or was interrupted.
+    Undo(Lab),
+    /// Bring labs back as they were applied, after a reboot, and start their guests with autostart.
+    Restore {
+        /// Definitions (end in .toml), or names of labs; without one: all labs of this host.
+        #[arg(value_name = "FILE|LAB")]
+        labs: Vec<String>,
+    },
     /// Remove everything that belongs to a lab; guests' disks are kept.
     Destroy {
         /// The lab.
@@ -157,6 +177,14 @@ pub enum Command {
     },
     /// Print the manual page.
     Man,
+    /// Wait for the end of a change's time, and go back unless it was confirmed; started by `create --confirm`.
+    #[command(name = WATCH, hide = true)]
+    Watch {
+        /// The lab.
+        lab: String,
+        /// The change.
+        id: String,
+    },
 }
 
 /// A definition.

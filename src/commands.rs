@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod confirm;
 mod create;
 mod destroy;
 mod failure;
@@ -12,14 +13,19 @@ mod list;
 mod lookup;
 mod outdated;
 mod output;
+mod privilege;
 mod progress;
 mod ps;
 mod render;
+mod restore;
 mod session;
 mod source;
+mod standing;
 mod status;
 mod stop;
+mod undo;
 mod verify;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -46,7 +52,11 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(file) => check::run(&file.file, output),
         Command::Plan { file, check } => wait_for(create::plan(&file.file, check, output)),
-        Command::Create(file) => wait_for(create::run(&file.file, output)),
+        Command::Create { file, confirm } => wait_for(create::run(&file.file, confirm, output)),
+        Command::Confirm(lab) => confirm::run(&lab.lab, output),
+        Command::Undo(lab) => wait_for(undo::run(&lab.lab, output)),
+        Command::Restore { labs } => wait_for(restore::run(&labs, output)),
+        Command::Watch { lab, id } => wait_for(watch::run(&lab, &id)),
         Command::Destroy { lab, stop, purge, force } => {
             wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
         }

@@ -138,6 +138,8 @@ pub struct VmDef {
     pub user: Key<Login>,
     /// `ssh_keys`, one or a list
     pub ssh_keys: Key<Vec<At<Text>>>,
+    /// `autostart`
+    pub autostart: Key<bool>,
 }
 
 /// One nic of a guest, `"web"` being short for `{ network = "web" }`.

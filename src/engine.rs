@@ -4,6 +4,7 @@
 //! addresses and routes like any other part of a lab, so nothing is left to start; commands run in its namespace.
 
 pub mod console;
+pub mod detach;
 mod disk;
 mod error;
 pub mod folder;
@@ -13,6 +14,7 @@ mod process;
 pub mod qemu;
 pub mod qmp;
 mod record;
+mod scope;
 mod seed;
 mod spawn;
 pub mod ssh;
@@ -24,6 +26,7 @@ pub use disk::{instance, prepare, public_host_key, reset};
 pub use error::{BaseProblem, EngineError};
 pub use qemu::Stopped;
 pub use record::{Running, running, running_in};
+pub use scope::own_scope;
 
 use crate::names::VmName;
 use crate::state::Guest;

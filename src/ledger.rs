@@ -1,20 +1,26 @@
-//! What vmnet remembers on disk about an applied lab: ledger, journal, and the lock that one change at a time holds.
+//! What vmnet remembers on disk about an applied lab: ledger, the record of a change that is under way, and the lock
+//! that one change at a time holds.
 //!
 //! The ledger holds the definition as applied, so `destroy` needs no file; it is replaced by rename after fsync and
 //! never guessed at when it is damaged.
 
-mod journal;
+pub mod change;
+mod ground;
 mod lock;
+mod room;
 mod store;
+mod undone;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use journal::FileJournal;
+pub use ground::check_folders;
 pub use lock::{ChangeLock, LockError};
+pub use room::Room;
 pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};
+pub use undone::Undone;
 
 use crate::names::LabName;
 use crate::observe::Recorded;

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = std::io::stderr().is_terminal() && !no_colour;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.without_time().with_ansi(colour).init();
+    // Where standard error is gone, complaining about that on standard error would be the end of a change in its middle.
+    log.without_time().with_ansi(colour).log_internal_errors(false).init();
     vmnet::commands::run(cli)
 }

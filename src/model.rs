@@ -250,6 +250,8 @@ record! {
         user: String,
         /// Keys that may log in, or files that hold them, as written in the definition.
         ssh_keys: Vec<String>,
+        /// `vmnet restore` starts it.
+        autostart: bool,
         /// Its interfaces.
         nics: Vec<Nic>,
     }

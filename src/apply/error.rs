@@ -141,15 +141,6 @@ pub enum ApplyError {
         /// What became of the way back.
         restored: Restored,
     },
-    /// The journal could not be written.
-    #[error("cannot write the journal{restored}")]
-    Journal {
-        /// Why.
-        #[source]
-        source: io::Error,
-        /// What became of the way back.
-        restored: Restored,
-    },
     /// All operations worked, but whether the host is as it should be is unknown.
     #[error("all is done, but the result could not be read back")]
     Observe {
@@ -182,7 +173,7 @@ impl ApplyError {
     /// Whether the host is as it was before, without exception.
     pub fn is_as_before(&self) -> bool {
         match self {
-            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Journal { restored, .. } => {
+            Self::Failed { restored, .. } | Self::Cancelled { restored } => {
                 matches!(restored, Restored::Completely)
             }
             Self::Observe { .. } | Self::Differs { .. } => false,

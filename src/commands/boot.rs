@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN, count};
+use super::output::{GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
 use crate::engine;
@@ -48,7 +48,7 @@ pub(super) async fn run(
     if source.file_changed() {
         output.say(format_args!(
             "{WARN}note{WARN:#}: {} was edited since create; guests start as it was then (vmnet create applies it)",
-            source.path.display()
+            shown(&source.path)
         ));
     }
     session.host.scope.guest_devices = true;
@@ -106,16 +106,26 @@ fn with_new(
     let mtu = session.wanted(&source.model, observation, &guests)?.mtu;
     for name in to_start {
         let vm = &source.model.vms()[*name];
-        let guest = match vm.engine() {
-            Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), name) },
-            Engine::Qemu => {
-                images_exist(source, vm)?;
-                Guest::Qemu(Box::new(machine(session, source, &observation.facts, &mtu, vm)?))
-            }
-        };
-        guests.insert((*name).clone(), guest);
+        guests.insert((*name).clone(), startable(session, source, &observation.facts, &mtu, vm)?);
     }
     Ok(guests)
+}
+
+/// A guest with everything that its start needs.
+pub(super) fn startable(
+    session: &Session,
+    source: &Source,
+    facts: &Facts,
+    mtu: &BTreeMap<NetName, u32>,
+    vm: &Vm,
+) -> Result<Guest, Failure> {
+    Ok(match vm.engine() {
+        Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), vm.name()) },
+        Engine::Qemu => {
+            images_exist(source, vm)?;
+            Guest::Qemu(Box::new(machine(session, source, facts, mtu, vm)?))
+        }
+    })
 }
 
 /// What a guest would be started as now.

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::outdated::outdated;
-use super::output::{BAD, BOLD, GOOD, Output, WARN, count};
+use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
+use super::watch;
 use crate::desired::Note;
 use crate::names::VmName;
 use crate::plan::{Hurt, Op, Plan, Wave};
@@ -46,7 +48,7 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     output.notes(&wanted.notes);
     missing_files(&source, output);
     if report.lock_changes {
-        output.say(format_args!("create would write {}", source.lock_path().display()));
+        output.say(format_args!("create would write {}", shown(&source.lock_path())));
     }
     Ok(ExitCode::from(if check && (!plan.is_empty() || report.lock_changes) { 3 } else { 0 }))
 }
@@ -59,15 +61,18 @@ struct CreateReport<'a> {
     seconds: f64,
     hooks: String,
     notes: &'a [Note],
+    /// In seconds since 1970.
+    confirm_until: Option<u64>,
 }
 
 /// `vmnet create`
-pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let source = Source::read(file)?;
     let mut session = Session::change_of(source.model.lab(), "create")?;
+    session.confirm = to_be_confirmed(&session, confirm)?;
     if session.is_known && session.ledger.path != source.path {
-        let path = session.ledger.path.display();
+        let path = shown(&session.ledger.path);
         output.say(format_args!("{WARN}note{WARN:#}: lab {} was created from {path} before", session.lab));
     }
     let mut observation = session.look(Some(&source.model))?;
@@ -86,7 +91,7 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
     if !plan.is_empty() || !same_source || source.lock != source.old_lock {
         session.refuse_hurt(&observation, &plan)?;
         if source.write_lock()? {
-            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
+            output.say(format_args!("wrote {}: keep it beside the definition", shown(&source.lock_path())));
         }
         let report = session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
@@ -98,11 +103,14 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
         seconds: begun.elapsed().as_secs_f64(),
         hooks: session.paths.hooks(&session.lab).display().to_string(),
         notes: &wanted.notes,
+        confirm_until: session.deadline.map(|deadline| deadline.until),
     };
+    let reminder = session.deadline.map(|deadline| format!("\n{}", watch::reminder(&session.lab, &deadline)));
+    let reminder = reminder.unwrap_or_default();
     output.result(&report, || match report.changes {
-        0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
+        0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}{reminder}", report.lab),
         changes => format!(
-            "lab {}: {GOOD}created{GOOD:#}, {} in {:.2} s\nhooks for QEMU's script= are in {}{}",
+            "lab {}: {GOOD}created{GOOD:#}, {} in {:.2} s\nhooks for QEMU's script= are in {}{}{reminder}",
             report.lab,
             count(changes, "change"),
             report.seconds,
@@ -114,6 +122,16 @@ pub(super) async fn run(file: &Path, output: &Output) -> Result<ExitCode, Failur
         ),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A way back has to lead to something whole.
+fn to_be_confirmed(session: &Session, confirm: Option<Duration>) -> Result<Option<Duration>, Failure> {
+    let (Some(_), Some((_, change))) = (confirm, &session.pending) else { return Ok(confirm) };
+    let (lab, verb) = (&change.lab, &change.verb);
+    Err(Failure::because(format!(
+        "{verb} of lab {lab} was interrupted, and --confirm would lead back into the middle of it; nothing was done; \
+         run vmnet undo {lab} first, or vmnet create without --confirm"
+    )))
 }
 
 /// A plan for people: one line an operation, grouped by wave; + comes, - goes, ~ changes.
@@ -185,7 +203,7 @@ fn missing_files(source: &Source, output: &Output) {
         for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
             let path = source.folder().join(file);
             if !path.exists() {
-                let (name, path) = (image.name(), path.display());
+                let (name, path) = (image.name(), shown(&path));
                 output.say(format_args!("{WARN}note{WARN:#}: image {name}: {path} does not exist; boot will need it"));
                 return;
             }

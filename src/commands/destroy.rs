@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN};
+use super::output::{GOOD, Output, WARN, shown};
 use super::session::Session;
 use crate::ledger;
 use crate::names::{LabName, VmName};
@@ -35,7 +35,7 @@ struct Report<'a> {
 pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let lab = lookup::lab(argument)?;
-    let mut session = Session::change_of(&lab, "destroy")?;
+    let mut session = Session::ending(&lab, "destroy")?;
     let observation = session.look(None)?;
     may_go(&lab, &observation, options, "destroy")?;
     if !session.is_known && observation.state != HostState::default() {
@@ -54,7 +54,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
         for disk in &report.kept {
-            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", disk.display()));
+            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", shown(disk)));
         }
         text
     })?;

@@ -7,6 +7,7 @@ use crate::apply::ApplyError;
 use crate::definition::Problems;
 use crate::desired::Refusal;
 use crate::engine::EngineError;
+use crate::ledger::LockError;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,18 @@ impl Failure {
         Self::failed("vmnet can't start its event loop", source)
     }
 
+    /// Whether a signal ended it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        let Self::Failed { source: Some(source), .. } = self else { return false };
+        matches!(source.downcast_ref(), Some(ApplyError::Cancelled { .. }))
+    }
+
+    /// Whether another vmnet is at work.
+    pub(super) fn is_held(&self) -> bool {
+        let Self::Failed { source: Some(source), .. } = self else { return false };
+        matches!(source.downcast_ref::<LockError>(), Some(LockError::Held { .. }))
+    }
+
     /// What to do about it, where the room that failed knows.
     pub(super) fn help(&self) -> Option<String> {
         let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
@@ -125,12 +138,15 @@ impl From<crate::ledger::LedgerError> for Failure {
         if error.is_permission() {
             return Self::Lacks { message: not_root(), source: Some(error.into()) };
         }
+        if let crate::ledger::LedgerError::Untrusted { .. } = error {
+            return Self::failed("nothing was changed", error);
+        }
         Self::failed("the lab's ledger can't be used", error)
     }
 }
 
-impl From<crate::ledger::LockError> for Failure {
-    fn from(error: crate::ledger::LockError) -> Self {
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
         if error.is_permission() {
             return Self::Lacks { message: not_root(), source: Some(error.into()) };
         }

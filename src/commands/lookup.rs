@@ -5,6 +5,7 @@ use std::path::Path;
 use super::failure::Failure;
 use super::session::paths;
 use super::source::Source;
+use super::standing::undone;
 use crate::cli::GuestName;
 use crate::ledger::{self, Ledger};
 use crate::names::{LabName, VmName};
@@ -59,8 +60,9 @@ pub(super) fn applied(lab: &LabName) -> Result<(Ledger, Source), Failure> {
     let Some(ledger) = ledger::read(&paths, lab)? else {
         let known = ledger::labs(&paths)?;
         let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", names(&known)) };
+        let undone = undone(lab).map(|undone| format!("; its last {undone}")).unwrap_or_default();
         return Err(Failure::because(format!(
-            "lab {lab} is not created on this host ({known}); run vmnet create first"
+            "lab {lab} is not created on this host ({known}){undone}; run vmnet create first"
         )));
     };
     let source = Source::applied(&ledger)?;

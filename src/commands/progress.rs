@@ -10,7 +10,8 @@ use crate::apply::Event;
 /// Shows what a plan is doing.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    plain: bool,
+    /// Where lines go that don't change; those of a bar stand in the bar.
+    plain: Option<Output>,
     begun: Instant,
 }
 
@@ -26,7 +27,7 @@ impl Progress {
                 Err(_) => bar,
             }
         });
-        let plain = bar.is_none() && !output.is_json();
+        let plain = bar.is_none().then_some(*output);
         Self { bar, plain, begun: Instant::now() }
     }
 
@@ -42,8 +43,8 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.inc(more as u64);
             bar.set_message(message);
-        } else if self.plain && matches!(event, Event::RollingBack | Event::Repairing { .. }) {
-            anstream::eprintln!("{message}");
+        } else if let (Some(output), Event::RollingBack | Event::Repairing { .. }) = (&self.plain, event) {
+            output.say(message);
         }
     }
 

@@ -1,6 +1,9 @@
 //! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
 
+mod way_back;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,20 +11,26 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
+use super::privilege::{self, unobservable};
 use super::progress::Progress;
 use super::source::Source;
-use crate::apply::{self, Journal, KernelHost, Report, WaveState, Work};
+use super::standing::unconfirmed;
+use crate::apply::{self, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
-use crate::ledger::{self, ChangeLock, FileJournal, Ledger, Progress as Came};
+use crate::ledger::change::{self, Change, Deadline, Standing};
+use crate::ledger::{self, ChangeLock, Ledger, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
-use crate::observe::{self, Observation, ObserveError, Scope};
+use crate::observe::{self, Observation, Scope};
 use crate::paths::{self, Paths};
-use crate::plan::{Found, Hurt, Op, Phase, Plan, Remote, diff, hurt, own_groups};
+use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
 /// How long a command waits for another one's change.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// The verb that brings a lab back.
+pub(super) const RESTORE: &str = "restore";
 
 /// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
 pub(super) fn paths() -> Result<Paths, Failure> {
@@ -47,31 +56,60 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
+    /// A change has to be confirmed within this time, else it is undone.
+    pub(super) confirm: Option<Duration>,
+    /// Until when the change of this session has to be confirmed.
+    pub(super) deadline: Option<Deadline>,
+    /// The boot in which the lab was applied, where that is not this one.
+    pub(super) stale: Option<String>,
+    /// A change that is open or unconfirmed.
+    pub(super) pending: Option<(Standing, Change)>,
+    verb: String,
     _lock: Option<ChangeLock>,
 }
 
 impl Session {
     /// Opens a lab for looking at.
     pub(super) fn look_at(lab: &LabName) -> Result<Self, Failure> {
-        Self::open(lab, None)
+        Self::open(lab, "", None)
     }
 
-    /// Opens a lab for changing: waits for the lock.
+    /// Opens a lab for changing: waits for the lock. A change that is not confirmed comes first.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
-        let paths = paths()?;
-        let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
-        Self::open(lab, Some(lock))
+        let session = Self::ending(lab, verb)?;
+        match &session.pending {
+            Some((Standing::Unconfirmed, change)) => Err(unconfirmed(change)),
+            _ => Ok(session),
+        }
     }
 
-    fn open(lab: &LabName, lock: Option<ChangeLock>) -> Result<Self, Failure> {
+    /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
+    pub(super) fn ending(lab: &LabName, verb: &str) -> Result<Self, Failure> {
+        privilege::check()?;
         let paths = paths()?;
-        let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
-        let read = ledger::read(&paths, lab)?;
+        ledger::check_folders(&paths, lab)?;
+        let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
+        Self::open(lab, verb, Some(lock))
+    }
+
+    fn open(lab: &LabName, verb: &str, lock: Option<ChangeLock>) -> Result<Self, Failure> {
+        let paths = paths()?;
+        let boot_id = boot_id()?;
+        let mut read = ledger::read(&paths, lab)?;
+        let mut pending = change::read(&paths, lab, read.as_ref(), &boot_id)?;
+        let of_last_boot = |(standing, _): &mut (Standing, _)| *standing == Standing::BeforeBoot;
+        if lock.is_some()
+            && let Some((_, change)) = pending.take_if(of_last_boot)
+        {
+            change::settle(&paths, &change)?;
+            read = change.old;
+        }
         let is_known = read.is_some();
         let mut ledger = read.unwrap_or_else(|| Ledger::new(lab.clone(), boot_id.clone()));
+        let mut stale = None;
         if ledger.boot_id != boot_id {
             // Another boot: what was found and recorded is of a kernel that is gone.
-            ledger.boot_id = boot_id;
+            stale = Some(std::mem::replace(&mut ledger.boot_id, boot_id));
             ledger.found.clear();
             ledger.tables.clear();
         }
@@ -81,11 +119,28 @@ impl Session {
         scope.drop_ins = drop_ins(lab);
         let host = KernelHost::new(scope);
         let others = match held_by_others(&paths, &ledger) {
-            // Looking takes nothing from anybody.
-            Err(_) if lock.is_none() => Found::new(),
+            // Looking takes nothing from anybody, nor does a lab that comes back after a reboot: a damaged ledger of
+            // another one must not keep it from that.
+            Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => Found::new(),
             others => others?,
         };
-        Ok(Self { paths, lab: lab.clone(), ledger, others, is_known, host, force: false, _lock: lock })
+        let (lab, verb) = (lab.clone(), verb.to_owned());
+        let (force, confirm, deadline) = (false, None, None);
+        Ok(Self {
+            paths,
+            lab,
+            ledger,
+            others,
+            is_known,
+            host,
+            force,
+            confirm,
+            deadline,
+            stale,
+            pending,
+            verb,
+            _lock: lock,
+        })
     }
 
     /// What is there now. With a model, what stands in that lab's way is looked for too.
@@ -203,7 +258,10 @@ impl Session {
     ) -> Result<Report, Failure> {
         self.refuse_hurt(observation, plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
-        let old = self.is_known.then(|| self.ledger.clone());
+        let mut old = self.is_known.then(|| self.ledger.clone());
+        if let (Some(old), Some(boot_id)) = (&mut old, &self.stale) {
+            old.boot_id.clone_from(boot_id);
+        }
         remember_found(&mut self.ledger.found, plan, wanted);
         // What another lab changed and this one needs too is put back by whichever goes last.
         let shared = self.others.iter().filter(|(key, _)| wanted.settings.contains_key(*key));
@@ -216,17 +274,14 @@ impl Session {
             self.ledger.path.clone_from(&source.path);
             self.ledger.lock = source.lock.to_string();
         }
-        self.ledger.progress = Came::Changing;
-        ledger::write(&self.paths, &self.ledger)?;
-        let file = FileJournal::begin(&self.paths, &self.lab)
-            .map_err(|error| Failure::failed("the journal can't be begun; nothing was changed", error))?;
-        let mut journal = WaveJournal(file);
+        let room = self.room()?;
+        self.begin(old.clone(), observation, plan, output)?;
         let mut progress = Progress::of(plan.len(), output);
         let cancel = Arc::new(AtomicBool::new(false));
         let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
         let found = self.to_restore();
         let work = Work { before: &observation.state, desired: wanted, plan, found: &found, cancel: &cancel };
-        let result = apply::run(&mut self.host, &work, &mut journal, &mut |event| progress.event(&event)).await;
+        let result = apply::run(&mut self.host, &work, &mut |event| progress.event(&event)).await;
         listener.abort();
         progress.done();
         match result {
@@ -235,28 +290,27 @@ impl Session {
                 // What was put back is its owner's again, and what they make of it is theirs.
                 self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
                 self.ledger.progress = Came::Applied;
+                drop(room);
                 ledger::write(&self.paths, &self.ledger)?;
-                journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
+                self.stale = None;
+                if self.confirm.is_none() {
+                    change::end(&self.paths, &self.lab)?;
+                }
                 Ok(report)
             }
             Err(error) => {
                 if error.is_as_before() {
-                    self.forget(old, journal)?;
+                    self.forget(old)?;
                 }
                 Err(error.into())
             }
         }
     }
+}
 
-    /// Everything is as it was before a change that failed: so is the ledger.
-    fn forget(&mut self, old: Option<Ledger>, journal: WaveJournal) -> Result<(), Failure> {
-        journal.0.end().map_err(|error| Failure::failed("the journal can't be ended", error))?;
-        match old {
-            Some(old) => ledger::write(&self.paths, &old)?,
-            None => ledger::remove(&self.paths, &self.lab)?,
-        }
-        Ok(())
-    }
+/// This boot's identity.
+pub(super) fn boot_id() -> Result<String, Failure> {
+    ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))
 }
 
 /// Modules that are there and can't be loaded: the kernel forbids it, or they are of another kernel.
@@ -276,10 +330,6 @@ fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
         }
     }
     Ok(found)
-}
-
-pub(super) fn unobservable(error: ObserveError) -> Failure {
-    Failure::failed("this host can't be observed", error)
 }
 
 /// The files outside of our own folders that a plan may write.
@@ -332,31 +382,34 @@ fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
     }
 }
 
-/// Sets the flag at SIGINT or SIGTERM. A change that must finish (`destroy`) only says that it goes on.
+/// Sets the flag at SIGINT, SIGTERM or SIGHUP. A change that must finish (`destroy`) only says that it goes on.
 async fn cancel_on_signal(cancel: Arc<AtomicBool>, interruptible: bool) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
     };
+    // A terminal that is gone, unless the caller (nohup) wants that ignored.
+    let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            Some(_) = async { hangup.as_mut()?.recv().await } => {}
         }
         if interruptible {
             cancel.store(true, Ordering::Relaxed);
         } else {
-            anstream::eprintln!("interrupted: finishing all the same, half removed is worse than gone");
+            // With the terminal gone nobody reads it.
+            let text = "interrupted: finishing all the same, half removed is worse than gone";
+            let _ = writeln!(anstream::stderr(), "{text}");
         }
     }
 }
 
-/// The ledger's journal as the executor wants it.
-struct WaveJournal(FileJournal);
-
-impl Journal for WaveJournal {
-    fn wave(&mut self, index: usize, phase: Phase, ops: &[Op], state: WaveState) -> std::io::Result<()> {
-        self.0.wave(index, phase, ops.len(), state == WaveState::Done)
-    }
+/// Whether SIGHUP is ignored, by /proc's mask of ignored signals: bit 0 is signal 1.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }

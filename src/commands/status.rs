@@ -12,6 +12,7 @@ use super::lookup;
 use super::outdated::outdated;
 use super::output::{BOLD, GOOD, Output, WARN, foreign, table};
 use super::session::Session;
+use super::standing;
 use crate::desired::Note;
 use crate::ledger::Progress;
 use crate::model::{External, Network};
@@ -26,6 +27,8 @@ struct Report<'a> {
     file: String,
     /// A change was interrupted and not finished.
     unfinished: bool,
+    #[serde(flatten)]
+    standing: standing::Report,
     /// The definition's file says something else by now.
     file_changed: bool,
     /// `as-applied`, `differs` or `degraded`: something on the host keeps it from being repaired.
@@ -86,6 +89,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         lab: lab.as_str(),
         file: ledger.path.display().to_string(),
         unfinished: ledger.progress == Progress::Changing,
+        standing: standing::Report::of(&session, &ledger)?,
         file_changed: source.file_changed(),
         condition: match (obstacles.is_empty(), differences.is_empty() && plan.is_empty()) {
             (false, _) => "degraded",
@@ -145,7 +149,8 @@ fn via(external: &External) -> &'static str {
 
 fn text(report: &Report<'_>) -> String {
     let mut text = format!("{BOLD}lab {}{BOLD:#} from {}\n", report.lab, foreign(&report.file));
-    if report.unfinished {
+    text.push_str(&report.standing.text(report.lab));
+    if report.unfinished && !report.standing.has_change() {
         text.push_str(&format!("{WARN}a change was interrupted; run vmnet create{WARN:#}\n"));
     }
     if report.file_changed {

@@ -18,7 +18,7 @@ const NETWORK: &[&str] = &["mode", "vlan", "uplink", "subnet", "gateway", "dns",
 const ROUTER: &[&str] = &["external"];
 const EXTERNAL: &[&str] = &["via", "uplink", "vlan", "address", "gateway", "snat", "transit"];
 const IMAGE: &[&str] = &["file", "format", "kernel", "initrd", "cmdline"];
-const VM: &[&str] = &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys"];
+const VM: &[&str] = &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys", "autostart"];
 const NIC: &[&str] = &["network", "address", "mac", "model", "tap"];
 
 /// The kinds of tables as people write them, with their keys.
@@ -145,6 +145,7 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
         disk: reader.get("disk", problems),
         user: reader.get("user", problems),
         ssh_keys: reader.list("ssh_keys", problems),
+        autostart: reader.get("autostart", problems),
     };
     reader.finish();
     vm

@@ -245,6 +245,16 @@ impl FromValue for VlanId {
     }
 }
 
+impl FromValue for bool {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            problems.push(wanted(value, "true or false").help("write true or false, without quotes"));
+        }
+        found.map(|found| At::new(value.span(), found))
+    }
+}
+
 /// A number of bytes in a frame; how few are possible depends on the network.
 impl FromValue for u32 {
     fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {

@@ -16,6 +16,7 @@ use super::folder::{Folder, Owner, service_user};
 use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
+use super::scope::own_scope;
 use super::{EngineError, disk, identity, spawn};
 use crate::kernel::{Kernel, sysctl, tap};
 use crate::names::{IfName, VmName};
@@ -365,22 +366,11 @@ fn spawn(
     spawn::recorded(command, write).map_err(fail)?
 }
 
-/// Under systemd, moves QEMU into a scope of its own, so that the end of a login does not end the guest. Lab and
-/// guest stand in its folder's path, `<lab>/guests/<vm>`.
+/// A scope of its own for QEMU. Lab and guest stand in its folder's path, `<lab>/guests/<vm>`.
 async fn scope(record: &Running) {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return;
-    }
     let lab = record.guest.run_dir.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
     let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
-    let pid = record.pid.to_string();
-    let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
-    let mut command = tokio::process::Command::new("busctl");
-    command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &name, "fail"]);
-    command.args(["2", "PIDs", "au", "1", &pid, "CollectMode", "s", "inactive-or-failed", "0"]);
-    let output = command.stdin(Stdio::null()).output().await;
-    let done = output.as_ref().is_ok_and(|output| output.status.success());
-    if !done {
+    if !own_scope(&name, record.pid).await {
         tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::{Ledger, VERSION};
 use crate::names::LabName;
 use crate::paths::Paths;
@@ -18,7 +20,7 @@ pub enum LedgerError {
     /// The disk refuses.
     #[error("the ledger {} can't be {what}", path.display())]
     Io {
-        /// `read`, `written` or `removed`.
+        /// `read`, `written`, `removed` or `reached`.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -29,6 +31,30 @@ pub enum LedgerError {
     /// It is not what vmnet writes. It is never guessed at: a wrong guess would remove the wrong things.
     #[error("the ledger {} is damaged; move it away, then `vmnet destroy` works from the marks on the objects", path.display())]
     Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A folder of vmnet's that somebody else could change, or that leads elsewhere.
+    #[error(
+        "{} is not a folder that vmnet can trust: {problem}; look at it and move it away, or make it root's own (chown root:root, chmod go-w)",
+        path.display()
+    )]
+    Untrusted {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The record of a change is not what vmnet writes: where its way back leads is not known.
+    #[error(
+        "the record of a change {} is damaged, so where its way back leads is not known; move it away, then \
+         `vmnet create` makes the lab as its definition says, or `vmnet destroy` removes it",
+        path.display()
+    )]
+    DamagedChange {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -52,7 +78,31 @@ impl LedgerError {
     }
 }
 
-fn file(paths: &Paths, lab: &LabName) -> PathBuf {
+/// Why a file of JSON can't be used.
+pub(super) enum Unreadable {
+    Io(io::Error),
+    Damaged(serde_json::Error),
+    Version(u64),
+}
+
+/// Reads a file that has a version; `None` where there is none. No link is followed.
+pub(super) fn read_versioned<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Unreadable> {
+    let opened = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Unreadable::Io(error)),
+    };
+    let mut text = Vec::new();
+    opened.take(LARGEST).read_to_end(&mut text).map_err(Unreadable::Io)?;
+    // The version comes first: a newer form need not parse.
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(Unreadable::Damaged)?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found != u64::from(VERSION) => Err(Unreadable::Version(found)),
+        _ => serde_json::from_value(value).map(Some).map_err(Unreadable::Damaged),
+    }
+}
+
+pub(super) fn file(paths: &Paths, lab: &LabName) -> PathBuf {
     paths.ledger(lab).join("ledger.json")
 }
 
@@ -62,21 +112,11 @@ fn file(paths: &Paths, lab: &LabName) -> PathBuf {
 /// [`LedgerError`] when it is there and can't be used.
 pub fn read(paths: &Paths, lab: &LabName) -> Result<Option<Ledger>, LedgerError> {
     let path = file(paths, lab);
-    let failed = |source| LedgerError::Io { what: "read", path: path.clone(), source };
-    let damaged = |source| LedgerError::Damaged { path: path.clone(), source };
-    let opened = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut text = Vec::new();
-    opened.take(LARGEST).read_to_end(&mut text).map_err(failed)?;
-    // The version comes first: a newer form need not parse.
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
-    match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(found) if found != u64::from(VERSION) => Err(LedgerError::Version { path: path.clone(), found }),
-        _ => serde_json::from_value(value).map(Some).map_err(damaged),
-    }
+    read_versioned(&path).map_err(|error| match error {
+        Unreadable::Io(source) => LedgerError::Io { what: "read", path, source },
+        Unreadable::Damaged(source) => LedgerError::Damaged { path, source },
+        Unreadable::Version(found) => LedgerError::Version { path, found },
+    })
 }
 
 /// Writes a lab's ledger: the old one or the new one is there at any moment.
@@ -86,9 +126,7 @@ pub fn read(paths: &Paths, lab: &LabName) -> Result<Option<Ledger>, LedgerError>
 pub fn write(paths: &Paths, ledger: &Ledger) -> Result<(), LedgerError> {
     let path = file(paths, &ledger.lab);
     let failed = |source| LedgerError::Io { what: "written", path: path.clone(), source };
-    make_folder(&paths.state, 0o711).map_err(failed)?;
-    make_folder(&paths.lab_state(&ledger.lab), 0o711).map_err(failed)?;
-    make_folder(&paths.ledger(&ledger.lab), 0o700).map_err(failed)?;
+    make_folders(paths, &ledger.lab).map_err(failed)?;
     let mut text = serde_json::to_vec_pretty(ledger).map_err(|error| failed(error.into()))?;
     text.push(b'\n');
     write_atomically(&path, &text, 0o600).map_err(failed)
@@ -101,10 +139,12 @@ pub fn write(paths: &Paths, ledger: &Ledger) -> Result<(), LedgerError> {
 pub fn remove(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
     let folder = paths.ledger(lab);
     let failed = |source| LedgerError::Io { what: "removed", path: folder.clone(), source };
-    match fs::remove_dir_all(&folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
+    // The ledger goes first: a record of a change without it leads back, a ledger without its record would count.
+    for gone in [fs::remove_file(file(paths, lab)), fs::remove_dir_all(&folder)] {
+        match gone {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
     }
     for folder in [paths.lab_state(lab).join("guests"), paths.lab_state(lab), paths.state.clone()] {
         match fs::remove_dir(&folder) {
@@ -145,6 +185,13 @@ pub fn labs(paths: &Paths) -> Result<Vec<LabName>, LedgerError> {
 /// When `/proc` is not there.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The folder of a lab's ledger, and those above it.
+pub(super) fn make_folders(paths: &Paths, lab: &LabName) -> io::Result<()> {
+    make_folder(&paths.state, 0o711)?;
+    make_folder(&paths.lab_state(lab), 0o711)?;
+    make_folder(&paths.ledger(lab), 0o700)
 }
 
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {

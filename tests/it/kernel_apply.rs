@@ -15,7 +15,7 @@ use vmnet::state::{
     Table, TableId,
 };
 
-use crate::plan_apply::{Notes, block_on};
+use crate::plan_apply::block_on;
 use crate::private::{private, sh};
 
 /// The lab of these tests.
@@ -138,7 +138,7 @@ pub(crate) fn settle(
     let Observation { state: before, facts, strangers, .. } = host.look().unwrap();
     let plan = diff(&before, desired, found, &own_groups(&before, &facts, &strangers));
     let work = Work { before: &before, desired, plan: &plan, found, cancel: &AtomicBool::new(false) };
-    let report = block_on(apply::run(host, &work, &mut Notes::default(), &mut |_| {}));
+    let report = block_on(apply::run(host, &work, &mut |_| {}));
     (plan, report)
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod check;
+mod confirm;
 mod definitions;
 mod desired;
 mod engine_disk;
@@ -13,6 +14,7 @@ mod fake;
 mod faults;
 mod foreign;
 mod hooks;
+mod install;
 mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;
@@ -21,6 +23,7 @@ mod matrix;
 mod one_go;
 mod outdated;
 mod plan_apply;
+mod plan_properties;
 mod private;
 mod probe;
 mod properties;

@@ -3,31 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use vmnet::apply::{self, ApplyError, Event, Journal, Restored, WaveState, Work};
-use vmnet::plan::{Op, Phase, Plan, Strangers, diff, own_groups};
+use vmnet::apply::{self, ApplyError, Event, Restored, WayBack, Work, guests_of};
+use vmnet::plan::{Op, Plan, Strangers, diff, own_groups};
 use vmnet::state::{Facts, HostState};
 
 use crate::fake::FakeHost;
 use crate::states::{self, defaults, found_settings, state};
-
-/// A journal in memory.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    /// What was written down.
-    pub waves: Vec<(usize, Phase, usize, WaveState)>,
-    /// The disk is full after so many notes.
-    pub room: Option<usize>,
-}
-
-impl Journal for Notes {
-    fn wave(&mut self, index: usize, phase: Phase, ops: &[Op], state: WaveState) -> std::io::Result<()> {
-        if self.room.is_some_and(|room| self.waves.len() >= room) {
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
-        self.waves.push((index, phase, ops.len(), state));
-        Ok(())
-    }
-}
 
 /// Runs to the end on one thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -38,11 +19,11 @@ fn plan(host: &FakeHost, desired: &HostState) -> Plan {
     diff(&host.look(), desired, &found_settings(), &own_groups(&host.look(), &Facts::default(), &Strangers::new()))
 }
 
-fn run(host: &mut FakeHost, desired: &HostState, journal: &mut Notes) -> Result<apply::Report, ApplyError> {
+fn run(host: &mut FakeHost, desired: &HostState) -> Result<apply::Report, ApplyError> {
     let (before, found, cancel) = (host.look(), found_settings(), AtomicBool::new(false));
     let plan = plan(host, desired);
     let work = Work { before: &before, desired, plan: &plan, found: &found, cancel: &cancel };
-    block_on(apply::run(host, &work, journal, &mut |_| {}))
+    block_on(apply::run(host, &work, &mut |_| {}))
 }
 
 /// Equal but for settings, of which one that nobody wants may stay as it is when it is not the host's.
@@ -61,7 +42,7 @@ proptest! {
     fn a_plan_leads_to_what_was_wanted_without_repair(a in states::found(), b in states::wanted()) {
         let (a, b) = (state(&a, true), state(&b, false));
         let mut host = FakeHost::new(&a, &defaults());
-        let report = run(&mut host, &b, &mut Notes::default()).unwrap();
+        let report = run(&mut host, &b).unwrap();
         prop_assert_eq!(report.repaired, 0);
         assert_same(&host.look(), &b);
         prop_assert!(plan(&host, &b).is_empty(), "the second plan is empty");
@@ -70,7 +51,7 @@ proptest! {
     #[test]
     fn destroy_leaves_nothing_and_restores_what_was_found(a in states::found()) {
         let mut host = FakeHost::new(&state(&a, true), &defaults());
-        run(&mut host, &HostState::default(), &mut Notes::default()).unwrap();
+        run(&mut host, &HostState::default()).unwrap();
         let now = host.look();
         assert_eq!(now.settings, found_settings());
         assert_eq!(HostState { settings: Default::default(), ..now }, HostState::default());
@@ -86,11 +67,26 @@ proptest! {
             block_on(apply::Host::run(&mut host, &ops[..at.index(ops.len())]));
         }
         let mut other = host.clone();
-        run(&mut host, &b, &mut Notes::default()).unwrap();
+        run(&mut host, &b).unwrap();
         assert_same(&host.look(), &b);
-        run(&mut other, &HostState::default(), &mut Notes::default()).unwrap();
+        run(&mut other, &HostState::default()).unwrap();
         assert_eq!(other.look().settings, found_settings());
         prop_assert!(other.look().links.is_empty());
+    }
+
+    #[test]
+    fn killed_anywhere_the_way_back_leads_back(a in states::wanted(), b in states::wanted(), at in any::<prop::sample::Index>()) {
+        let (a, b) = (state(&a, true), state(&b, false));
+        let mut host = FakeHost::new(&a, &defaults());
+        let plan = plan(&host, &b);
+        let ops: Vec<Op> = plan.ops().cloned().collect();
+        block_on(apply::Host::run(&mut host, &ops[..at.index(ops.len() + 1)]));
+        let found = found_settings();
+        let way = WayBack { to: &a, found: &found, guests: guests_of(&plan) };
+        let restored = block_on(apply::back(&mut host, &way, &mut |_| {}));
+        prop_assert!(matches!(restored, Restored::Completely), "{restored:?}");
+        assert_same(&host.look(), &a);
+        assert_eq!(host.look().settings, a.settings);
     }
 
     #[test]
@@ -100,7 +96,7 @@ proptest! {
         for k in 0..count {
             let mut host = FakeHost::new(&a, &defaults());
             host.fails.insert(k);
-            match run(&mut host, &b, &mut Notes::default()) {
+            match run(&mut host, &b) {
                 Err(ApplyError::Failed { restored: Restored::Completely, .. }) => {}
                 other => panic!("operation {k}: {other:?}"),
             }
@@ -115,14 +111,15 @@ fn two_states() -> (HostState, HostState) {
         vlan: true,
         routed: true,
         route: true,
+        more: true,
         mtu: 1500,
         guest: states::Runs::Netns,
         down: false,
         stp: false,
         foreign: false,
     };
-    let empty = states::Shape { nets: vec![None; 3], rules: 0, files: 0, forwards: false };
-    let full = states::Shape { nets: vec![Some(net); 3], rules: 1, files: 2, forwards: true };
+    let empty = states::Shape { nets: vec![None; 3], rules: 0, files: 0, forwards: false, outside: false };
+    let full = states::Shape { nets: vec![Some(net); 3], rules: 1, files: 2, forwards: true, outside: true };
     (state(&empty, true), state(&full, false))
 }
 
@@ -140,32 +137,9 @@ fn a_cancelled_run_goes_back() {
             cancel.store(waves >= 5, Ordering::Relaxed);
         }
     };
-    let outcome = block_on(apply::run(&mut host, &work, &mut Notes::default(), &mut events));
+    let outcome = block_on(apply::run(&mut host, &work, &mut events));
     assert!(matches!(outcome, Err(ApplyError::Cancelled { restored: Restored::Completely })), "{outcome:?}");
     assert_same(&host.look(), &a);
-}
-
-#[test]
-fn what_cannot_be_written_down_is_not_done() {
-    let (a, b) = two_states();
-    let mut host = FakeHost::new(&a, &defaults());
-    let mut journal = Notes { room: Some(6), ..Notes::default() };
-    let outcome = run(&mut host, &b, &mut journal);
-    assert!(matches!(outcome, Err(ApplyError::Journal { restored: Restored::Completely, .. })), "{outcome:?}");
-    assert_same(&host.look(), &a);
-}
-
-#[test]
-fn the_journal_says_what_began_and_what_is_done() {
-    let (a, b) = two_states();
-    let mut host = FakeHost::new(&a, &defaults());
-    let mut journal = Notes::default();
-    let report = run(&mut host, &b, &mut journal).unwrap();
-    assert_eq!(journal.waves.len(), 2 * report.waves);
-    for (index, pair) in journal.waves.chunks(2).enumerate() {
-        assert_eq!((pair[0].0, pair[0].3), (index, WaveState::Started));
-        assert_eq!((pair[1].0, pair[1].3), (index, WaveState::Done));
-    }
 }
 
 #[test]
@@ -175,7 +149,7 @@ fn what_cannot_be_undone_is_listed() {
     let count = plan(&host, &b).len();
     // The last operation fails, and so does everything that would remove a link afterwards.
     host.fails = (count - 1..count + 40).collect();
-    match run(&mut host, &b, &mut Notes::default()) {
+    match run(&mut host, &b) {
         Err(error @ ApplyError::Failed { restored: Restored::Except { .. }, .. }) => {
             let text = error.to_string();
             assert!(text.contains("left to do:\n  "), "{text}");

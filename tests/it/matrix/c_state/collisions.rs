@@ -10,7 +10,7 @@ use vmnet::state::HostState;
 
 use crate::matrix::row;
 use crate::matrix::rows::{LAB, as_applied, fails, holds, index, refused, status, texts};
-use crate::plan_apply::{Notes, block_on};
+use crate::plan_apply::block_on;
 use crate::sandbox;
 use crate::scenarios::has_kind;
 use crate::skip::skip;
@@ -95,7 +95,7 @@ fn apply_meddled(wanted: impl FnOnce(&HostState) -> HostState, meddle: impl FnOn
     let cancel = AtomicBool::new(false);
     let work = Work { before: &seen.state, desired: &wanted, plan: &plan, found: &found, cancel: &cancel };
     let mut host = Meddled { host, meddle: Some(meddle) };
-    block_on(async { apply::run(&mut host, &work, &mut Notes::default(), &mut |_| {}).await }).is_ok()
+    block_on(async { apply::run(&mut host, &work, &mut |_| {}).await }).is_ok()
 }
 
 /// An ifindex reused after a deletion: the new device is safe.

@@ -1,0 +1,172 @@
+//! `vmnet restore`: labs as they were applied, after a reboot, and their guests with `autostart`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::boot::startable;
+use super::failure::Failure;
+use super::lookup;
+use super::output::{BAD, GOOD, Output, chain};
+use super::session::{RESTORE, Session, paths};
+use super::source::Source;
+use super::standing::unconfirmed;
+use crate::ledger::change::Standing;
+use crate::ledger::{self, Progress};
+use crate::names::{LabName, VmName};
+
+#[derive(Serialize)]
+struct Report {
+    labs: Vec<LabReport>,
+    seconds: f64,
+}
+
+#[derive(Default, Serialize)]
+struct LabReport {
+    lab: String,
+    /// Whether it is there now.
+    restored: bool,
+    /// Operations on its network.
+    changes: usize,
+    started: Vec<VmName>,
+    errors: Vec<String>,
+}
+
+pub(super) async fn run(arguments: &[String], output: &Output) -> Result<ExitCode, Failure> {
+    let begun = Instant::now();
+    let labs = match arguments {
+        [] => ledger::labs(&paths()?)?,
+        arguments => arguments.iter().map(|argument| lookup::lab(argument)).collect::<Result<_, _>>()?,
+    };
+    let mut reports = Vec::new();
+    for lab in labs {
+        let mut report = LabReport { lab: lab.to_string(), ..LabReport::default() };
+        let cancelled = match restore(&lab, &mut report, output).await {
+            Ok(()) => false,
+            Err(failure) => {
+                report.errors.push(in_words(&failure));
+                failure.is_cancelled()
+            }
+        };
+        reports.push(report);
+        if cancelled {
+            break;
+        }
+    }
+    let report = Report { labs: reports, seconds: begun.elapsed().as_secs_f64() };
+    output.result(&report, || text(&report))?;
+    Ok(ExitCode::from(u8::from(report.labs.iter().any(|lab| !lab.errors.is_empty()))))
+}
+
+/// One lab. What is there already stays, so it can be run at any time.
+async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Result<(), Failure> {
+    let mut session = Session::ending(lab, RESTORE)?;
+    match session.pending.take() {
+        Some((Standing::Unconfirmed, change)) => return Err(unconfirmed(&change)),
+        Some((_, change)) => {
+            output.say(format_args!("lab {lab}: {} was interrupted; going back first", change.verb));
+            session.go_back(&change, output).await?;
+            // Its lock goes before the next one is taken.
+            drop(session);
+            session = Session::ending(lab, RESTORE)?;
+        }
+        None => {}
+    }
+    if !session.is_known || session.ledger.is_of_leftovers() {
+        output.say(format_args!(
+            "lab {lab}: its first create was never finished or confirmed; there is nothing to restore"
+        ));
+        return Ok(());
+    }
+    let source = session.applied()?;
+    let mut observation = session.look(Some(&source.model))?;
+    let guests = observation.state.guests.clone();
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation, &wanted.state);
+    output.notes(&wanted.notes);
+    if !plan.is_empty() || session.stale.is_some() || session.ledger.progress == Progress::Changing {
+        session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
+    }
+    report.restored = true;
+    report.changes = plan.len();
+    autostart(&mut session, &source, report, output).await
+}
+
+/// Starts the guests that want it. One that can't be started keeps none of the others from it.
+async fn autostart(
+    session: &mut Session,
+    source: &Source,
+    report: &mut LabReport,
+    output: &Output,
+) -> Result<(), Failure> {
+    if !source.model.vms().values().any(|vm| *vm.autostart()) {
+        return Ok(());
+    }
+    session.host.scope.guest_devices = true;
+    let mut observation = session.look(Some(&source.model))?;
+    let mut guests = observation.state.guests.clone();
+    let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
+    let mut started = BTreeMap::new();
+    for (name, vm) in source.model.vms().iter().filter(|(_, vm)| *vm.autostart()) {
+        if guests.contains_key(name) {
+            continue;
+        }
+        match startable(session, source, &observation.facts, &mtu, vm) {
+            Ok(guest) => drop(started.insert(name.clone(), guest)),
+            Err(failure) => {
+                let text = in_words(&failure);
+                let named = format!("vm {name}: ");
+                report.errors.push(if text.starts_with(&named) { text } else { named + &text });
+            }
+        }
+    }
+    let names = started.keys().cloned().collect();
+    guests.append(&mut started);
+    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let plan = session.plan(&observation, &wanted.state);
+    if !plan.is_empty() {
+        session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
+    }
+    report.started = names;
+    Ok(())
+}
+
+/// A failure in one text: definitions and refusals say more than their error.
+fn in_words(failure: &Failure) -> String {
+    match failure {
+        Failure::Refused(refusals) => refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Failure::Definition { path, text, problems } => problems.render(&path.display().to_string(), text, false),
+        other => {
+            let help = other.help().map(|help| format!("; {help}")).unwrap_or_default();
+            chain(other).join(": ") + &help
+        }
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for LabReport { lab, restored, changes, started, errors } in &report.labs {
+        let guests = match started.as_slice() {
+            [] => String::new(),
+            started => {
+                let names: Vec<&str> = started.iter().map(VmName::as_str).collect();
+                format!(", started {}", names.join(", "))
+            }
+        };
+        if *restored {
+            text.push_str(&format!("lab {lab}: {GOOD}restored{GOOD:#}, {changes} changes{guests}\n"));
+        }
+        for error in errors {
+            text.push_str(&format!("lab {lab}: {BAD}failed{BAD:#}: {error}\n"));
+        }
+    }
+    match (report.labs.len(), report.labs.iter().filter(|lab| !lab.errors.is_empty()).count()) {
+        (0, _) => text.push_str("no lab was created on this host\n"),
+        (1, _) => {}
+        (all, 0) => text.push_str(&format!("{all} labs in {:.1} s\n", report.seconds)),
+        (all, failed) => text.push_str(&format!("{failed} of {all} labs {BAD}failed{BAD:#}\n")),
+    }
+    text
+}

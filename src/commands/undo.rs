@@ -1,0 +1,44 @@
+//! `vmnet undo`: back to what was there before a change that is not confirmed, or was interrupted.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::lookup;
+use super::output::{GOOD, Output};
+use super::session::Session;
+use super::standing::{clock, undone};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    lab: &'a str,
+    /// What was undone: `create`, `boot`, …
+    verb: &'a str,
+    /// Operations of the way back.
+    changes: usize,
+    seconds: f64,
+}
+
+pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let begun = Instant::now();
+    let lab = lookup::lab(argument)?;
+    let mut session = Session::ending(&lab, "undo")?;
+    let Some((_, change)) = session.pending.take() else {
+        let undone = undone(&lab).map(|undone| format!(" (its last {undone})")).unwrap_or_default();
+        return Err(Failure::because(format!(
+            "there is nothing to undo for lab {lab}: no change of it is unconfirmed or was interrupted{undone}"
+        )));
+    };
+    let (changes, _) = session.go_back(&change, output).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    output.result(&Report { lab: lab.as_str(), verb: &change.verb, changes, seconds }, || {
+        let since = match change.old {
+            Some(_) => format!("as it was before {} of {}", change.verb, clock(change.begun)),
+            None => "not there, as before".to_owned(),
+        };
+        format!("lab {lab}: {GOOD}undone{GOOD:#}, {changes} changes in {seconds:.2} s; it is {since}\n")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,18 @@
+//! Under systemd: a process in a scope of its own.
+
+use std::path::Path;
+use std::process::Stdio;
+
+/// Under systemd, moves a process into a scope of its own, so that the end of a login does not end it. Says whether
+/// its life depends on no login; where systemd does not run there is nothing to do.
+pub async fn own_scope(name: &str, pid: i32) -> bool {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return true;
+    }
+    let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
+    let mut command = tokio::process::Command::new("busctl");
+    command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"]);
+    command.args(["2", "PIDs", "au", "1", &pid.to_string(), "CollectMode", "s", "inactive-or-failed", "0"]);
+    let output = command.stdin(Stdio::null()).output().await;
+    output.as_ref().is_ok_and(|output| output.status.success())
+}

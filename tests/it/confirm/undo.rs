@@ -1,0 +1,74 @@
+//! `vmnet undo`: at once, for what is not confirmed and for what was interrupted.
+
+use std::process::Stdio;
+
+use super::{by_names, definition, fails, gone_back, json, same_names, until};
+use crate::sandbox;
+use crate::snapshot::Snapshot;
+use crate::world::{Lab, succeeds};
+
+#[test]
+fn what_is_not_confirmed() {
+    sandbox::run("confirm::undo::what_is_not_confirmed", || {
+        let lab = Lab::from_text(&definition(2, 1));
+        assert!(fails(&lab, &["undo"]).contains("nothing to undo"));
+        let nothing = Snapshot::when_settled();
+        lab.ok(&["create", "--confirm", "60s"]);
+        let report = json(&lab, &["undo"]);
+        assert_eq!((&report["lab"], &report["verb"]), (&"confirm".into(), &"create".into()));
+        gone_back(&nothing);
+        lab.ok(&["create"]);
+        assert!(fails(&lab, &["undo"]).contains("nothing to undo"));
+        lab.ok(&["boot", "--all"]);
+        let before = Snapshot::when_settled();
+        Lab::from_text(&definition(4, 9)).ok(&["create", "--confirm", "60s"]);
+        assert!(lab.ok(&["undo"]).contains("as it was before create of 20"));
+        gone_back(&before);
+        lab.ok(&["destroy", "--stop"]);
+    });
+}
+
+#[test]
+fn what_was_interrupted() {
+    sandbox::run("confirm::undo::what_was_interrupted", || {
+        let lab = Lab::from_text(&definition(1, 1));
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "--all"]);
+        let before = Snapshot::when_settled();
+        let lab = Lab::from_text(&definition(60, 1));
+        let interrupted = |args: &[&str], moment: &str| {
+            let mut client = lab.command(args);
+            let mut client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            until("the moment", || succeeds(moment));
+            client.kill().unwrap();
+            client.wait().unwrap();
+            assert_eq!(json(&lab, &["status"])["change"]["state"], "open");
+        };
+        interrupted(&["create"], "ip link show br-net2");
+        assert!(lab.ok(&["status"]).contains("is not done; unless it still runs: vmnet undo confirm goes back"));
+        let refused = fails(&lab, &["create", "--confirm", "9s"]);
+        assert!(refused.contains("vmnet undo confirm first"), "{refused}");
+        assert!(fails(&lab, &["confirm"]).contains("nothing to confirm"));
+        lab.ok(&["undo"]);
+        gone_back(&before);
+
+        // A change on top of an interrupted one leads back to what was whole: past both.
+        interrupted(&["create"], "ip link show br-net2");
+        interrupted(&["create"], "ip -n vmnet-confirm link show net2");
+        lab.ok(&["undo"]);
+        gone_back(&before);
+        // And one that gets to its end leaves nothing to undo.
+        interrupted(&["create"], "ip link show br-net2");
+        lab.ok(&["create"]);
+        lab.ok(&["plan", "--check"]);
+        assert!(fails(&lab, &["undo"]).contains("nothing to undo"));
+
+        Snapshot::when_settled();
+        let before = by_names();
+        interrupted(&["destroy", "--stop"], "! ip -n vmnet-confirm link show net1");
+        lab.ok(&["undo"]);
+        same_names(&before);
+        lab.ok(&["plan", "--check"]);
+        lab.ok(&["destroy", "--stop"]);
+    });
+}

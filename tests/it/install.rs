@@ -1,0 +1,70 @@
+//! What `make install` puts where, and the systemd unit among it.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::skip::skip_this;
+
+fn make(target: &str, prefix: &Path, destdir: &str) -> Output {
+    let mut make = Command::new("make");
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).arg(target).arg(format!("PREFIX={}", prefix.display()));
+    make.arg(format!("DESTDIR={destdir}")).arg(concat!("BINARY=", env!("CARGO_BIN_EXE_vmnet")));
+    let output = make.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output
+}
+
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        match entry.path().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => drop(found.insert(entry.path())),
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_installed_is_removed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (prefix, destdir) in [(root, String::new()), (Path::new("/usr"), root.display().to_string())] {
+        make("install", prefix, &destdir);
+        let installed = files(root);
+        let place = if destdir.is_empty() { root.to_owned() } else { root.join("usr") };
+        let expected = [
+            ("bin/vmnet", 0o755),
+            ("lib/systemd/system/vmnet.service", 0o644),
+            ("share/man/man1/vmnet.1", 0o644),
+            ("share/bash-completion/completions/vmnet", 0o644),
+            ("share/zsh/site-functions/_vmnet", 0o644),
+            ("share/fish/vendor_completions.d/vmnet.fish", 0o644),
+        ];
+        for (file, mode) in expected {
+            let meta = place.join(file).metadata().unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert_eq!(meta.permissions().mode() & 0o7777, mode, "{file}");
+            assert!(meta.len() > 100, "{file}");
+        }
+        assert_eq!(installed.len(), expected.len(), "{installed:?}");
+        let unit = std::fs::read_to_string(place.join("lib/systemd/system/vmnet.service")).unwrap();
+        assert!(unit.contains(&format!("ExecStart={}/bin/vmnet restore\n", prefix.display())), "{unit}");
+        make("uninstall", prefix, &destdir);
+        assert_eq!(files(root), BTreeSet::new());
+    }
+}
+
+#[test]
+fn systemd_has_nothing_against_the_unit() {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        return skip_this("needs systemd-analyze");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    make("install", folder.path(), "");
+    let unit = folder.path().join("lib/systemd/system/vmnet.service");
+    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && !said.contains("vmnet.service"), "{said}");
+}
