@@ -182,9 +182,12 @@ impl Session {
         let host = Host { facts, paths: &self.paths, found: &found, guests };
         let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
-        // What has the name of a namespace of ours and is none is never entered.
+        // What has the name of a namespace of ours and is none, or none yet, is never entered.
+        let is_made = |name: &crate::names::NsName| {
+            observation.state.namespaces.get(name).is_some_and(|found| !found.mark.is_empty())
+        };
         let is_there = |key: &SettingKey| match key {
-            SettingKey::Sysctl { ns: Ns::Named(name), .. } => observation.state.namespaces.contains_key(name),
+            SettingKey::Sysctl { ns: Ns::Named(name), .. } => is_made(name),
             SettingKey::Sysctl { ns: Ns::Host, .. } | SettingKey::DeviceState { .. } => true,
         };
         let keys = self.host.scope.settings.iter().filter(|key| is_there(key)).cloned().collect();
