@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::engine::EngineError;
 use crate::kernel::KernelError;
 use crate::kernel::nft::NftError;
+use crate::ledger::LedgerError;
 use crate::observe::ObserveError;
 use crate::plan::{Op, Phase, Plan, Service};
 use crate::state::Ns;
@@ -23,6 +24,9 @@ pub enum OpError {
     /// No nft program is known.
     #[error("there is no nft program on this host; install the package nftables")]
     NoNft,
+    /// What a table said could not be read before it was changed.
+    #[error("the table could not be listed before")]
+    NoListing,
     /// A file could not be written or removed.
     #[error("cannot {action} {}", path.display())]
     File {
@@ -35,10 +39,12 @@ pub enum OpError {
         source: io::Error,
     },
     /// A setting could not be written.
-    #[error("cannot write {file}")]
+    #[error("cannot write {file} in {ns}")]
     Setting {
         /// The file below `/proc/sys`.
         file: String,
+        /// Whose it is.
+        ns: Ns,
         /// Why.
         #[source]
         source: io::Error,
@@ -138,6 +144,15 @@ pub enum ApplyError {
         /// What became of the way back.
         restored: Restored,
     },
+    /// All operations worked, but that could not be written down.
+    #[error("what was done can't be written down{restored}")]
+    Ledger {
+        /// Why.
+        #[source]
+        source: LedgerError,
+        /// What became of the way back.
+        restored: Restored,
+    },
     /// All operations worked, but whether the host is as it should be is unknown.
     #[error("all is done, but the result could not be read back")]
     Observe {
@@ -170,7 +185,7 @@ impl ApplyError {
     /// Whether the host is as it was before, without exception.
     pub fn is_as_before(&self) -> bool {
         match self {
-            Self::Failed { restored, .. } | Self::Cancelled { restored } => {
+            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Ledger { restored, .. } => {
                 matches!(restored, Restored::Completely)
             }
             Self::Observe { .. } | Self::Differs { .. } => false,

@@ -1,6 +1,7 @@
 //! The tables of a wave: one transaction for each namespace, all namespaces at the same time.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use super::OpError;
 use crate::kernel::nft::{self, Nft, NftError};
@@ -32,9 +33,15 @@ pub(super) struct Outcome<'a> {
 /// Runs those operations of a wave that are about tables.
 pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
     let mut batches = BTreeMap::<&Ns, Batch<'a>>::new();
+    let mut outcomes = Vec::new();
     for (index, op) in ops.iter().enumerate() {
         let (id, text) = match op {
             Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
+            // Nothing to restore it from: better as it is than gone.
+            Op::RestoreTable { id, listing } if listing.is_empty() => {
+                outcomes.push(Outcome { index, id, result: Err(OpError::NoListing), recorded: None });
+                continue;
+            }
             Op::RestoreTable { id, listing } => (id, nft::restoring(id, listing)),
             Op::RemoveTable { id } => (id, nft::removing(id)),
             _ => continue,
@@ -43,13 +50,26 @@ pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
         batch.ops.push((index, op));
         batch.text.push_str(&text);
     }
+    let count = batches.len();
+    let queue = Mutex::new(batches.into_iter());
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let next = queue.lock().map_or(None, |mut queue| queue.next());
+            let Some((ns, batch)) = next else { return done };
+            done.extend(batch.run(nft, ns));
+        }
+    };
     std::thread::scope(|scope| {
-        let start = |(ns, batch): (&'a Ns, Batch<'a>)| scope.spawn(move || batch.run(nft, ns));
-        let threads: Vec<_> = batches.into_iter().map(start).collect();
+        // This thread works, too: so nothing depends on others being possible.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..count).filter_map(start).collect();
+        let own = work();
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        threads.into_iter().flat_map(join).collect()
+        outcomes.extend(own.into_iter().chain(others.into_iter().flat_map(join)));
+        outcomes
     })
 }
 

@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN};
+use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
 use super::session::Session;
+use super::source::remove_if_there;
 use crate::ledger;
 use crate::names::{LabName, VmName};
 use crate::observe::Observation;
-use crate::paths::Paths;
+use crate::paths::{Paths, unfinished};
 use crate::state::HostState;
 
 /// What the command line says beside the lab.
@@ -55,7 +56,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
         for disk in &report.kept {
-            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", disk.display()));
+            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", shown(disk)));
         }
         text
     })?;
@@ -102,6 +103,12 @@ pub(super) async fn remove(
     let kept = if options.purge { Vec::new() } else { disks(&session.paths, &lab) };
     if options.purge {
         purge(&session.paths, &lab)?;
+    }
+    // What a crash left of a lock file, beside the definition; the lock file itself is the user's.
+    if session.is_known {
+        let left = unfinished(&session.ledger.path.with_extension("lock"));
+        let removed = remove_if_there(&left);
+        removed.map_err(|error| Failure::failed(format!("{} can't be removed", left.display()), error))?;
     }
     ledger::remove(&session.paths, &lab)?;
     remove_run_folder(&session.paths, &lab)?;

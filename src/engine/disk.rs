@@ -107,7 +107,13 @@ fn base_size(vm: &VmName, disk: &Overlay) -> Result<u64, EngineError> {
     let length = read_up_to(&mut file, &mut header).map_err(fail)?;
     let qcow2 = length >= 72 && header.starts_with(b"QFI\xfb");
     if disk.base_format != "qcow2" {
-        return if qcow2 { Err(bad(BaseProblem::IsQcow2)) } else { file.metadata().map(|m| m.len()).map_err(fail) };
+        let bytes = file.metadata().map_err(fail)?.len();
+        return match qcow2 {
+            true => Err(bad(BaseProblem::IsQcow2)),
+            // Hardly any file that is no disk gets past this: a definition can't lend a guest just any file of root's.
+            false if !bytes.is_multiple_of(512) || bytes == 0 => Err(bad(BaseProblem::Sectors { bytes })),
+            false => Ok(bytes),
+        };
     }
     if !qcow2 {
         return Err(bad(BaseProblem::NotQcow2));

@@ -8,6 +8,8 @@ use super::calls::{Call, Kind};
 use super::place::{Place, Scenario};
 use super::promise::{self, Before};
 use super::tracer::{Deed, Key};
+use crate::matrix::tally;
+use crate::skip::say;
 
 /// A point and what is done there.
 #[derive(Debug, Clone)]
@@ -105,6 +107,17 @@ impl std::fmt::Display for Job {
     }
 }
 
+/// Takes the jobs, or a sample of them, tells the summary, and fails with what did not hold.
+pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
+    let counted = jobs.len();
+    let jobs = sample(jobs, most);
+    let Tried { points, missed, wrong } = all(&jobs);
+    tally(what, points, wrong.len());
+    say(&format!("{what}: {points} of {counted} points, {missed} not reached, {} wrong", wrong.len()));
+    assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
+}
+
 /// Does them all, as many side by side as there are processors.
 pub(crate) fn all(jobs: &[Job]) -> Tried {
     let queue = Mutex::new(jobs.iter());
@@ -124,7 +137,7 @@ pub(crate) fn all(jobs: &[Job]) -> Tried {
                             tried.points += 1;
                             if !wrong.is_empty() {
                                 let report = format!("{job}\n  at {}\n  {}", job.call.text, wrong.join("\n  "));
-                                eprintln!("POINT {report}\n");
+                                say(&format!("POINT {report}\n"));
                                 tried.wrong.push(report);
                             }
                         }
