@@ -91,7 +91,12 @@ impl Session {
     /// beside the failure, and not instead.
     pub(super) fn forget(&mut self, old: Option<Ledger>, source: Option<&Source>, output: &Output) {
         let ledger = match old {
-            Some(old) => ledger::write(&self.paths, &old).and_then(|()| match &self.pending {
+            // One that was never replaced stays, where the disk may be full.
+            Some(old) => match ledger::read(&self.paths, &self.lab) {
+                Ok(Some(now)) if now == old => Ok(()),
+                _ => ledger::write(&self.paths, &old),
+            }
+            .and_then(|()| match &self.pending {
                 None => change::end(&self.paths, &self.lab),
                 Some(_) => Ok(()),
             }),

@@ -92,6 +92,9 @@ pub(crate) fn is_long() -> bool {
 /// At most so many of them, spread evenly; all in the long form, and the one that is asked for where one is.
 pub(crate) fn sample(jobs: Vec<Job>, most: usize) -> Vec<Job> {
     if let Ok(wanted) = std::env::var("VMNET_POINT") {
+        if wanted == "list" {
+            jobs.iter().for_each(|job| say(&format!("POINT {job} at {}", job.call.text)));
+        }
         return jobs.into_iter().filter(|job| job.to_string() == wanted).collect();
     }
     if is_long() || jobs.len() <= most {
