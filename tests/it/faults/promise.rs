@@ -57,8 +57,8 @@ pub(crate) fn nothing_left(place: &Place) -> Vec<String> {
 
 /// The host is as it was before the command, which failed.
 pub(crate) fn rolled_back(place: &Place, scenario: &Scenario, before: &Before) -> Vec<String> {
-    let mut wrong = if scenario.from_nothing() { nothing_left(place) } else { nothing_foreign_changed(place) };
-    if !scenario.from_nothing() {
+    let mut wrong = if scenario.is_new() { nothing_left(place) } else { nothing_foreign_changed(place) };
+    if !scenario.is_new() {
         wrong.extend(settled(scenario.undone(), "not rolled back"));
         let now = Before::look();
         if now.guests != before.guests {

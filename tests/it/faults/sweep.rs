@@ -9,6 +9,7 @@ use super::place::{Place, Scenario};
 use super::promise::{self, Before};
 use super::tracer::{Deed, Key};
 use crate::matrix::tally;
+use crate::sandbox::test;
 use crate::skip::say;
 
 /// A point and what is done there.
@@ -116,7 +117,9 @@ pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
     let jobs = sample(jobs, most);
     let Tried { points, missed, wrong } = all(&jobs);
     tally(what, points, wrong.len());
-    println!("{what}: {points} of {counted} points, {missed} not reached, {} wrong", wrong.len());
+    if is_long() {
+        say(&format!("POINTS {}: {points} of {counted} {what}, {missed} not reached, {} wrong", test(), wrong.len()));
+    }
     assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
     assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
 }
@@ -140,7 +143,7 @@ pub(crate) fn all(jobs: &[Job]) -> Tried {
                             tried.points += 1;
                             if !wrong.is_empty() {
                                 let report = format!("{job}\n  at {}\n  {}", job.call.text, wrong.join("\n  "));
-                                eprintln!("POINT {report}\n");
+                                say(&format!("POINT {report}\n"));
                                 tried.wrong.push(report);
                             }
                         }
