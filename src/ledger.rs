@@ -5,7 +5,9 @@
 //! never guessed at when it is damaged.
 
 pub mod change;
+mod ground;
 mod lock;
+mod room;
 mod store;
 mod undone;
 
@@ -14,8 +16,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use ground::check_folders;
 pub use lock::{ChangeLock, LockError};
-pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};
+pub use room::Room;
+pub use store::{LedgerError, Unreadable, boot_id, labs, parse, read, remove, write, write_atomically};
 pub use undone::Undone;
 
 use crate::names::LabName;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN, count};
+use super::output::{GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
 use crate::engine;
@@ -48,7 +48,7 @@ pub(super) async fn run(
     if source.file_changed() {
         output.say(format_args!(
             "{WARN}note{WARN:#}: {} was edited since create; guests start as it was then (vmnet create applies it)",
-            source.path.display()
+            shown(&source.path)
         ));
     }
     session.host.scope.guest_devices = true;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{GOOD, Output, count};
+use super::output::{GOOD, Output, count, shown};
 use super::source::Source;
 
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ pub(super) fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     output.result(&report, || {
         let (lab, networks, vms) = (report.lab, report.networks, report.vms);
         let lock = if report.lock_changes { "; create will write its lock file" } else { "" };
-        let file = file.display();
+        let file = shown(file);
         format!("{file}: {GOOD}right{GOOD:#}: lab {lab}, {}, {}{lock}", count(networks, "network"), count(vms, "guest"))
     })?;
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::outdated::outdated;
-use super::output::{BAD, BOLD, GOOD, Output, WARN, count};
+use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
 use super::watch;
@@ -48,7 +48,7 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     output.notes(&wanted.notes);
     missing_files(&source, output);
     if report.lock_changes {
-        output.say(format_args!("create would write {}", source.lock_path().display()));
+        output.say(format_args!("create would write {}", shown(&source.lock_path())));
     }
     Ok(ExitCode::from(if check && (!plan.is_empty() || report.lock_changes) { 3 } else { 0 }))
 }
@@ -72,7 +72,7 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
     let mut session = Session::change_of(source.model.lab(), "create")?;
     session.confirm = to_be_confirmed(&session, confirm)?;
     if session.is_known && session.ledger.path != source.path {
-        let path = session.ledger.path.display();
+        let path = shown(&session.ledger.path);
         output.say(format_args!("{WARN}note{WARN:#}: lab {} was created from {path} before", session.lab));
     }
     let mut observation = session.look(Some(&source.model))?;
@@ -200,7 +200,7 @@ fn missing_files(source: &Source, output: &Output) {
         for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
             let path = source.folder().join(file);
             if !path.exists() {
-                let (name, path) = (image.name(), path.display());
+                let (name, path) = (image.name(), shown(&path));
                 output.say(format_args!("{WARN}note{WARN:#}: image {name}: {path} does not exist; boot will need it"));
                 return;
             }

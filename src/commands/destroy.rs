@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN};
+use super::output::{GOOD, Output, WARN, shown};
+use super::privilege;
 use super::session::Session;
 use super::source::remove_if_there;
 use crate::ledger;
@@ -55,11 +56,16 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
         for disk in &report.kept {
-            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", disk.display()));
+            text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", shown(disk)));
         }
         text
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where disks of a lab's guests are: those that vmnet starts, and those that others start.
+fn folders_of_guests(paths: &Paths, lab: &LabName) -> [PathBuf; 2] {
+    ["guests", "by-hand"].map(|folder| paths.lab_state(lab).join(folder))
 }
 
 /// Refuses while guests run, unless they are to be stopped.
@@ -85,6 +91,9 @@ pub(super) async fn remove(
     output: &Output,
 ) -> Result<(usize, Vec<PathBuf>), Failure> {
     let lab = session.lab.clone();
+    if options.purge && folders_of_guests(&session.paths, &lab).iter().any(|folder| folder.exists()) {
+        privilege::require_folders()?;
+    }
     session.force = options.force;
     let empty = HostState::default();
     let plan = session.plan(observation, &empty);
@@ -107,8 +116,7 @@ pub(super) async fn remove(
 }
 
 pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
-    let folders = ["guests", "by-hand"].map(|folder| paths.lab_state(lab).join(folder));
-    let mut disks: Vec<PathBuf> = folders
+    let mut disks: Vec<PathBuf> = folders_of_guests(paths, lab)
         .into_iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flatten()
@@ -124,8 +132,7 @@ pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
 }
 
 fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
-    for folder in ["guests", "by-hand"] {
-        let folder = paths.lab_state(lab).join(folder);
+    for folder in folders_of_guests(paths, lab) {
         match std::fs::remove_dir_all(&folder) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

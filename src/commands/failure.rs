@@ -138,6 +138,9 @@ impl From<crate::ledger::LedgerError> for Failure {
         if error.is_permission() {
             return Self::Lacks { message: not_root(), source: Some(error.into()) };
         }
+        if let crate::ledger::LedgerError::Untrusted { .. } = error {
+            return Self::failed("nothing was changed", error);
+        }
         Self::failed("the lab's ledger can't be used", error)
     }
 }

@@ -4,6 +4,7 @@
 //! standard error. Colours and tables are for terminals.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -40,8 +41,8 @@ impl Output {
     pub(super) fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let mut stdout = anstream::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut stdout, value).map_err(|error| Failure::output(error.into()))?;
-            writeln!(stdout).map_err(Failure::output)
+            let text = json(value).map_err(|error| Failure::output(error.into()))?;
+            writeln!(stdout, "{text}").map_err(Failure::output)
         } else {
             let text = text();
             let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -60,7 +61,8 @@ impl Output {
     /// Says what an administrator wants to know although it is no error.
     pub(super) fn notes(&self, notes: &[Note]) {
         for note in notes {
-            self.say(format_args!("{WARN}note{WARN:#}: {}: {}", note.about.escape_debug(), note.text));
+            let (about, text) = (foreign(&note.about), visible(&note.text));
+            self.say(format_args!("{WARN}note{WARN:#}: {about}: {text}"));
         }
     }
 
@@ -70,7 +72,7 @@ impl Output {
             return;
         }
         if self.json {
-            let text = serde_json::to_string_pretty(&FailureReport::of(failure));
+            let text = json(&FailureReport::of(failure));
             // A report of strings serializes; where standard output is gone, the exit code still tells.
             let _ = writeln!(anstream::stdout(), "{}", text.unwrap_or_default());
             return;
@@ -78,21 +80,39 @@ impl Output {
         let mut stderr = anstream::stderr().lock();
         let _ = match failure {
             Failure::Definition { path, text, problems } => {
-                write!(stderr, "{}", problems.render(&path.display().to_string(), text, true))
+                write!(stderr, "{}", problems.render(&shown(path), text, true))
             }
             Failure::Refused(refusals) => {
-                refusals.iter().try_for_each(|refusal| writeln!(stderr, "{BAD}error{BAD:#}: {refusal}"))
+                let lines = refusals.iter().map(|refusal| visible(&refusal.to_string()));
+                lines.into_iter().try_for_each(|line| writeln!(stderr, "{BAD}error{BAD:#}: {line}"))
             }
             other => {
                 let chain = chain(other);
-                let result = writeln!(stderr, "{BAD}error{BAD:#}: {}", chain.join(": "));
+                let result = writeln!(stderr, "{BAD}error{BAD:#}: {}", visible(&chain.join(": ")));
                 match other.help() {
-                    Some(help) => result.and_then(|()| writeln!(stderr, "{GOOD}help{GOOD:#}: {help}")),
+                    Some(help) => result.and_then(|()| writeln!(stderr, "{GOOD}help{GOOD:#}: {}", visible(&help))),
                     None => result,
                 }
             }
         };
     }
+}
+
+/// JSON in which no character is left that a terminal would obey: serde_json writes those above 0x7e as they are.
+fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    let plain = |c: char| (c.is_ascii() && c != '\u{7f}') || c.escape_debug().len() == 1;
+    if text.chars().all(plain) {
+        return Ok(text);
+    }
+    let mut all = String::with_capacity(text.len());
+    for c in text.chars() {
+        match plain(c) {
+            true => all.push(c),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|half| all.push_str(&format!("\\u{half:04x}"))),
+        }
+    }
+    Ok(all)
 }
 
 /// What failed and why, from the near to the far.
@@ -167,6 +187,25 @@ pub(super) fn count(number: usize, thing: &str) -> String {
 /// Text of a foreign origin, fit for a terminal.
 pub(super) fn foreign(text: &str) -> String {
     text.escape_debug().to_string()
+}
+
+/// A path, fit for a terminal.
+pub(super) fn shown(path: &Path) -> String {
+    visible(&path.to_string_lossy())
+}
+
+/// A message with what a terminal would obey in it made visible: paths, and what other programs said, are anybody's
+/// text. Lines stay lines.
+pub(super) fn visible(message: &str) -> String {
+    let fit = |c: char| c == '\n' || c == '\'' || c == '"' || c == '\\';
+    let mut text = String::with_capacity(message.len());
+    for c in message.chars() {
+        match fit(c) {
+            true => text.push(c),
+            false => text.extend(c.escape_debug()),
+        }
+    }
+    text
 }
 
 /// Whether progress can be drawn.

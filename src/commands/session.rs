@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
+use super::privilege;
 use super::progress::Progress;
 use super::signals::Signals;
 use super::source::Source;
 use super::standing::unconfirmed;
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
+use crate::kernel::trust;
 use crate::ledger::change::{self, Change, Deadline, Standing};
 use crate::ledger::{self, ChangeLock, Ledger, LedgerError, Progress as Came};
 use crate::model::{Bridge, External, Model};
@@ -37,7 +39,13 @@ pub(super) fn paths() -> Result<Paths, Failure> {
         Some(path) => Err(Failure::Usage(format!("{variable}={} is not an absolute path", path.display()))),
     };
     let Paths { state, run } = Paths::default();
-    Ok(Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? })
+    let paths = Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? };
+    for folder in [&paths.state, &paths.run] {
+        trust::way_to(folder).map_err(|error| {
+            Failure::failed(format!("{} is no safe place; nothing was changed", folder.display()), error)
+        })?;
+    }
+    Ok(paths)
 }
 
 /// One lab on this host.
@@ -85,6 +93,7 @@ impl Session {
     /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
     pub(super) fn ending(lab: &LabName, verb: &str) -> Result<Self, Failure> {
         let paths = paths()?;
+        ledger::check_folders(&paths, lab)?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
         Ok(Self { signals: Some(Signals::catch()), ..Self::open(lab, verb, Some(lock))? })
     }
@@ -173,9 +182,12 @@ impl Session {
         let host = Host { facts, paths: &self.paths, found: &found, guests };
         let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
-        // What has the name of a namespace of ours and is none is never entered.
+        // What has the name of a namespace of ours and is none, or none yet, is never entered.
+        let is_made = |name: &crate::names::NsName| {
+            observation.state.namespaces.get(name).is_some_and(|found| !found.mark.is_empty())
+        };
         let is_there = |key: &SettingKey| match key {
-            SettingKey::Sysctl { ns: Ns::Named(name), .. } => observation.state.namespaces.contains_key(name),
+            SettingKey::Sysctl { ns: Ns::Named(name), .. } => is_made(name),
             SettingKey::Sysctl { ns: Ns::Host, .. } | SettingKey::DeviceState { .. } => true,
         };
         let keys = self.host.scope.settings.iter().filter(|key| is_there(key)).cloned().collect();
@@ -252,6 +264,7 @@ impl Session {
         interruptible: bool,
     ) -> Result<Report, Failure> {
         self.refuse_hurt(observation, plan)?;
+        privilege::require_for(plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
         let mut old = self.is_known.then(|| self.ledger.clone());
         if let (Some(old), Some(boot_id)) = (&mut old, &self.stale) {
@@ -270,6 +283,7 @@ impl Session {
             self.ledger.lock = source.lock.to_string();
         }
         let before = self.before(observation, old.as_ref())?;
+        let room = self.room()?;
         self.begin(old.clone(), source, &before, plan, output)?;
         let mut progress = Progress::of(plan.len(), output);
         let found = self.to_restore();
@@ -278,6 +292,7 @@ impl Session {
             Work { before: &before, desired: wanted, plan, found: &found, cancel: signals.cancel(interruptible) };
         let mut event = |event| progress.event(&event);
         let mut result = apply::run(&mut self.host, &work, &mut event).await;
+        drop(room);
         if result.is_ok()
             && let Err(source) = self.close(wanted)
         {
@@ -345,10 +360,6 @@ fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
     Ok(found)
 }
 
-pub(super) fn unobservable(error: ObserveError) -> Failure {
-    Failure::failed("this host can't be observed", error)
-}
-
 /// The files outside of our own folders that a plan may write.
 fn drop_ins(lab: &LabName) -> BTreeSet<PathBuf> {
     [paths::network_manager_drop_in(lab), paths::networkd_drop_in(lab)].into()
@@ -397,4 +408,8 @@ fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
             found.entry(key.clone()).or_insert_with(|| was.clone());
         }
     }
+}
+
+pub(super) fn unobservable(error: ObserveError) -> Failure {
+    Failure::failed("this host can't be observed", error)
 }

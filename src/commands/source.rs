@@ -80,7 +80,8 @@ impl Source {
 
     /// Whether the definition's file says something else by now.
     pub(super) fn file_changed(&self) -> bool {
-        std::fs::read_to_string(&self.path).is_ok_and(|text| text != self.text)
+        // By now it may be anything, a FIFO that nobody writes to for one.
+        read_text(&self.path).is_ok_and(|text| text != self.text)
     }
 
     /// The definition's folder, where relative paths start.

@@ -103,9 +103,9 @@ pub enum EngineError {
     Record {
         /// The file.
         path: PathBuf,
-        /// What serde says.
+        /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: super::record::Unreadable,
     },
     /// A helper program failed.
     #[error("{program} failed for guest {vm}: {output}")]
@@ -196,6 +196,12 @@ pub enum BaseProblem {
     /// The definition says raw.
     #[error("it is a qcow2 image, not a raw one")]
     IsQcow2,
+    /// The definition says raw, and it has a part of a sector.
+    #[error("it has {bytes} bytes, and a raw disk has whole sectors of 512")]
+    Sectors {
+        /// Bytes of the file.
+        bytes: u64,
+    },
     /// It leans on another file, which its header names.
     #[error("it has a backing file of its own")]
     Backing,
@@ -259,6 +265,7 @@ impl BaseProblem {
         match self {
             BaseProblem::NotQcow2 => "write format = \"raw\" in [image.*] if it is one",
             BaseProblem::IsQcow2 => "write format = \"qcow2\" in [image.*]",
+            BaseProblem::Sectors { .. } => "name the image of a disk; one that is cut short has to be fetched again",
             BaseProblem::Backing | BaseProblem::DataFile => "make one file of it: qemu-img convert -O qcow2 OLD NEW",
             BaseProblem::Larger { .. } => "write a larger disk = in the definition, or leave it out",
         }

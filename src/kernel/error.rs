@@ -44,6 +44,12 @@ pub enum KernelError {
         /// The path.
         path: PathBuf,
     },
+    /// What stands at a namespace's path is the namespace that vmnet itself runs in.
+    #[error("{} is this host's own network namespace by another name; unmount and remove it if nothing else needs it", path.display())]
+    HostsOwn {
+        /// The path.
+        path: PathBuf,
+    },
     /// A thread or socket of our own could not be made.
     #[error("cannot open a connection to the kernel in {place}")]
     Open {
@@ -63,7 +69,7 @@ impl KernelError {
                 source.raw_os_error()
             }
             Self::NoLink { .. } => Some(libc::ENODEV),
-            Self::NotANamespace { .. } => None,
+            Self::NotANamespace { .. } | Self::HostsOwn { .. } => None,
         }
     }
 

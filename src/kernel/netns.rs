@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -80,11 +80,20 @@ pub fn open(ns: &Ns) -> Result<OwnedFd, KernelError> {
         return own.map(Into::into).map_err(|source| KernelError::Open { place: ns.to_string(), source });
     };
     let path = path(name);
+    let fail = |source| KernelError::Enter { name: name.clone(), path: path.clone(), source };
     match look(&path) {
+        // What is meant for a namespace of the lab's must not be done in the host's instead.
+        Ok(Standing::Namespace(fd)) if is_hosts_own(&fd).map_err(fail)? => Err(KernelError::HostsOwn { path }),
         Ok(Standing::Namespace(fd)) => Ok(fd),
         Ok(Standing::File(_) | Standing::Other) => Err(KernelError::NotANamespace { path }),
-        Err(source) => Err(KernelError::Enter { name: name.clone(), path, source }),
+        Err(source) => Err(fail(source)),
     }
+}
+
+/// Whether a namespace is the one that this process began in; its threads may be elsewhere.
+fn is_hosts_own(fd: &OwnedFd) -> io::Result<bool> {
+    let (found, own) = (nix::sys::stat::fstat(fd)?, fs::metadata("/proc/self/ns/net")?);
+    Ok((found.st_dev, found.st_ino) == (own.dev(), own.ino()))
 }
 
 /// Runs `work` on a thread of its own inside the namespace; on the calling thread for [`Ns::Host`].

@@ -36,9 +36,12 @@ pub fn instance_id(view: &GuestView<'_>) -> String {
 
 fn json(value: &impl Serialize) -> String {
     // These types hold strings, numbers and lists, and maps with string keys only.
-    let mut text = serde_json::to_string_pretty(value).expect("plain data serializes");
-    text.push('\n');
-    text
+    let text = serde_json::to_string_pretty(value).expect("plain data serializes");
+    // To YAML some characters that JSON takes are line breaks (U+2028) or not allowed at all (U+007F). Those beyond
+    // U+FFFF are none of them, and their escapes in JSON, two halves, are not what YAML reads.
+    let escaped = |c: char| (c == '\u{7f}' || !c.is_ascii()) && u32::from(c) <= 0xffff;
+    let write = |c: char| if escaped(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(write).chain(["\n".to_owned()]).collect()
 }
 
 #[derive(Serialize)]

@@ -13,6 +13,7 @@ mod fake;
 #[cfg(target_arch = "x86_64")]
 mod faults;
 mod foreign;
+mod fuzz;
 mod hooks;
 mod install;
 mod kernel_apply;
@@ -23,7 +24,9 @@ mod matrix;
 mod one_go;
 mod outdated;
 mod plan_apply;
+mod plan_properties;
 mod private;
+mod privilege;
 mod probe;
 mod properties;
 mod purity;

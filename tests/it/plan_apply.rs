@@ -111,14 +111,15 @@ fn two_states() -> (HostState, HostState) {
         vlan: true,
         routed: true,
         route: true,
+        more: true,
         mtu: 1500,
         guest: states::Runs::Netns,
         down: false,
         stp: false,
         foreign: false,
     };
-    let empty = states::Shape { nets: vec![None; 3], rules: 0, files: 0, forwards: false };
-    let full = states::Shape { nets: vec![Some(net); 3], rules: 1, files: 2, forwards: true };
+    let empty = states::Shape { nets: vec![None; 3], rules: 0, files: 0, forwards: false, outside: false };
+    let full = states::Shape { nets: vec![Some(net); 3], rules: 1, files: 2, forwards: true, outside: true };
     (state(&empty, true), state(&full, false))
 }
 

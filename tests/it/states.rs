@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use vmnet::names::{IfName, LabName, NetName, VlanId, VmName};
+use vmnet::paths;
 use vmnet::rule;
 use vmnet::state::{
     Address, BridgeSettings, Family, File, Guest, HostState, Link, LinkId, LinkKind, Namespace, Ns, QemuGuest, Route,
@@ -22,6 +23,8 @@ pub(crate) struct Net {
     pub routed: bool,
     /// Has a route behind the gateway's subnet.
     pub route: bool,
+    /// Has a second address on the gateway.
+    pub more: bool,
     /// MTU of all its links.
     pub mtu: u32,
     /// What runs on it.
@@ -56,6 +59,8 @@ pub(crate) struct Shape {
     pub files: u8,
     /// The host forwards.
     pub forwards: bool,
+    /// The router has a macvlan outside, with an address and a default route of either family.
+    pub outside: bool,
 }
 
 /// Shapes that a definition can ask for.
@@ -71,11 +76,12 @@ pub(crate) fn found() -> impl Strategy<Value = Shape> {
 fn shape(drift: BoxedStrategy<bool>) -> impl Strategy<Value = Shape> {
     let guest = prop_oneof![Just(Runs::Nothing), Just(Runs::Netns), Just(Runs::Qemu)];
     let mtu = prop_oneof![Just(1500), Just(9000)];
-    let net = (any::<[bool; 4]>(), mtu, guest, drift.clone(), drift).prop_map(
-        |([vlan, routed, route, foreign], mtu, guest, down, stp)| Net {
+    let net = (any::<[bool; 5]>(), mtu, guest, drift.clone(), drift).prop_map(
+        |([vlan, routed, route, foreign, more], mtu, guest, down, stp)| Net {
             vlan,
             routed,
             route: route && routed && !down,
+            more: more && routed,
             mtu,
             guest,
             down,
@@ -83,8 +89,8 @@ fn shape(drift: BoxedStrategy<bool>) -> impl Strategy<Value = Shape> {
             foreign: foreign && !vlan,
         },
     );
-    (prop::collection::vec(prop::option::weighted(0.8, net), 3), 0..3u8, 0..3u8, any::<bool>())
-        .prop_map(|(nets, rules, files, forwards)| Shape { nets, rules, files, forwards })
+    (prop::collection::vec(prop::option::weighted(0.8, net), 3), 0..3u8, 0..4u8, any::<[bool; 2]>())
+        .prop_map(|(nets, rules, files, [forwards, outside])| Shape { nets, rules, files, forwards, outside })
 }
 
 /// The settings that every observation reads, with what they are at first.
@@ -143,15 +149,22 @@ pub(crate) fn state(shape: &Shape, observed: bool) -> HostState {
         }
     }
     let router = rule::router_namespace(&lab());
-    for ns in [Ns::Host, Ns::Named(router)] {
+    for (ns, family) in [(Ns::Host, Family::Inet), (Ns::Host, Family::Bridge), (Ns::Named(router), Family::Inet)] {
         if shape.rules > 0 && ns.name().is_none_or(|ns| state.namespaces.contains_key(ns)) {
-            let id = TableId { ns, family: Family::Inet, name: "vmnet-campus".into() };
+            let id = TableId { ns, family, name: "vmnet-campus".into() };
             state.tables.insert(id, Table::Body(format!("body {}", shape.rules)));
         }
     }
-    for i in 0..shape.files {
-        let file = File { mode: 0o755, content: format!("text {}", shape.files) };
-        state.files.insert(format!("/run/vmnet/campus/hooks/n{i}/qemu-ifup").into(), file);
+    let files = [
+        "/run/vmnet/campus/hooks/n0/qemu-ifup".into(),
+        paths::network_manager_drop_in(&lab()),
+        paths::networkd_drop_in(&lab()),
+    ];
+    for path in files.into_iter().take(shape.files.into()) {
+        state.files.insert(path, File { mode: 0o755, content: format!("text {}", shape.files) });
+    }
+    if shape.outside {
+        add_outside(&mut state);
     }
     add_settings(&mut state, shape, observed);
     state
@@ -181,12 +194,41 @@ fn add_net(state: &mut HostState, i: usize, net: &Net) {
             link.tx_checksum = Some(false);
         }
         state.addresses.insert(Address { link: far.clone(), net: format!("10.0.{i}.1/24").parse().unwrap() });
+        if net.more {
+            state.addresses.insert(Address { link: far.clone(), net: format!("fd00:{i}::1/64").parse().unwrap() });
+        }
         if net.route {
             let (to, via) = (format!("10.{}.0.0/16", i + 1).parse().unwrap(), format!("10.0.{i}.2").parse().ok());
             state.routes.insert(Route { ns: far.ns, to, via, dev: far.name });
         }
     }
     add_guest(state, i, net, &master);
+}
+
+/// Only a router that is there has an outside.
+fn add_outside(state: &mut HostState) {
+    let router = rule::router_namespace(&lab());
+    if !state.namespaces.contains_key(&router) {
+        return;
+    }
+    let id = LinkId::inside(&router, name("outside"));
+    let net = Net {
+        vlan: false,
+        routed: true,
+        route: false,
+        more: false,
+        mtu: 1500,
+        guest: Runs::Nothing,
+        down: false,
+        stp: false,
+        foreign: false,
+    };
+    state.links.insert(id.clone(), link(LinkKind::Macvlan { parent: name("eno1") }, "outside", &id, &net));
+    for (address, to, via) in [("192.0.2.9/24", "0.0.0.0/0", "192.0.2.1"), ("2001:db8::9/64", "::/0", "2001:db8::1")] {
+        state.addresses.insert(Address { link: id.clone(), net: address.parse().unwrap() });
+        let (to, via) = (to.parse().unwrap(), via.parse().ok());
+        state.routes.insert(Route { ns: id.ns.clone(), to, via, dev: id.name.clone() });
+    }
 }
 
 fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {

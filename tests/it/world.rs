@@ -46,6 +46,11 @@ impl Lab {
         Self { name, engine: Engine::Netns, folder }
     }
 
+    /// A lab of QEMU guests that boot the tiny image, from the text of one of namespace guests.
+    pub(crate) fn of_qemu(text: &str, accel: &'static str) -> Self {
+        Self { engine: Engine::Qemu(accel), ..Self::from_text(&for_qemu(text, accel)) }
+    }
+
     /// The program with these arguments, in the lab's folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmnet"));

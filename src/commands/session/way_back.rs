@@ -11,7 +11,7 @@ use crate::commands::signals::Signals;
 use crate::commands::source::Source;
 use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
-use crate::ledger::{self, Ledger, Undone};
+use crate::ledger::{self, Ledger, Room, Undone};
 use crate::plan::{Hurt, Plan};
 use crate::state::HostState;
 
@@ -35,6 +35,23 @@ impl Session {
         begun
     }
 
+    /// Takes the room on the disk that the ledger needs at the end: too late to find out then.
+    pub(super) fn room(&self) -> Result<Room, Failure> {
+        Room::take(&self.paths, &self.ledger).map_err(|error| {
+            if !self.is_known {
+                // The folder that was made for it. The first error is the one to tell.
+                let _ = ledger::remove(&self.paths, &self.lab);
+            }
+            self.unwritten(error)
+        })
+    }
+
+    fn unwritten(&self, error: impl Into<anyhow::Error>) -> Failure {
+        let folder = self.paths.state.display();
+        let message = "nothing was changed: the change can't be written down below";
+        Failure::failed(format!("{message} {folder}; make room there"), error)
+    }
+
     fn write_down(
         &mut self,
         old: Option<Ledger>,
@@ -50,7 +67,7 @@ impl Session {
             change.old = old;
             change.confirm = self.confirm.map(Deadline::after);
             match &change.confirm {
-                None => change::write(&self.paths, &change)?,
+                None => change::write(&self.paths, &change).map_err(|error| self.unwritten(error))?,
                 Some(deadline) => {
                     watch::start(&self.paths, &change)?;
                     self.deadline = Some(*deadline);
@@ -60,7 +77,7 @@ impl Session {
         }
         Undone::forget(&self.paths, &self.lab);
         self.ledger.progress = Came::Changing;
-        ledger::write(&self.paths, &self.ledger)?;
+        ledger::write(&self.paths, &self.ledger).map_err(|error| self.unwritten(error))?;
         // Behind the ledger, which says where it is: so `destroy` finds what a crash leaves of it.
         if let Some(source) = source
             && source.write_lock()?

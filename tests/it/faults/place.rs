@@ -250,7 +250,7 @@ impl Scenario {
     }
 
     /// Whether nothing of the lab is there before.
-    pub(crate) fn is_new(&self) -> bool {
+    pub(crate) fn begins_with_nothing(&self) -> bool {
         self.ready.is_empty()
     }
 }

@@ -2,5 +2,6 @@
 
 mod by_hand;
 mod collisions;
+mod growing;
 mod ledger;
 mod marks;

@@ -1,1 +1,8 @@
 //! D. Hostile definition.
+
+mod files;
+mod folders;
+mod names;
+mod qemu;
+mod terminal;
+mod texts;

@@ -1,0 +1,116 @@
+//! The host's own addresses, and hosts that look the same.
+
+use std::collections::BTreeSet;
+
+use crate::matrix::promise::{ends, keep, same};
+use crate::matrix::row;
+use crate::snapshot::Snapshot;
+use crate::world::{Lab, sh};
+
+/// The NIC holds the host's address and its default route: it is shared by macvlan, and stays as it is.
+#[test]
+fn row_20_nic_with_the_hosts_address() {
+    row!(|| {
+        sh("ip link add nic0 type veth peer name far0; ip link set far0 up; ip link set nic0 up
+            ip addr add 192.0.2.2/24 dev nic0; ip addr add 192.0.2.3/24 dev nic0; ip -6 addr add 2001:db8::2/64 dev nic0 nodad
+            ip route add default via 192.0.2.1 dev nic0 proto static metric 100");
+        let before = Snapshot::when_settled();
+        let own = || {
+            sh("ip -d -j address show nic0; ip -j route; ip -6 -j route; ip -j rule; sysctl -a 2>/dev/null | grep nic0")
+        };
+        let was = own();
+        assert!(was.contains("192.0.2.3") && was.contains("192.0.2.1"), "{was}");
+        let lab = Lab::from_text(
+            "lab = \"own\"\n[defaults.vm]\nengine = \"netns\"\n[uplink.t]\ndevice = \"nic0\"\n[network.web]\n\
+             subnet = \"10.1.0.0/24\"\n[router]\nexternal = { via = \"macvlan\", address = \"192.0.2.9/24\" }\n\
+             [vm.a]\nnic = \"web\"\n",
+        );
+        lab.ok(&["create"]);
+        let without_links =
+            |text: String| text.lines().filter(|line| !line.contains("stats64")).collect::<Vec<_>>().join("\n");
+        // A macvlan makes its parent promiscuous at most; addresses, routes, MAC and settings are the host's.
+        let promiscuity = |text: String| text.replace("\"promiscuity\":1", "\"promiscuity\":0");
+        let tidy = |text: String| without_links(promiscuity(text)).replace("\"allmulti\":1", "\"allmulti\":0");
+        assert_eq!(tidy(own()), tidy(was));
+        lab.ok(&["destroy"]);
+        same(&before, "after destroy");
+        // As a port of a bridge the NIC would lose all that: there is no way to ask for it.
+        Lab::from_text(
+            "lab = \"own\"\n[uplink.t]\ndevice = \"nic0\"\n[network.web]\nmode = \"bridged\"\nuplink = \"t\"\n",
+        );
+        ends(&lab, &["create"], 2, &["bridge ="]);
+        same(&before, "after the refusal");
+        // Nor does a bridge of the host's that has its address lose it.
+        sh("ip link add br0 type bridge; ip link add port0 type veth peer name far1; ip link set port0 master br0 up
+            ip link set far1 up; ip addr add 198.51.100.2/24 dev br0; ip link set br0 up");
+        let before = Snapshot::when_settled();
+        let lab = Lab::from_text(
+            "lab = \"own\"\n[defaults.vm]\nengine = \"netns\"\n[network.web]\nmode = \"bridged\"\nbridge = \"br0\"\n\
+             subnet = \"198.51.100.0/24\"\n[vm.a]\nnic = { network = \"web\", address = \"198.51.100.9\" }\n",
+        );
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "--all"]);
+        assert!(lab.pings("a", "198.51.100.2"), "the host is still at its address");
+        assert!(sh("ip -o addr show br0").contains("198.51.100.2/24"));
+        lab.ok(&["destroy", "--stop"]);
+        keep(&lab, &before);
+    });
+}
+
+/// The MACs of all links that carry a mark, in the host and in the lab's namespaces, and of the lab's guests. Each is
+/// assigned, so that udev, which would make one of machine-id and name, leaves it.
+fn macs(lab: &Lab) -> BTreeSet<String> {
+    let assigned = sh("for link in $(ip -o link show | grep 'alias vmnet:' | sed 's/^[0-9]*: //; s/[@:].*//'); do
+                       echo $(cat /sys/class/net/$link/addr_assign_type); done | sort -u");
+    assert_eq!(assigned.trim(), "3", "addr_assign_type of the lab's links: set by somebody");
+    let spaces = sh("ip netns list | cut -d ' ' -f 1");
+    let mut text = sh("ip -o link show | grep 'alias vmnet:'");
+    for ns in spaces.lines() {
+        text += &sh(&format!("ip -n {ns} -o link show | grep -v ' lo: '"));
+    }
+    let found: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.split("link/ether ").nth(1))
+        .filter_map(|rest| rest.split(' ').next().map(str::to_owned))
+        .collect();
+    let uuid = lab.ok(&["qemu-args", "q"]);
+    let uuid = uuid.split_whitespace().skip_while(|word| *word != "-uuid").nth(1).unwrap_or_default();
+    assert!(!uuid.is_empty());
+    found.into_iter().chain([uuid.to_owned()]).collect()
+}
+
+/// Two hosts cloned from one image, with the same machine-id: labs of different names share no MAC and no UUID, and
+/// one lab has the same ones whatever the machine-id is.
+#[test]
+fn row_27_same_machine_id() {
+    row!(|| {
+        sh("touch /run/id; [ -e /etc/machine-id ] && mount --bind /run/id /etc/machine-id || true");
+        let definition = |lab: &str| {
+            format!(
+                "lab = \"{lab}\"\n[defaults.vm]\nengine = \"netns\"\n[network.web]\nmode = \"routed\"\n\
+                 subnet = \"10.1.0.0/24\"\n[network.db]\nmode = \"isolated\"\n[router]\nexternal = {{ via = \"none\" }}\n\
+                 [image.i]\nkernel = \"/bin/true\"\n[vm.a]\nnic = [\"web\", \"db\"]\n[vm.b]\nnic = \"web\"\n\
+                 [vm.q]\nengine = \"qemu\"\naccel = \"tcg\"\nimage = \"i\"\nnic = \"web\"\n"
+            )
+        };
+        let before = Snapshot::when_settled();
+        let on_a_host = |name: &str, id: &str| {
+            std::fs::write("/run/id", format!("{id}\n")).unwrap();
+            let lab = Lab::from_text(&definition(name));
+            lab.ok(&["create"]);
+            lab.ok(&["boot", "a", "b"]);
+            let found = macs(&lab);
+            lab.ok(&["destroy", "--stop", "--purge"]);
+            same(&before, name);
+            found
+        };
+        let same_id = "0123456789abcdef0123456789abcdef";
+        let (north, south) = (on_a_host("north", same_id), on_a_host("south", same_id));
+        assert!(north.len() > 8, "{north:?}");
+        assert!(north.is_disjoint(&south), "{north:?} {south:?}");
+        assert_eq!(on_a_host("north", "fedcba9876543210fedcba9876543210"), north);
+        crate::matrix::tally("MACs", north.len() + south.len(), 0);
+        let lab = Lab::from_text(&definition("north"));
+        keep(&lab, &before);
+    });
+}
