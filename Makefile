@@ -12,9 +12,10 @@ demo: ## see the main job: VLANs, router, three KVM guests, who reaches whom
 test: ## run all tests: pure, in private namespaces, and in the kernel lab
 	@tests/all
 
-# Two hosts at a time, a process or two each: with more of them some time limit would be the test.
-test-long: ## every kill, fault and signal point that `make test` samples: half an hour to an hour, as root
-	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --quiet --test it matrix::a_crash::points:: -- --test-threads=1 --nocapture
+# One test at a time: each has as many hosts side by side as there are processors.
+test-long: ## every kill, fault and signal point, where `make test` takes a sample: an hour, as root
+	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --quiet --test it -- --test-threads=1 \
+		matrix::a_crash::points:: matrix::b_environment::full::
 
 check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check

@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn a_port_never_has_the_lowest_mac_of_a_bridge() {
+        let port = port_mac(&lab(), "nic", "vm1.0");
+        assert!(port.to_string().starts_with("fe:ff:"));
+        assert_ne!(port, port_mac(&lab(), "nic", "vm2.0"));
+        // libvirt's own TAPs
+        assert!(port.octets() > [0xfe, 0x54, 0, 0xff, 0xff, 0xff]);
+    }
+
+    #[test]
     fn guest_macs_have_qemus_prefix_and_differ() {
         let net: NetName = "web".parse().unwrap();
         let mac = |vm: &str, number, attempt| guest_mac(&lab(), &vm.parse().unwrap(), &net, number, attempt);

@@ -160,6 +160,10 @@ fn harmless(call: &Call) -> Option<&'static str> {
             call.kind == Kind::Remove && (text.contains("/run/vmnet/") || text.contains("/run/state/")),
             "an empty folder, or a record beside a ledger that is applied: the next one or destroy takes it",
         ),
+        (
+            call.kind == Kind::Sync && text.ends_with("/ledger)"),
+            "the removal of that record, which a power cut would bring back, and it would say nothing",
+        ),
     ];
     rules.into_iter().find(|(applies, _)| *applies).map(|(_, why)| why)
 }

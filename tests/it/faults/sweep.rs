@@ -9,6 +9,7 @@ use super::place::{Place, Scenario};
 use super::promise::{self, Before};
 use super::tracer::{Deed, Key};
 use crate::matrix::tally;
+use crate::sandbox::test;
 use crate::skip::say;
 
 /// A point and what is done there.
@@ -116,7 +117,9 @@ pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
     let jobs = sample(jobs, most);
     let Tried { points, missed, wrong } = all(&jobs);
     tally(what, points, wrong.len());
-    say(&format!("{what}: {points} of {counted} points, {missed} not reached, {} wrong", wrong.len()));
+    if is_long() {
+        say(&format!("POINTS {}: {points} of {counted} {what}, {missed} not reached, {} wrong", test(), wrong.len()));
+    }
     assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
     assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
 }
