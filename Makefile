@@ -1,7 +1,7 @@
 # Everything that a contributor runs. Each target does its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lab vm-images bench install uninstall
+.PHONY: help setup demo test check lab vm-images bench fuzz install uninstall
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ check: ## formatting, lints and documentation, warnings denied
 	cargo clippy --quiet --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
-		benches/run benches/inside benches/by-ip benches/networks
+		benches/run benches/inside benches/by-ip benches/networks fuzz/run
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup
@@ -31,6 +31,9 @@ lab: ## run a command in a virtual machine with a stock kernel: make lab CMD='ip
 
 vm-images: ## build the small guest that the tests and the demonstration boot
 	@vm-images/tiny/build
+
+fuzz: ## feed random texts to every reader, FUZZ_SECONDS=600 for each; what the usual tests don't do
+	@fuzz/run
 
 bench: ## measure vmnet beside ip in private namespaces; prints the tables of docs/performance.md
 	@benches/run

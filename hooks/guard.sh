@@ -3,7 +3,7 @@
 : "${hook:?}"
 set -eu
 # What this shell was given by whoever started QEMU does not count: functions, locale, paths, preloaded libraries.
-unset -f [ echo
+unset -f [ echo read
 unset LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT IFS
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C

@@ -13,7 +13,7 @@ pub mod netns;
 mod process;
 pub mod qemu;
 pub mod qmp;
-mod record;
+pub mod record;
 mod scope;
 mod seed;
 mod spawn;

@@ -5,6 +5,7 @@
 //! and the kernel's own words. Dumps are read by [`dump`], changes are sent by [`Kernel`].
 
 pub mod caps;
+pub mod child;
 pub mod dump;
 mod error;
 pub mod ethtool;
@@ -15,8 +16,10 @@ pub mod netns;
 pub mod nft;
 pub mod nftables;
 pub mod stand;
+pub mod start;
 pub mod sysctl;
 pub mod tap;
+pub mod trust;
 mod wire;
 
 pub use error::KernelError;

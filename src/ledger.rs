@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use ground::check_folders;
 pub use lock::{ChangeLock, LockError};
 pub use room::Room;
-pub use store::{LedgerError, boot_id, labs, read, remove, write, write_atomically};
+pub use store::{LedgerError, Unreadable, boot_id, labs, parse, read, remove, write, write_atomically};
 pub use undone::Undone;
 
 use crate::names::LabName;

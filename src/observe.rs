@@ -23,7 +23,7 @@ use census::Census;
 use serde::Serialize;
 
 pub use elsewhere::remotes;
-pub use facts::{find_program, find_tool};
+pub use facts::find_tool;
 pub use marks::{Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
 

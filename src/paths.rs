@@ -34,7 +34,7 @@ pub fn unfinished(path: &Path) -> PathBuf {
 /// The two roots, `VMNET_STATE_DIR` and `VMNET_RUN_DIR`, and everything below them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
-    /// Survives a reboot: ledger, journal, guests' disks. `/var/lib/vmnet`.
+    /// Survives a reboot: ledger, the record of a change, guests' disks. `/var/lib/vmnet`.
     pub state: PathBuf,
     /// Does not: hooks, sockets, pids. `/run/vmnet`.
     pub run: PathBuf,
@@ -57,7 +57,7 @@ impl Paths {
         self.run.join(lab.as_str())
     }
 
-    /// Ledger and journal, 0700.
+    /// Ledger and the record of a change, 0700.
     pub fn ledger(&self, lab: &LabName) -> PathBuf {
         self.lab_state(lab).join("ledger")
     }

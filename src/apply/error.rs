@@ -23,6 +23,9 @@ pub enum OpError {
     /// No nft program is known.
     #[error("there is no nft program on this host; install the package nftables")]
     NoNft,
+    /// What a table said could not be read before it was changed.
+    #[error("the table could not be listed before")]
+    NoListing,
     /// A file could not be written or removed.
     #[error("cannot {action} {}", path.display())]
     File {

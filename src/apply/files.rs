@@ -4,14 +4,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use crate::kernel::caps::Caps;
+use crate::kernel::child;
 use crate::paths::unfinished;
 use crate::plan::Service;
 use crate::state::File;
-
-/// Where programs are looked for, whatever the caller's environment says.
-const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Writes a file; folders that are missing are made, 0755. A link at its place is replaced, never followed.
 ///
@@ -86,7 +84,9 @@ pub fn reload(service: Service) -> io::Result<()> {
         Service::NetworkManager => ("nmcli", &["general", "reload", "conf"]),
         Service::Networkd => ("networkctl", &["reload"]),
     };
-    let output = Command::new(program).args(args).env_clear().env("PATH", SEARCH_PATH).stdin(Stdio::null()).output()?;
+    let path = child::find(program)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{program} is not installed")))?;
+    let output = child::command(&path, Caps::NONE).args(args).output()?;
     if output.status.success() {
         return Ok(());
     }

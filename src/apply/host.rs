@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use super::{Host, OpError, files, tables};
 use crate::engine::{self, EngineError};
 use crate::kernel::nft::Nft;
-use crate::kernel::{Kernel, KernelError, Request, modules, netns, sysctl};
+use crate::kernel::{Kernel, KernelError, Request, child, modules, netns, sysctl};
 use crate::names::{IfName, VmName};
 use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
 use crate::plan::{LinkChange, Op, Plan};
@@ -47,7 +47,7 @@ impl KernelHost {
     /// # Errors
     /// The features that the kernel can't have now, each with the reason.
     pub fn prepare(plan: &Plan) -> Result<(), BTreeMap<Feature, String>> {
-        match observe::find_program("modprobe") {
+        match child::find("modprobe") {
             Some(modprobe) => modules::load(&plan.features(), &modprobe),
             // Without it the kernel can't load anything either, and says what it lacks.
             None => Ok(()),

@@ -32,9 +32,15 @@ pub(super) struct Outcome<'a> {
 /// Runs those operations of a wave that are about tables.
 pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
     let mut batches = BTreeMap::<&Ns, Batch<'a>>::new();
+    let mut outcomes = Vec::new();
     for (index, op) in ops.iter().enumerate() {
         let (id, text) = match op {
             Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
+            // Nothing to restore it from: better as it is than gone.
+            Op::RestoreTable { id, listing } if listing.is_empty() => {
+                outcomes.push(Outcome { index, id, result: Err(OpError::NoListing), recorded: None });
+                continue;
+            }
             Op::RestoreTable { id, listing } => (id, nft::restoring(id, listing)),
             Op::RemoveTable { id } => (id, nft::removing(id)),
             _ => continue,
@@ -49,7 +55,8 @@ pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        threads.into_iter().flat_map(join).collect()
+        outcomes.extend(threads.into_iter().flat_map(join));
+        outcomes
     })
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
         && session.ledger.path == source.path
         && session.ledger.lock == source.lock.to_string();
     let mut repaired = 0;
-    if !plan.is_empty() || !same_source {
+    if !plan.is_empty() || !same_source || source.lock != source.old_lock {
         session.refuse_hurt(&observation, &plan)?;
         if source.write_lock()? {
             output.say(format_args!("wrote {}: keep it beside the definition", shown(&source.lock_path())));

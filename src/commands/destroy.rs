@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output, WARN, shown};
+use super::privilege;
 use super::session::Session;
 use crate::ledger;
 use crate::names::{LabName, VmName};
@@ -61,6 +62,11 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where disks of a lab's guests are: those that vmnet starts, and those that others start.
+fn folders_of_guests(paths: &Paths, lab: &LabName) -> [PathBuf; 2] {
+    ["guests", "by-hand"].map(|folder| paths.lab_state(lab).join(folder))
+}
+
 /// Refuses while guests run, unless they are to be stopped.
 pub(super) fn may_go(
     lab: &LabName,
@@ -84,6 +90,9 @@ pub(super) async fn remove(
     output: &Output,
 ) -> Result<(usize, Vec<PathBuf>), Failure> {
     let lab = session.lab.clone();
+    if options.purge && folders_of_guests(&session.paths, &lab).iter().any(|folder| folder.exists()) {
+        privilege::require_folders()?;
+    }
     session.force = options.force;
     let empty = HostState::default();
     let plan = session.plan(observation, &empty);
@@ -100,8 +109,7 @@ pub(super) async fn remove(
 }
 
 pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
-    let folders = ["guests", "by-hand"].map(|folder| paths.lab_state(lab).join(folder));
-    let mut disks: Vec<PathBuf> = folders
+    let mut disks: Vec<PathBuf> = folders_of_guests(paths, lab)
         .into_iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flatten()
@@ -117,8 +125,7 @@ pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
 }
 
 fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
-    for folder in ["guests", "by-hand"] {
-        let folder = paths.lab_state(lab).join(folder);
+    for folder in folders_of_guests(paths, lab) {
         match std::fs::remove_dir_all(&folder) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::output::{Output, WARN, foreign, table};
-use super::privilege::unobservable;
-use super::session::paths;
+use super::session::{paths, unobservable};
 use super::source::Source;
 use crate::engine;
 use crate::ledger::{self, LedgerError, Progress};

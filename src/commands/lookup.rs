@@ -24,10 +24,21 @@ pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
     let path =
         std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
     let paths = paths()?;
-    for lab in ledger::labs(&paths)? {
-        if ledger::read(&paths, &lab).is_ok_and(|ledger| ledger.is_some_and(|ledger| ledger.path == path)) {
-            return Ok(lab);
+    let is_of_it =
+        |lab: &LabName| ledger::read(&paths, lab).is_ok_and(|ledger| ledger.is_some_and(|ledger| ledger.path == path));
+    let mut applied: Vec<LabName> = ledger::labs(&paths)?.into_iter().filter(is_of_it).collect();
+    match (applied.pop(), applied.is_empty()) {
+        (Some(only), true) => return Ok(only),
+        // The file had one lab's name, and has another's by now.
+        (Some(last), false) => {
+            applied.push(last);
+            let now = Source::read(Path::new(argument)).ok().map(|source| source.model.lab().clone());
+            let file = path.display();
+            return now.filter(|now| applied.contains(now)).ok_or_else(|| {
+                Failure::Usage(format!("several labs were created from {file}: name one of {}", names(&applied)))
+            });
         }
+        (None, _) => {}
     }
     if argument == DEFAULT_FILE && !path.exists() {
         let labs = ledger::labs(&paths)?;

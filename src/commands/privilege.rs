@@ -1,41 +1,128 @@
-//! What this process must be allowed to do, asked before anything else is tried.
-
-use std::io;
+//! What each command may do: the one table of capabilities (capabilities(7)).
+//!
+//! Before any work, [`enter`] refuses a command that lacks what it always needs, naming all of it, and gives up for
+//! good whatever the command never needs. What only guests in QEMU need is asked for when a plan has some. The table
+//! stands in `docs/security.md`, too.
 
 use super::failure::Failure;
-use crate::desired::{Lack, Refusal};
-use crate::kernel::caps;
-use crate::observe::ObserveError;
+use crate::cli::Command;
+use crate::kernel::caps::{self, Caps};
+use crate::kernel::start;
+use crate::plan::{Op, Plan};
+use crate::state::Guest;
 
-/// What every change and most looks need: links, rules and routes; entering namespaces and mounting their names.
-const NEEDED: [&str; 2] = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"];
+/// Links, addresses, routes and tables of the host and of namespaces.
+const NETWORK: Caps = Caps::NET_ADMIN.and(Caps::SYS_ADMIN);
 
-/// Refuses to go on without the capabilities that a change needs: half of one would be worse than none.
-pub(super) fn check() -> Result<(), Failure> {
-    // Without /proc nothing works, and the first thing that is tried says so.
-    let found = caps::effective().unwrap_or_default();
-    let missing = NEEDED.into_iter().filter(|name| !found.contains(*name));
-    let lacks: Vec<Refusal> =
-        missing.map(|name| Refusal::Lacks(Lack::Capability { capability: name.to_owned() })).collect();
-    if lacks.is_empty() { Ok(()) } else { Err(Failure::Refused(lacks)) }
+/// Files and processes of the user that QEMU runs as, and becoming that user.
+const GUESTS: Caps = PREPARING.and(Caps::KILL);
+
+/// Files of another user, made by programs that run as that user.
+const PREPARING: Caps = FOLDERS.and(Caps::SETGID).and(Caps::SETUID);
+
+/// Folders of guests, which belong to another user.
+const FOLDERS: Caps = Caps::CHOWN.and(Caps::DAC_OVERRIDE).and(Caps::FOWNER);
+
+/// What a command may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// It becomes, or starts, a program of the caller's, who keeps what they have.
+    TheCallers,
+    /// It needs `always`, and keeps `sometimes` where it is there.
+    Only { always: Caps, sometimes: Caps },
 }
 
-/// Why a host can't be observed: a capability that is missing, by its name, where that is the reason.
-pub(super) fn unobservable(error: ObserveError) -> Failure {
-    match (is_refused(&error), check()) {
-        (true, Err(lack)) => lack,
-        _ => Failure::failed("this host can't be observed", error),
-    }
-}
+impl Needs {
+    const NOTHING: Self = Self::Only { always: Caps::NONE, sometimes: Caps::NONE };
+    /// Entries of guests' folders, and iptables' old tables, are looked at where there are any.
+    const LOOK: Self = Self::Only { always: NETWORK, sometimes: Caps::DAC_OVERRIDE.and(Caps::NET_RAW) };
+    const CHANGE: Self =
+        Self::Only { always: NETWORK, sometimes: GUESTS.and(Caps::SETPCAP).and(Caps::SYS_MODULE).and(Caps::NET_RAW) };
+    const PROBE: Self = Self::Only { always: NETWORK.and(Caps::NET_RAW), sometimes: Caps::DAC_OVERRIDE };
+    /// A guest's disk and seed for somebody else; nothing is signalled, nothing of the network changed.
+    const PREPARE: Self = Self::Only { always: NETWORK, sometimes: PREPARING.and(Caps::SETPCAP).and(Caps::NET_RAW) };
+    /// A socket in a guest's folder.
+    const CONNECT: Self = Self::Only { always: Caps::NONE, sometimes: Caps::DAC_OVERRIDE };
 
-/// Whether the kernel said that this is not allowed.
-fn is_refused(error: &ObserveError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-            return true;
+    fn of(command: &Command) -> Self {
+        match command {
+            Command::Check(_) | Command::Completions { .. } | Command::Man => Self::NOTHING,
+            Command::Plan { .. } | Command::Status(_) | Command::List | Command::Ps(_) => Self::LOOK,
+            Command::Create { .. }
+            | Command::Undo(_)
+            | Command::Restore { .. }
+            | Command::Watch { .. }
+            | Command::Destroy { .. }
+            | Command::Gc { .. }
+            | Command::Boot { .. }
+            | Command::Stop { .. }
+            | Command::Reset { .. } => Self::CHANGE,
+            Command::Verify { .. } => Self::PROBE,
+            Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
+            // The word of consent alone; root's files.
+            Command::Confirm(_) => Self::NOTHING,
+            Command::Console(_) => Self::CONNECT,
+            Command::Ssh { .. } | Command::Exec { .. } => Self::TheCallers,
         }
-        next = error.source();
     }
-    false
+}
+
+/// Prepares this process for a command. No other thread may be there yet.
+pub(super) fn enter(command: &Command) -> Result<(), Failure> {
+    let Needs::Only { always, sometimes } = Needs::of(command) else { return Ok(()) };
+    require(always)?;
+    let fail = |error| Failure::failed("privileges that are not needed can't be given up; nothing was changed", error);
+    start::put_right().map_err(fail)?;
+    caps::confine(always.and(sometimes)).map_err(fail)
+}
+
+/// Refuses to go on without some capabilities: one error that names all that are missing.
+pub(super) fn require(needed: Caps) -> Result<(), Failure> {
+    let held =
+        caps::held().map_err(|error| Failure::failed("the kernel does not tell this process's rights", error))?;
+    let missing = needed.without(held);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.names().join(", ");
+    Err(Failure::lacks(format!("this needs {names}, which vmnet was started without; run it as root (sudo vmnet …)")))
+}
+
+/// What the guests of a plan need.
+pub(super) fn require_for(plan: &Plan) -> Result<(), Failure> {
+    let in_qemu = |op: &Op| match op {
+        Op::StartGuest { guest, .. } | Op::StopGuest { guest, .. } => matches!(**guest, Guest::Qemu(_)),
+        _ => false,
+    };
+    if plan.ops().any(in_qemu) { require(GUESTS) } else { Ok(()) }
+}
+
+/// What guests' folders need.
+pub(super) fn require_folders() -> Result<(), Failure> {
+    require(FOLDERS)
+}
+
+/// What making a disk and a seed for another user needs.
+pub(super) fn require_to_prepare() -> Result<(), Failure> {
+    require(PREPARING)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn reading_a_definition_needs_nothing_and_looking_changes_nothing() {
+        let of = |line: &str| Needs::of(&Cli::try_parse_from(line.split(' ')).unwrap().command);
+        assert_eq!(of("vmnet check"), Needs::NOTHING);
+        assert_eq!(of("vmnet completions bash"), Needs::NOTHING);
+        let changes = GUESTS.without(Caps::DAC_OVERRIDE).and(Caps::SYS_MODULE);
+        for line in ["vmnet plan", "vmnet status", "vmnet ps", "vmnet verify", "vmnet console vm1"] {
+            let Needs::Only { always, sometimes } = of(line) else { panic!("{line}") };
+            assert!(always.and(sometimes).within(changes).is_empty(), "{line}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::output::Output;
 use super::session::Session;
-use super::{keys, lookup};
+use super::{keys, lookup, privilege};
 use crate::engine::folder::{Owner, service_user};
 use crate::engine::{self};
 use crate::model::{Engine, Vm};
@@ -71,6 +71,9 @@ async fn with_files(
         return Err(Failure::because(format!("vm {} is a namespace (engine = \"netns\"), no machine", vm.name())));
     }
     super::boot::images_exist(&source, vm)?;
+    if owner.uid != nix::unistd::geteuid().as_raw() {
+        privilege::require_to_prepare()?;
+    }
     let mut session = Session::look_at(&lab)?;
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;

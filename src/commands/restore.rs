@@ -74,7 +74,7 @@ async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Resu
         }
         None => {}
     }
-    if !session.is_known {
+    if !session.is_known || session.ledger.is_of_leftovers() {
         output.say(format_args!(
             "lab {lab}: its first create was never finished or confirmed; there is nothing to restore"
         ));
@@ -115,7 +115,11 @@ async fn autostart(
         }
         match startable(session, source, &observation.facts, &mtu, vm) {
             Ok(guest) => drop(started.insert(name.clone(), guest)),
-            Err(failure) => report.errors.push(format!("vm {name}: {}", in_words(&failure))),
+            Err(failure) => {
+                let text = in_words(&failure);
+                let named = format!("vm {name}: ");
+                report.errors.push(if text.starts_with(&named) { text } else { named + &text });
+            }
         }
     }
     let names = started.keys().cloned().collect();

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
-use super::privilege::{self, unobservable};
+use super::privilege;
 use super::progress::Progress;
 use super::source::Source;
 use super::standing::unconfirmed;
 use crate::apply::{self, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
+use crate::kernel::trust;
 use crate::ledger::change::{self, Change, Deadline, Standing};
 use crate::ledger::{self, ChangeLock, Ledger, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
-use crate::observe::{self, Observation, Scope};
+use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
@@ -40,7 +41,13 @@ pub(super) fn paths() -> Result<Paths, Failure> {
         Some(path) => Err(Failure::Usage(format!("{variable}={} is not an absolute path", path.display()))),
     };
     let Paths { state, run } = Paths::default();
-    Ok(Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? })
+    let paths = Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? };
+    for folder in [&paths.state, &paths.run] {
+        trust::way_to(folder).map_err(|error| {
+            Failure::failed(format!("{} is no safe place; nothing was changed", folder.display()), error)
+        })?;
+    }
+    Ok(paths)
 }
 
 /// One lab on this host.
@@ -85,7 +92,6 @@ impl Session {
 
     /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
     pub(super) fn ending(lab: &LabName, verb: &str) -> Result<Self, Failure> {
-        privilege::check()?;
         let paths = paths()?;
         ledger::check_folders(&paths, lab)?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
@@ -175,7 +181,13 @@ impl Session {
         let host = Host { facts, paths: &self.paths, found: &found, guests };
         let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
-        observation.state.settings = observe::settings(&self.host.scope.settings).map_err(unobservable)?;
+        // What has the name of a namespace of ours and is none is never entered.
+        let is_there = |key: &SettingKey| match key {
+            SettingKey::Sysctl { ns: Ns::Named(name), .. } => observation.state.namespaces.contains_key(name),
+            SettingKey::Sysctl { ns: Ns::Host, .. } | SettingKey::DeviceState { .. } => true,
+        };
+        let keys = self.host.scope.settings.iter().filter(|key| is_there(key)).cloned().collect();
+        observation.state.settings = observe::settings(&keys).map_err(unobservable)?;
         Ok((wanted, refusals))
     }
 
@@ -248,6 +260,7 @@ impl Session {
         interruptible: bool,
     ) -> Result<Report, Failure> {
         self.refuse_hurt(observation, plan)?;
+        privilege::require_for(plan)?;
         KernelHost::prepare(plan).map_err(no_modules)?;
         let mut old = self.is_known.then(|| self.ledger.clone());
         if let (Some(old), Some(boot_id)) = (&mut old, &self.stale) {
@@ -403,4 +416,8 @@ fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+pub(super) fn unobservable(error: ObserveError) -> Failure {
+    Failure::failed("this host can't be observed", error)
 }

@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output};
+use super::privilege;
 use super::session::Session;
 use crate::engine;
+use crate::model::Engine;
 use crate::names::VmName;
 
 #[derive(Serialize)]
@@ -56,7 +58,10 @@ pub(super) async fn reset(
     let begun = std::time::Instant::now();
     let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "reset")?;
-    session.applied()?;
+    let source = session.applied()?;
+    if vms.iter().filter_map(|vm| source.model.vms().get(vm)).any(|vm| *vm.engine() == Engine::Qemu) {
+        privilege::require_folders()?;
+    }
     let observation = session.look(None)?;
     if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
         return Err(Failure::because(format!(

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, pipe};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::own_scope;
-
-/// Where programs are looked for, whatever the caller's environment says.
-const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::kernel::caps::Caps;
+use crate::kernel::child;
 
 /// What the process says when it is ready; anything else is why it is not.
 const READY: &str = "ready";
@@ -24,7 +23,7 @@ pub struct Detached {
 }
 
 /// Starts this program again as a process of a session of its own, in `/`, with nothing open but two pipes and
-/// nothing in its environment but `PATH` and `environment`. It has to call [`released`] and then [`tell`].
+/// nothing in its environment but `PATH`, `LC_ALL` and `environment`. It has to call [`released`] and then [`tell`].
 ///
 /// # Errors
 /// When it does not start.
@@ -32,9 +31,9 @@ pub fn start(arguments: &[&str], environment: &[(&str, &Path)]) -> io::Result<De
     let (ready, its_ready) = pipe()?;
     let (its_release, release) = pipe()?;
     // Not by its path: a package may replace the file meanwhile.
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("vmnet").args(arguments).current_dir("/");
-    command.env_clear().env("PATH", SEARCH_PATH).envs(environment.iter().copied());
+    // It may do what this process may.
+    let mut command = child::command(Path::new("/proc/self/exe"), Caps::ALL);
+    command.arg0("vmnet").args(arguments).envs(environment.iter().copied());
     command.stdin(its_release).stdout(its_ready).stderr(Stdio::null());
     // SAFETY: `detach` makes system calls only.
     unsafe { command.pre_exec(detach) };

@@ -15,6 +15,7 @@ use super::error::BaseProblem;
 use super::folder::{Folder, Owner};
 use super::seed::{self, HostKey};
 use super::{EngineError, identity};
+use crate::kernel::child;
 use crate::names::VmName;
 use crate::render::qemu::{SEED_IMAGE, disk_name};
 use crate::state::Overlay;
@@ -63,7 +64,7 @@ pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -
     folder.replace(BASE, identity.as_bytes())?;
     let new = format!("{name}.new");
     folder.remove(&new)?;
-    let mut command = inside("qemu-img", folder);
+    let mut command = inside("qemu-img", folder)?;
     // -u: the base is not opened, so QEMU's user needs no way to it; what must be known of it is known.
     command.args(["create", "-q", "-u", "-f", "qcow2", "-F", &disk.base_format, "-b"]).arg(&disk.base);
     command.args([new.as_str(), &size.to_string()]);
@@ -163,7 +164,7 @@ async fn host_key(vm: &VmName, folder: &Folder) -> Result<HostKey, EngineError> 
         let (new, new_public) = ("host-key.new", "host-key.new.pub");
         folder.remove(new)?;
         folder.remove(new_public)?;
-        let mut command = inside("ssh-keygen", folder);
+        let mut command = inside("ssh-keygen", folder)?;
         command.args(["-q", "-t", "ed25519", "-N", "", "-C", vm.as_str(), "-f", new]);
         run(vm, "ssh-keygen", command).await?;
         folder.rename(new_public, HOST_KEY_PUBLIC)?;
@@ -183,15 +184,15 @@ pub fn public_host_key(folder: &Path) -> Result<Option<String>, EngineError> {
     folder.read(HOST_KEY_PUBLIC)
 }
 
-/// A helper program that runs as the folder's owner in the folder, with an empty environment.
-fn inside(program: &'static str, folder: &Folder) -> Command {
-    let mut command = Command::new(program);
-    // Of the environment only the way to programs stays.
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    command.env_clear().env("PATH", path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    identity::drop_in_child(command.as_std_mut(), folder.owner(), None, folder.as_fd(), &[]);
+/// A helper program that runs as the folder's owner in the folder, without a privilege.
+fn inside(program: &'static str, folder: &Folder) -> Result<Command, EngineError> {
+    let missing = || EngineError::Spawn { program: program.into(), source: io::ErrorKind::NotFound.into() };
+    let mut command = child::bare(&child::find(program).ok_or_else(missing)?);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    identity::drop_in_child(&mut command, folder.owner(), None, folder.as_fd(), &[]);
+    let mut command = Command::from(command);
     command.kill_on_drop(true);
-    command
+    Ok(command)
 }
 
 async fn run(vm: &VmName, program: &'static str, mut command: Command) -> Result<(), EngineError> {

@@ -103,9 +103,9 @@ pub enum EngineError {
     Record {
         /// The file.
         path: PathBuf,
-        /// What serde says.
+        /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: super::record::Unreadable,
     },
     /// A helper program failed.
     #[error("{program} failed for guest {vm}: {output}")]

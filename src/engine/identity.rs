@@ -5,9 +5,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::folder::Owner;
+use crate::kernel::caps::{self, Caps};
 
-/// Makes `command` run as `owner` with at most one supplementary group, in `folder`, in a session of its own, able
-/// to gain no privilege, and with no descriptor beyond the standard three and `kept`.
+/// Makes `command` run as `owner` with at most one supplementary group, in `folder`, in a session of its own, without
+/// any capability and able to gain none, and with no descriptor beyond the standard three and `kept`. Its core dumps
+/// would hold a guest's memory and keys: it makes none.
 ///
 /// `folder` and `kept` have to stay open until the command is spawned.
 pub(super) fn drop_in_child(
@@ -31,15 +33,17 @@ pub(super) fn drop_in_child(
             check(libc::fchdir(folder))?;
             check(libc::setsid())?;
             libc::umask(0o077);
-            // Only root can, and only root needs to; a program run by a user for itself stays that user.
-            if libc::geteuid() == 0 {
+            caps::empty_bounding_set()?;
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            check(libc::setrlimit(libc::RLIMIT_CORE, &raw const none))?;
+            // A program run by a user for itself stays that user.
+            if libc::geteuid() != owner.uid {
                 let groups = group.unwrap_or_default();
                 check(libc::setgroups(usize::from(group.is_some()), &raw const groups))?;
                 check(libc::setresgid(owner.gid, owner.gid, owner.gid))?;
                 check(libc::setresuid(owner.uid, owner.uid, owner.uid))?;
             }
-            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            Ok(())
+            caps::hand(Caps::NONE)
         });
     }
 }

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -18,7 +17,7 @@ use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::scope::own_scope;
 use super::{EngineError, disk, identity, spawn};
-use crate::kernel::{Kernel, sysctl, tap};
+use crate::kernel::{Kernel, child, sysctl, tap};
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
@@ -355,9 +354,8 @@ fn spawn(
 ) -> Result<(), EngineError> {
     let log = run.create(LOG)?;
     let fail = |source| EngineError::Spawn { program: guest.program.clone(), source };
-    let mut command = Command::new(&guest.program);
-    command.args(handed.args(&guest.args)).env_clear().stdin(Stdio::null());
-    command.stdout(log.try_clone().map_err(fail)?).stderr(log);
+    let mut command = child::bare(&guest.program);
+    command.env_clear().args(handed.args(&guest.args)).stdout(log.try_clone().map_err(fail)?).stderr(log);
     identity::drop_in_child(&mut command, owner, kvm_group, run.as_fd(), &handed.descriptors());
     let write = |pid| {
         let started = process::start_time(pid).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -40,10 +40,54 @@ pub enum QmpError {
 /// How long an answer may take. QEMU answers from its main loop, which a busy host can hold up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// The longest line that is read, in bytes. QEMU's own are below a few KiB; one that was taken over by its guest could
+/// send lines without end.
+const LONGEST: u64 = 1 << 20;
+
+/// What QEMU says in one line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// The first line of a connection.
+    Greeting,
+    /// What a command returns.
+    Return(Value),
+    /// Why a command is refused, fit for printing.
+    Refusal(String),
+    /// Anything else. Events come at any time, also between a command and its return.
+    Event,
+}
+
+/// Reads a line.
+///
+/// # Errors
+/// [`QmpError::Nonsense`] when it is no JSON.
+pub fn parse(line: &[u8]) -> Result<Message, QmpError> {
+    let mut message: Value = serde_json::from_slice(line).map_err(|_| nonsense(line))?;
+    let Some(parts) = message.as_object_mut() else { return Err(nonsense(line)) };
+    if let Some(value) = parts.remove("return") {
+        return Ok(Message::Return(value));
+    }
+    if let Some(error) = parts.get("error") {
+        return Ok(Message::Refusal(tame(error["desc"].as_str().unwrap_or_default())));
+    }
+    Ok(if parts.contains_key("QMP") { Message::Greeting } else { Message::Event })
+}
+
+fn nonsense(line: &[u8]) -> QmpError {
+    QmpError::Nonsense(tame(&String::from_utf8_lossy(line)))
+}
+
+/// What a guest may have put into QEMU's mouth, for a terminal: printable ASCII, cut where nobody reads on.
+fn tame(text: &str) -> String {
+    text.chars().take(200).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
 /// A connection that is ready for commands. QEMU serves one at a time.
 #[derive(Debug)]
 pub struct Qmp {
-    lines: tokio::io::Lines<BufReader<OwnedReadHalf>>,
+    read: BufReader<OwnedReadHalf>,
+    /// What has come of a line: it outlives a wait that was given up.
+    line: Vec<u8>,
     write: OwnedWriteHalf,
 }
 
@@ -54,11 +98,11 @@ impl Qmp {
         let name = format!("/proc/self/fd/{}", place.as_raw_fd());
         let stream = UnixStream::connect(name).await.map_err(QmpError::Socket)?;
         let (read, write) = stream.into_split();
-        let mut qmp = Self { lines: BufReader::new(read).lines(), write };
+        let mut qmp = Self { read: BufReader::new(read), line: Vec::new(), write };
         let greeting = tokio::time::timeout(ANSWER_LIMIT, qmp.message()).await;
         let greeting = greeting.map_err(|_| QmpError::Late("the connection"))??;
-        if greeting.get("QMP").is_none() {
-            return Err(QmpError::Nonsense(greeting.to_string()));
+        if greeting != Message::Greeting {
+            return Err(QmpError::Nonsense("it does not greet".into()));
         }
         qmp.execute("qmp_capabilities").await?;
         Ok(qmp)
@@ -70,23 +114,21 @@ impl Qmp {
             let line = format!("{}\n", json!({ "execute": command }));
             self.write.write_all(line.as_bytes()).await.map_err(QmpError::Socket)?;
             loop {
-                let message = self.message().await?;
-                if let Some(value) = message.get("return") {
-                    return Ok(value.clone());
+                match self.message().await? {
+                    Message::Return(value) => return Ok(value),
+                    Message::Refusal(reason) => return Err(QmpError::Refused { command, reason }),
+                    Message::Greeting | Message::Event => {}
                 }
-                if let Some(error) = message.get("error") {
-                    let reason = error["desc"].as_str().unwrap_or_default().to_owned();
-                    return Err(QmpError::Refused { command, reason });
-                }
-                // An event: those come at any time, also between a command and its return.
             }
         };
         tokio::time::timeout(ANSWER_LIMIT, answer).await.map_err(|_| QmpError::Late(command))?
     }
 
-    async fn message(&mut self) -> Result<Value, QmpError> {
-        let line = self.lines.next_line().await.map_err(QmpError::Socket)?.ok_or(QmpError::Closed)?;
-        serde_json::from_str(&line).map_err(|_| QmpError::Nonsense(line))
+    async fn message(&mut self) -> Result<Message, QmpError> {
+        let left = LONGEST.saturating_sub(self.line.len() as u64);
+        (&mut self.read).take(left).read_until(b'\n', &mut self.line).await.map_err(QmpError::Socket)?;
+        let line = std::mem::take(&mut self.line);
+        if line.is_empty() { Err(QmpError::Closed) } else { parse(&line) }
     }
 }
 
@@ -106,7 +148,8 @@ mod tests {
                 if number > 0 {
                     commands.next_line().await.unwrap();
                 }
-                write.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+                // Who has heard enough hangs up.
+                let _ = write.write_all(format!("{line}\n").as_bytes()).await;
             }
         });
         let run = Folder::open(folder.path()).unwrap().unwrap();
@@ -136,6 +179,9 @@ mod tests {
         assert!(matches!(refused, Err(QmpError::Refused { command: "stop", .. })), "{refused:?}");
         let nonsense = spoken(&["HTTP/1.1 400"], "stop").await;
         assert!(matches!(nonsense, Err(QmpError::Nonsense(_))), "{nonsense:?}");
+        let endless: &'static str = "\u{1b}".repeat(2 << 20).leak();
+        let endless = spoken(vec![endless].leak(), "stop").await;
+        assert!(matches!(endless, Err(QmpError::Nonsense(said)) if said.len() == 200), "a line without end");
         let closed = spoken(&[r#"{"QMP": {}}"#, r#"{"return": {}}"#], "stop").await;
         assert!(matches!(closed, Err(QmpError::Closed | QmpError::Socket(_))), "{closed:?}");
     }

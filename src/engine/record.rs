@@ -3,8 +3,8 @@
 //! The record stands beside the guest's folder and belongs to root: a guest that broke out of QEMU can't make vmnet
 //! signal another process.
 
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,44 @@ use super::process::{self, Process};
 use crate::names::{LabName, VmName};
 use crate::paths::Paths;
 use crate::state::QemuGuest;
+
+/// The form that this program writes, and the only one it reads.
+const VERSION: u32 = 1;
+
+/// The longest record, in bytes: a guest's arguments and seed are a part of it.
+const LARGEST: u64 = 64 << 20;
+
+/// A record on disk.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form<R> {
+    version: u32,
+    running: R,
+}
+
+/// Why a text is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not what vmnet writes.
+    #[error("it is damaged")]
+    Damaged(#[source] serde_json::Error),
+    /// Another version of vmnet wrote it.
+    #[error("it has version {0}, this vmnet reads {VERSION}")]
+    Version(u64),
+}
+
+/// A record from the bytes of its file. It is never guessed at: a wrong guess would signal the wrong process.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn parse(bytes: &[u8]) -> Result<Running, Unreadable> {
+    // The version comes first: a newer form need not parse.
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(Unreadable::Damaged)?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found != u64::from(VERSION) => Err(Unreadable::Version(found)),
+        _ => serde_json::from_value(value).map(|Form { version: _, running }| running).map_err(Unreadable::Damaged),
+    }
+}
 
 /// A guest that runs, as recorded at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,12 +111,16 @@ pub fn running_in(run_dir: &Path) -> Result<Option<Running>, EngineError> {
 }
 
 fn read(path: &Path) -> Result<Option<Running>, EngineError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let fail = |source| EngineError::File { action: "read", path: path.to_owned(), source };
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match std::fs::File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(EngineError::File { action: "read", path: path.to_owned(), source }),
+        Err(source) => return Err(fail(source)),
     };
-    serde_json::from_str(&text).map(Some).map_err(|source| EngineError::Record { path: path.to_owned(), source })
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(fail)?;
+    parse(&bytes).map(Some).map_err(|source| EngineError::Record { path: path.to_owned(), source })
 }
 
 /// Writes the record of a guest that has just been started. Its folders are there.
@@ -88,7 +130,7 @@ pub(super) fn write(record: &Running) -> Result<(), EngineError> {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        serde_json::to_writer(&mut file, record)?;
+        serde_json::to_writer(&mut file, &Form { version: VERSION, running: record })?;
         file.flush()?;
         file.as_file().sync_all()?;
         file.persist(&path)?;
@@ -105,5 +147,19 @@ pub(super) fn remove(run_dir: &Path) -> Result<(), EngineError> {
             Err(EngineError::File { action: "remove", path, source })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_a_version_and_another_one_is_not_guessed_at() {
+        let guest = serde_json::json!({ "version": 2, "running": "something new" }).to_string();
+        assert!(matches!(parse(guest.as_bytes()), Err(Unreadable::Version(2))));
+        for damaged in ["", "{}", "{\"version\": 1}", "{\"version\": \"1\", \"running\": {}}"] {
+            assert!(matches!(parse(damaged.as_bytes()), Err(Unreadable::Damaged(_))), "{damaged}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Under systemd: a process in a scope of its own.
 
 use std::path::Path;
-use std::process::Stdio;
+
+use crate::kernel::caps::Caps;
+use crate::kernel::child;
 
 /// Under systemd, moves a process into a scope of its own, so that the end of a login does not end it. Says whether
 /// its life depends on no login; where systemd does not run there is nothing to do.
@@ -10,9 +12,10 @@ pub async fn own_scope(name: &str, pid: i32) -> bool {
         return true;
     }
     let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
-    let mut command = tokio::process::Command::new("busctl");
+    let Some(busctl) = child::find("busctl") else { return false };
+    let mut command = tokio::process::Command::from(child::command(&busctl, Caps::NONE));
     command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"]);
     command.args(["2", "PIDs", "au", "1", &pid.to_string(), "CollectMode", "s", "inactive-or-failed", "0"]);
-    let output = command.stdin(Stdio::null()).output().await;
+    let output = command.output().await;
     output.as_ref().is_ok_and(|output| output.status.success())
 }

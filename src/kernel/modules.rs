@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rtnetlink::packet_route::link::InfoKind;
 
-use super::message;
+use super::caps::Caps;
 use super::wire::Wire;
+use super::{child, message};
 use crate::state::Feature;
 
 /// What is known of the kernel's features.
@@ -163,8 +163,7 @@ pub fn load(features: &BTreeSet<Feature>, modprobe: &Path) -> Result<(), BTreeMa
 const PARTS_OF_NFTABLES: [&str; 6] = ["nf_tables", "nft_ct", "nft_chain_nat", "nft_nat", "nft_masq", "nft_meta_bridge"];
 
 fn run_modprobe(modprobe: &Path, options: &[&str], modules: &[&str]) -> std::io::Result<std::process::Output> {
-    let mut command = Command::new(modprobe);
-    command.args(options).args(modules).env_clear().current_dir("/").stdin(Stdio::null()).output()
+    child::command(modprobe, Caps::SYS_MODULE).args(options).args(modules).output()
 }
 
 fn load_one(module: &str, modprobe: &Path) -> Result<(), String> {

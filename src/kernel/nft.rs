@@ -6,11 +6,12 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use sha2::{Digest, Sha256};
 
-use super::{KernelError, netns};
+use super::caps::Caps;
+use super::{KernelError, child, netns};
 use crate::state::{Family, Ns, TableId};
 
 /// Why nft did not do what was asked.
@@ -109,10 +110,8 @@ impl Nft {
 
     /// A child inherits the namespace of the thread that starts it.
     fn spawn(&self, arguments: &[&str], text: &str) -> io::Result<Output> {
-        let mut child = Command::new(&self.program)
+        let mut child = child::command(&self.program, Caps::NET_ADMIN)
             .args(arguments)
-            .env_clear()
-            .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

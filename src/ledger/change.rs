@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::store::{Unreadable, make_folders, read_versioned};
+use super::store::{Unreadable, make_folders, parse_versioned, read_versioned};
 use super::{Ledger, LedgerError, Progress, VERSION, write_atomically};
 use crate::names::{LabName, VmName};
 use crate::paths::Paths;
@@ -118,6 +118,14 @@ impl Change {
             confirm: None,
         })
     }
+}
+
+/// A record from the bytes of its file.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn parse(bytes: &[u8]) -> Result<Change, Unreadable> {
+    parse_versioned(bytes)
 }
 
 /// Where the record of a lab's change stands.

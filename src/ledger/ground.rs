@@ -1,5 +1,6 @@
 //! The folders that a lab's files stand in: refused where somebody else could change them, or led elsewhere.
 //!
+//! What leads to them is `kernel::trust`'s.
 //! Asked once, before a change. Afterwards nobody but root can put anything else there; the guests' own folders, which
 //! belong to QEMU's user, are entered with more care (`engine::folder`).
 
@@ -20,13 +21,6 @@ use crate::paths::Paths;
 /// [`LedgerError::Untrusted`] for a link, for what is no folder, for one of another user's and for one that others
 /// may write to. One that is not there yet is made by us.
 pub fn check_folders(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
-    for root in [&paths.state, &paths.run] {
-        // Whoever says where the root is may lead there by a link: /var/run is one.
-        check(root, fs::metadata(root))?;
-        if let Some(above) = root.parent() {
-            check_above(above)?;
-        }
-    }
     let (state, run) = (paths.lab_state(lab), paths.lab_run(lab));
     let below = [paths.ledger(lab), state.join("guests"), state.join("by-hand"), run.join("guests"), paths.hooks(lab)];
     for folder in [state, run].iter().chain(&below) {
@@ -48,16 +42,5 @@ fn check(folder: &Path, found: io::Result<fs::Metadata>) -> Result<(), LedgerErr
         () if meta.uid() != Uid::effective().as_raw() => fail("it belongs to another user"),
         () if meta.mode() & 0o022 != 0 => fail("others may write to it"),
         () => Ok(()),
-    }
-}
-
-/// In a folder that everybody may write to, everybody could put something else in our folder's place; not with the
-/// sticky bit, as on /tmp.
-fn check_above(folder: &Path) -> Result<(), LedgerError> {
-    match fs::metadata(folder) {
-        Ok(meta) if meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0 => {
-            Err(LedgerError::Untrusted { path: folder.to_owned(), problem: "everybody may write to it" })
-        }
-        _ => Ok(()),
     }
 }

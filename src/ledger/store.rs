@@ -79,9 +79,13 @@ impl LedgerError {
 }
 
 /// Why a file of JSON can't be used.
-pub(super) enum Unreadable {
+#[derive(Debug)]
+pub enum Unreadable {
+    /// It can't be read.
     Io(io::Error),
+    /// It is not what vmnet writes.
     Damaged(serde_json::Error),
+    /// Another version of vmnet wrote it.
     Version(u64),
 }
 
@@ -94,12 +98,25 @@ pub(super) fn read_versioned<T: DeserializeOwned>(path: &Path) -> Result<Option<
     };
     let mut text = Vec::new();
     opened.take(LARGEST).read_to_end(&mut text).map_err(Unreadable::Io)?;
+    parse_versioned(&text).map(Some)
+}
+
+/// What the bytes of such a file say.
+pub(super) fn parse_versioned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     // The version comes first: a newer form need not parse.
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(Unreadable::Damaged)?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(Unreadable::Damaged)?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
         Some(found) if found != u64::from(VERSION) => Err(Unreadable::Version(found)),
-        _ => serde_json::from_value(value).map(Some).map_err(Unreadable::Damaged),
+        _ => serde_json::from_value(value).map_err(Unreadable::Damaged),
     }
+}
+
+/// A ledger from the bytes of its file.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn parse(bytes: &[u8]) -> Result<Ledger, Unreadable> {
+    parse_versioned(bytes)
 }
 
 pub(super) fn file(paths: &Paths, lab: &LabName) -> PathBuf {

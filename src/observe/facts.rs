@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 use super::census::Census;
 use super::domains::{self, FOLDERS_OF_DOMAINS};
 use super::{Scope, files, firewall};
-use crate::kernel::{caps, modules, sysctl};
+use crate::kernel::{caps, child, modules, sysctl};
 use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
-
-/// Where programs are looked for, whatever PATH says.
-const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/qemu", "/usr/libexec"];
 
 /// Reads everything but devices, routes and tables.
 pub(super) fn read(scope: &Scope, census: &Census) -> Facts {
@@ -49,13 +46,7 @@ fn namespaces(census: &Census) -> BTreeMap<String, ForeignNamespace> {
 
 /// A program on the fixed search path.
 pub fn find_tool(tool: Tool) -> Option<PathBuf> {
-    find_program(tool.program())
-}
-
-/// The program of this name on the fixed search path.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
-    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(runs)
+    child::find(tool.program())
 }
 
 /// Whether a service runs: its folder is there, and its control group has a process (cgroups(7)). Without systemd,

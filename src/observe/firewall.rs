@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::Scope;
-use super::facts::{find_program, find_tool};
+use super::facts::find_tool;
+use crate::kernel::caps::Caps;
+use crate::kernel::child;
 use crate::kernel::nft::{self, HookRow, Nft};
 use crate::kernel::nftables;
 use crate::names::IfName;
@@ -191,8 +192,8 @@ fn legacy_drop(devices: &BTreeSet<IfName>) -> Option<ForwardDrop> {
     if !names.lines().any(|name| name == "filter") {
         return None;
     }
-    let mut command = Command::new(find_program("iptables-legacy")?);
-    let output = command.args(["-S", "FORWARD"]).env_clear().current_dir("/").stdin(Stdio::null()).output().ok()?;
+    let caps = Caps::NET_ADMIN.and(Caps::NET_RAW);
+    let output = child::command(&child::find("iptables-legacy")?, caps).args(["-S", "FORWARD"]).output().ok()?;
     let rules = String::from_utf8_lossy(&output.stdout).into_owned();
     legacy_drops(&rules, devices).then(|| ForwardDrop {
         chain: "iptables-legacy FORWARD".into(),

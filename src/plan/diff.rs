@@ -293,8 +293,6 @@ fn tables(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
         }
         match table {
             Table::Body(body) => ops.push(Op::ReplaceTable { id: id.clone(), body: body.clone() }),
-            // What could not be listed can't be put back.
-            Table::Drifted(listing) if listing.is_empty() => {}
             Table::Drifted(listing) => ops.push(Op::RestoreTable { id: id.clone(), listing: listing.clone() }),
         }
     }

@@ -168,11 +168,21 @@ fn check_process(pid: i32) {
     assert_eq!(field("Uid:"), "65534\t65534\t65534\t65534");
     assert_eq!(field("Gid:"), "65534\t65534\t65534\t65534");
     assert_eq!(field("Groups:"), "");
-    assert_eq!(field("CapEff:"), "0000000000000000");
-    assert_eq!(field("CapPrm:"), "0000000000000000");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("Umask:"), "0077");
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2");
     assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(cores.split_whitespace().filter(|word| *word == "0").count() == 2, "{cores}");
+    let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    assert!(cwd.ends_with("t/guests/vm1"), "{}", cwd.display());
+    // A session of its own: what ends a login does not end it.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert_eq!(stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3), Some(pid.to_string().as_str()), "{stat}");
     let known = ["/dev/null", "/dev/urandom", "/dev/net/tun", "anon_inode:", "socket:", "pipe:"];
     let own = ["qemu.log", "disk.qcow2", "vmlinuz", "initrd.img", "disk-1.qcow2", "seed.img"];
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {

@@ -268,6 +268,55 @@ fn a_failure_leads_back_and_names_the_operation() {
 }
 
 #[test]
+fn tables_that_another_tool_changed_go_back_verbatim() {
+    private(|| {
+        nic();
+        let mut host = host();
+        create(&mut host, &desired());
+        let router = rule::router_namespace(&lab());
+        // In every family and place: changed, and changed so that a set has elements and a counter a state.
+        sh(
+            "nft add chain bridge vmnet-campus mine '{ comment \"a; }\" ; }'; nft delete chain bridge vmnet-campus port",
+        );
+        sh(&format!(
+            "ip netns exec {router} nft 'add element inet vmnet-campus inside {{ \"x$(id)\" }}; \
+             add set inet vmnet-campus nets {{ type ipv4_addr; flags interval; elements = {{ 10.0.0.0/8, 192.0.2.1 }}; }}; \
+             add rule inet vmnet-campus forward ip saddr @nets counter packets 7 bytes 700 log prefix \"a b\" accept'"
+        ));
+        let tables = || {
+            let list = "nft -s list ruleset; nft list tables";
+            sh(list) + &sh(&format!("ip netns exec {router} {list}"))
+        };
+        let before = tables();
+        // The tables are written before the route, which can't be added.
+        let mut wanted = desired();
+        let nowhere = Route {
+            ns: Ns::Named(router.clone()),
+            to: "203.0.113.0/24".parse().unwrap(),
+            via: "198.18.0.1".parse().ok(),
+            dev: name("web"),
+        };
+        wanted.routes.insert(nowhere);
+        let found = vmnet::observe::settings(&wanted.settings.keys().cloned().collect()).unwrap();
+        let (plan, outcome) = settle(&mut host, &wanted, &found);
+        let writes = plan.ops().filter(|op| matches!(op, Op::ReplaceTable { .. })).count();
+        assert!(writes >= 2, "{plan:?}");
+        match outcome {
+            Err(ApplyError::Failed { restored: Restored::Completely, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(tables(), before);
+        // They still are not what was written, and a repair writes them.
+        assert!(host.look().unwrap().state.tables.values().all(|table| matches!(table, Table::Drifted(_))));
+        settle(&mut host, &desired(), &found).1.unwrap();
+        assert_ne!(tables(), before);
+        // Removed, and back again: destroying fails midway.
+        assert_eq!(host.look().unwrap().state.tables, desired().tables);
+        settle(&mut host, &HostState::default(), &found).1.unwrap();
+    });
+}
+
+#[test]
 fn the_kernels_own_words_reach_the_user() {
     private(|| {
         nic();

@@ -13,6 +13,7 @@ mod c_state;
 mod d_definition;
 mod f_hooks;
 mod promise;
+pub(crate) mod rows;
 
 /// Runs a row's body in a sandbox; to be called in the test function itself, whose name it finds out.
 macro_rules! row {

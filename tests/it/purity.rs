@@ -229,6 +229,36 @@ fn files_say_what_they_are_for_and_stay_short() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Where a program may be started: vmnet's own in one place, and the caller's own.
+const STARTERS: [&str; 3] = ["kernel/child.rs", "engine/netns.rs", "engine/ssh.rs"];
+
+#[test]
+fn programs_are_started_in_one_place_and_no_shell_is() {
+    let (rooms, pure) = rooms();
+    let mut found = Vec::new();
+    let src = root().join("src");
+    // A pure room can start nothing; a shell that it names is a guest's.
+    for file in rust_files(&src).into_iter().filter(|file| !rooms[..pure].contains(&room(file))) {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let may = STARTERS.iter().any(|starter| file == src.join(starter));
+        let words = tokens(code);
+        let starts = words.windows(3).any(|words| words == ["Command", "::", "new"]);
+        let names_exec =
+            words.iter().any(|word| ["execv", "execve", "execvp", "posix_spawn", "system"].contains(&&**word));
+        if (starts && !may) || names_exec {
+            found.push(format!("{} starts a program: use kernel::child", file.display()));
+        }
+        for shell in ["sh", "bash", "dash", "/bin/sh", "/bin/bash", "-c"] {
+            // clap's own names of shells are no strings.
+            if code.contains(&format!("\"{shell}\"")) && !(shell == "-c" && file.ends_with("nft.rs")) {
+                found.push(format!("{} names the shell {shell:?}", file.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 #[test]
 fn the_scan_sees_what_it_should() {
     let text = r#"

@@ -201,7 +201,7 @@ fn run(name: &str, engine: Engine, look: Look) {
     }
 }
 
-fn has_kind(kind: &str) -> bool {
+pub(crate) fn has_kind(kind: &str) -> bool {
     match kind {
         "vlan" => {
             let made = succeeds(

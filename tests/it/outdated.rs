@@ -1,0 +1,72 @@
+//! Guests that run on as they were started although the definition says something else.
+
+use crate::matrix::rows::{json, status};
+use crate::sandbox;
+use crate::skip::skip;
+use crate::world::{Lab, sh, succeeds};
+
+const LAB: &str = r#"
+lab = "outdated"
+[image.empty]
+file = "empty.qcow2"
+[network.web]
+mode = "isolated"
+[vm.vm1]
+engine = "qemu"
+accel = "tcg"
+image = "empty"
+memory = "64MiB"
+nic = "web"
+[vm.vm2]
+engine = "netns"
+nic = "web"
+"#;
+
+/// What `ps` says of a guest.
+fn is_outdated(lab: &Lab, vm: &str) -> bool {
+    let report = json(&lab.ok(&["ps", "outdated", "--json"]));
+    let vms = report["vms"].as_array().expect("guests");
+    let vm = vms.iter().find(|guest| guest["name"] == vm).expect("the guest");
+    assert_eq!(vm["running"], true);
+    vm["outdated"].as_bool().expect("yes or no")
+}
+
+#[test]
+fn running_guests_that_differ_are_marked() {
+    const NAME: &str = "outdated::running_guests_that_differ_are_marked";
+    if !succeeds("id vmnet-qemu && command -v qemu-system-x86_64 qemu-img") {
+        return skip(NAME, "needs QEMU and the user vmnet-qemu");
+    }
+    sandbox::run(NAME, || {
+        let lab = Lab::from_text(LAB);
+        sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 16M");
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "--all"]);
+        assert!(!is_outdated(&lab, "vm1") && !is_outdated(&lab, "vm2"));
+        assert_eq!(status(&lab)["outdated"], serde_json::json!([]));
+        // The definition as applied counts, not the file.
+        std::fs::write(lab.folder().join("net.toml"), LAB.replace("64MiB", "96MiB")).unwrap();
+        assert!(!is_outdated(&lab, "vm1"));
+        let said = lab.vmnet(&["create"]);
+        assert!(String::from_utf8_lossy(&said.stderr).contains("vm1: runs as it was started"), "{said:?}");
+        assert!(is_outdated(&lab, "vm1") && !is_outdated(&lab, "vm2"));
+        assert_eq!(status(&lab)["outdated"], serde_json::json!(["vm1"]));
+        assert!(lab.ok(&["status", "outdated"]).contains("vm1 runs as it was started"));
+        assert!(lab.ok(&["ps", "outdated"]).contains("running*"));
+        // Nothing in it listens to the power button.
+        let pid = json(&lab.ok(&["ps", "outdated", "--json"]))["vms"][0]["pid"].to_string();
+        sh(&format!("kill -9 {pid}; while ip link show {} 2>/dev/null; do sleep 0.05; done", lab.tap("vm1")));
+        lab.ok(&["boot", "vm1"]);
+        assert!(!is_outdated(&lab, "vm1"));
+        // Leftovers with a guest whose record is gone too: its process holds the TAP.
+        sh("cp -r /run/vmnet /run/records; rm -r /run/state /run/vmnet");
+        let output = lab.vmnet(&["gc", "--stop", "--json"]);
+        let report = json(&String::from_utf8_lossy(&output.stdout));
+        let error = report["labs"][0]["error"].as_str().unwrap_or_default();
+        assert!(error.contains("processes hold TAPs"), "{report:#}");
+        assert_eq!(output.status.code(), Some(1));
+        sh("rm -rf /run/vmnet; mv /run/records /run/vmnet");
+        lab.ok(&["destroy", "--stop", "--purge", "outdated"]);
+        assert!(!succeeds("pgrep qemu-system"));
+    });
+}
