@@ -1,7 +1,7 @@
 # Everything that a contributor runs. Each target does its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lab vm-images bench fuzz install uninstall
+.PHONY: help setup demo test test-long check lab vm-images bench fuzz install uninstall
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,10 @@ demo: ## see the main job: VLANs, router, three KVM guests, who reaches whom
 
 test: ## run all tests: pure, in private namespaces, and in the kernel lab
 	@tests/all
+
+# Two hosts at a time, a process or two each: with more of them some time limit would be the test.
+test-long: ## every kill, fault and signal point that `make test` samples: half an hour to an hour, as root
+	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --quiet --test it matrix::a_crash::points:: -- --test-threads=1 --nocapture
 
 check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check

@@ -50,7 +50,8 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn way_back(&self) -> WayBack<'_> {
+    /// What leads back when it fails.
+    pub fn way_back(&self) -> WayBack<'_> {
         WayBack { to: self.before, found: self.found, guests: guests_of(self.plan) }
     }
 }
@@ -190,7 +191,7 @@ impl<H: Host> Run<'_, H> {
 
     async fn rest(&mut self, work: &Work<'_>) -> Result<Plan, Stopped> {
         (self.events)(Event::Verifying);
-        let now = self.host.observe().await;
+        let now = self.observe().await;
         let now = now.map_err(|source| Stopped::Final(ApplyError::Observe { source }))?;
         Ok(WayBack { to: work.desired, ..work.way_back() }.from(&now))
     }
@@ -198,20 +199,34 @@ impl<H: Host> Run<'_, H> {
     /// Back to what was there before. What fails on the way does not end it: every wave is tried.
     async fn back(&mut self, way: &WayBack<'_>) -> Restored {
         (self.events)(Event::RollingBack);
-        let now = match self.host.observe().await {
+        let now = match self.observe().await {
             Ok(now) => now,
             Err(source) => return Restored::Unknown(source),
         };
+        let mut rest = way.from(&now);
         let mut failures = Vec::new();
-        for wave in way.from(&now).waves {
-            failures.extend(self.wave(wave.phase, &wave.ops).await);
+        // Once more for what only shows when the rest is there, and for what failed once.
+        for _ in 0..2 {
+            if rest.is_empty() {
+                break;
+            }
+            failures = Vec::new();
+            for wave in rest.waves {
+                failures.extend(self.wave(wave.phase, &wave.ops).await);
+            }
+            rest = match self.observe().await {
+                Ok(now) => way.from(&now),
+                Err(source) => return Restored::Unknown(source),
+            };
         }
+        if rest.is_empty() { Restored::Completely } else { Restored::Except { rest, failures } }
+    }
+
+    /// What is there now. What can't be read is read once more: much depends on it.
+    async fn observe(&mut self) -> Result<HostState, ObserveError> {
         match self.host.observe().await {
-            Ok(now) => match way.from(&now) {
-                rest if rest.is_empty() => Restored::Completely,
-                rest => Restored::Except { rest, failures },
-            },
-            Err(source) => Restored::Unknown(source),
+            Ok(now) => Ok(now),
+            Err(_) => self.host.observe().await,
         }
     }
 }

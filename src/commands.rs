@@ -19,6 +19,7 @@ mod ps;
 mod render;
 mod restore;
 mod session;
+mod signals;
 mod source;
 mod standing;
 mod status;

@@ -19,6 +19,7 @@ pub mod stand;
 pub mod start;
 pub mod sysctl;
 pub mod tap;
+mod told;
 pub mod trust;
 mod wire;
 

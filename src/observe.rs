@@ -146,9 +146,13 @@ pub fn state(scope: &Scope) -> Result<(HostState, BTreeMap<TableId, Recorded>), 
 /// Everything that one visit to each namespace shows, and the lab's files.
 fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
     let (census, files) = std::thread::scope(|threads| {
-        let files = threads.spawn(|| files::read(scope));
+        let files = std::thread::Builder::new().spawn_scoped(threads, || files::read(scope));
         let census = census::take(scope);
-        (census, files.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let files = match files {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => files::read(scope),
+        };
+        (census, files)
     });
     let census = census?;
     let sorted = links::sort(scope, &census);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::engine::EngineError;
 use crate::kernel::KernelError;
 use crate::kernel::nft::NftError;
+use crate::ledger::LedgerError;
 use crate::observe::ObserveError;
 use crate::plan::{Op, Phase, Plan, Service};
 use crate::state::Ns;
@@ -38,10 +39,12 @@ pub enum OpError {
         source: io::Error,
     },
     /// A setting could not be written.
-    #[error("cannot write {file}")]
+    #[error("cannot write {file} in {ns}")]
     Setting {
         /// The file below `/proc/sys`.
         file: String,
+        /// Whose it is.
+        ns: Ns,
         /// Why.
         #[source]
         source: io::Error,
@@ -141,6 +144,15 @@ pub enum ApplyError {
         /// What became of the way back.
         restored: Restored,
     },
+    /// All operations worked, but that could not be written down.
+    #[error("what was done can't be written down{restored}")]
+    Ledger {
+        /// Why.
+        #[source]
+        source: LedgerError,
+        /// What became of the way back.
+        restored: Restored,
+    },
     /// All operations worked, but whether the host is as it should be is unknown.
     #[error("all is done, but the result could not be read back")]
     Observe {
@@ -173,7 +185,7 @@ impl ApplyError {
     /// Whether the host is as it was before, without exception.
     pub fn is_as_before(&self) -> bool {
         match self {
-            Self::Failed { restored, .. } | Self::Cancelled { restored } => {
+            Self::Failed { restored, .. } | Self::Cancelled { restored } | Self::Ledger { restored, .. } => {
                 matches!(restored, Restored::Completely)
             }
             Self::Observe { .. } | Self::Differs { .. } => false,

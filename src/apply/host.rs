@@ -138,7 +138,7 @@ impl KernelHost {
             match sysctl::write_all(ns, settings.iter().map(|(_, key, value)| (key.as_str(), *value))) {
                 Ok(written) => {
                     for ((index, key, _), answer) in settings.into_iter().zip(written) {
-                        answers[index] = Some(answer.or_else(|source| settle_setting(&ops[index], key, source)));
+                        answers[index] = Some(answer.or_else(|source| settle_setting(&ops[index], ns, key, source)));
                     }
                 }
                 Err(error) => fail_all(settings.iter().map(|(index, ..)| *index), ns, error.into(), answers),
@@ -280,9 +280,9 @@ fn settle(op: &Op, error: KernelError) -> Result<(), OpError> {
 }
 
 /// In a kernel without IPv6 it is off.
-fn settle_setting(op: &Op, key: String, source: io::Error) -> Result<(), OpError> {
+fn settle_setting(op: &Op, ns: &Ns, key: String, source: io::Error) -> Result<(), OpError> {
     let off = matches!(op, Op::SetIpv6 { on: false, .. }) && !sysctl::has_ipv6();
-    if off { Ok(()) } else { Err(OpError::Setting { file: format!("/proc/sys/net/{key}"), source }) }
+    if off { Ok(()) } else { Err(OpError::Setting { file: format!("/proc/sys/net/{key}"), ns: ns.clone(), source }) }
 }
 
 /// One error for several operations: it goes to the first, and the others failed with it.

@@ -1,6 +1,7 @@
 //! The tables of a wave: one transaction for each namespace, all namespaces at the same time.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use super::OpError;
 use crate::kernel::nft::{self, Nft, NftError};
@@ -49,13 +50,25 @@ pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
         batch.ops.push((index, op));
         batch.text.push_str(&text);
     }
+    let count = batches.len();
+    let queue = Mutex::new(batches.into_iter());
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let next = queue.lock().map_or(None, |mut queue| queue.next());
+            let Some((ns, batch)) = next else { return done };
+            done.extend(batch.run(nft, ns));
+        }
+    };
     std::thread::scope(|scope| {
-        let start = |(ns, batch): (&'a Ns, Batch<'a>)| scope.spawn(move || batch.run(nft, ns));
-        let threads: Vec<_> = batches.into_iter().map(start).collect();
+        // This thread works, too: so nothing depends on others being possible.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..count).filter_map(start).collect();
+        let own = work();
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        outcomes.extend(threads.into_iter().flat_map(join));
+        outcomes.extend(own.into_iter().chain(others.into_iter().flat_map(join)));
         outcomes
     })
 }

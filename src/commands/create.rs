@@ -90,9 +90,6 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
     let mut repaired = 0;
     if !plan.is_empty() || !same_source || source.lock != source.old_lock {
         session.refuse_hurt(&observation, &plan)?;
-        if source.write_lock()? {
-            output.say(format_args!("wrote {}: keep it beside the definition", shown(&source.lock_path())));
-        }
         let report = session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
     }

@@ -10,10 +10,11 @@ use super::lookup;
 use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
 use super::session::Session;
+use super::source::remove_if_there;
 use crate::ledger;
 use crate::names::{LabName, VmName};
 use crate::observe::Observation;
-use crate::paths::Paths;
+use crate::paths::{Paths, unfinished};
 use crate::state::HostState;
 
 /// What the command line says beside the lab.
@@ -102,6 +103,12 @@ pub(super) async fn remove(
     let kept = if options.purge { Vec::new() } else { disks(&session.paths, &lab) };
     if options.purge {
         purge(&session.paths, &lab)?;
+    }
+    // What a crash left of a lock file, beside the definition; the lock file itself is the user's.
+    if session.is_known {
+        let left = unfinished(&session.ledger.path.with_extension("lock"));
+        let removed = remove_if_there(&left);
+        removed.map_err(|error| Failure::failed(format!("{} can't be removed", left.display()), error))?;
     }
     ledger::remove(&session.paths, &lab)?;
     remove_run_folder(&session.paths, &lab)?;

@@ -3,23 +3,21 @@
 mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::failure::Failure;
 use super::output::{Output, foreign};
 use super::privilege;
 use super::progress::Progress;
+use super::signals::Signals;
 use super::source::Source;
 use super::standing::unconfirmed;
-use crate::apply::{self, KernelHost, Report, Work};
+use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
 use crate::kernel::trust;
 use crate::ledger::change::{self, Change, Deadline, Standing};
-use crate::ledger::{self, ChangeLock, Ledger, Progress as Came};
+use crate::ledger::{self, ChangeLock, Ledger, LedgerError, Progress as Came};
 use crate::model::{Bridge, External, Model};
 use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
@@ -63,6 +61,8 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
+    /// Before the lock: they are caught as long as it is held.
+    signals: Option<Signals>,
     /// A change has to be confirmed within this time, else it is undone.
     pub(super) confirm: Option<Duration>,
     /// Until when the change of this session has to be confirmed.
@@ -95,7 +95,7 @@ impl Session {
         let paths = paths()?;
         ledger::check_folders(&paths, lab)?;
         let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
-        Self::open(lab, verb, Some(lock))
+        Ok(Self { signals: Some(Signals::catch()), ..Self::open(lab, verb, Some(lock))? })
     }
 
     fn open(lab: &LabName, verb: &str, lock: Option<ChangeLock>) -> Result<Self, Failure> {
@@ -140,6 +140,7 @@ impl Session {
             is_known,
             host,
             force,
+            signals: None,
             confirm,
             deadline,
             stale,
@@ -181,9 +182,12 @@ impl Session {
         let host = Host { facts, paths: &self.paths, found: &found, guests };
         let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
-        // What has the name of a namespace of ours and is none is never entered.
+        // What has the name of a namespace of ours and is none, or none yet, is never entered.
+        let is_made = |name: &crate::names::NsName| {
+            observation.state.namespaces.get(name).is_some_and(|found| !found.mark.is_empty())
+        };
         let is_there = |key: &SettingKey| match key {
-            SettingKey::Sysctl { ns: Ns::Named(name), .. } => observation.state.namespaces.contains_key(name),
+            SettingKey::Sysctl { ns: Ns::Named(name), .. } => is_made(name),
             SettingKey::Sysctl { ns: Ns::Host, .. } | SettingKey::DeviceState { .. } => true,
         };
         let keys = self.host.scope.settings.iter().filter(|key| is_there(key)).cloned().collect();
@@ -278,37 +282,57 @@ impl Session {
             self.ledger.path.clone_from(&source.path);
             self.ledger.lock = source.lock.to_string();
         }
+        let before = self.before(observation, old.as_ref())?;
         let room = self.room()?;
-        self.begin(old.clone(), observation, plan, output)?;
+        self.begin(old.clone(), source, &before, plan, output)?;
         let mut progress = Progress::of(plan.len(), output);
-        let cancel = Arc::new(AtomicBool::new(false));
-        let listener = tokio::spawn(cancel_on_signal(Arc::clone(&cancel), interruptible));
         let found = self.to_restore();
-        let work = Work { before: &observation.state, desired: wanted, plan, found: &found, cancel: &cancel };
-        let result = apply::run(&mut self.host, &work, &mut |event| progress.event(&event)).await;
-        listener.abort();
-        progress.done();
-        match result {
-            Ok(report) => {
-                self.ledger.tables = self.host.recorded().clone();
-                // What was put back is its owner's again, and what they make of it is theirs.
-                self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
-                self.ledger.progress = Came::Applied;
-                drop(room);
-                ledger::write(&self.paths, &self.ledger)?;
-                self.stale = None;
-                if self.confirm.is_none() {
-                    change::end(&self.paths, &self.lab)?;
-                }
-                Ok(report)
-            }
-            Err(error) => {
-                if error.is_as_before() {
-                    self.forget(old)?;
-                }
-                Err(error.into())
-            }
+        let signals = self.signals.take().unwrap_or_else(Signals::catch);
+        let work =
+            Work { before: &before, desired: wanted, plan, found: &found, cancel: signals.cancel(interruptible) };
+        let mut event = |event| progress.event(&event);
+        let mut result = apply::run(&mut self.host, &work, &mut event).await;
+        drop(room);
+        if result.is_ok()
+            && let Err(source) = self.close(wanted)
+        {
+            let restored = apply::back(&mut self.host, &work.way_back(), &mut event).await;
+            result = Err(ApplyError::Ledger { source, restored });
         }
+        progress.done();
+        match &result {
+            // One that stays beside a ledger that is applied says nothing.
+            Ok(_) if self.confirm.is_none() => drop(change::end(&self.paths, &self.lab)),
+            Err(error) if error.is_as_before() => self.forget(old, source, output),
+            _ => {}
+        }
+        self.signals = Some(signals);
+        Ok(result?)
+    }
+
+    /// What a failure leads back to: with the settings that the definition in force asks for, so that those of links
+    /// and namespaces which go come back with them.
+    fn before(&mut self, observation: &Observation, old: Option<&Ledger>) -> Result<HostState, Failure> {
+        let mut before = observation.state.clone();
+        if let Some(source) = old.and_then(|old| Source::applied(old).ok()) {
+            let mut seen = observation.clone();
+            let guests = before.guests.clone();
+            // Only for the keys; what stands in its way by now does not matter.
+            self.sketch(&source.model, &mut seen, &guests)?;
+            before.settings = seen.state.settings;
+        }
+        Ok(before)
+    }
+
+    /// Writes down that a change is done.
+    fn close(&mut self, wanted: &HostState) -> Result<(), LedgerError> {
+        self.ledger.tables = self.host.recorded().clone();
+        // What was put back is its owner's again, and what they make of it is theirs.
+        self.ledger.found.retain(|key, _| wanted.settings.contains_key(key));
+        self.ledger.progress = Came::Applied;
+        ledger::write(&self.paths, &self.ledger)?;
+        self.stale = None;
+        Ok(())
     }
 }
 
@@ -384,38 +408,6 @@ fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
             found.entry(key.clone()).or_insert_with(|| was.clone());
         }
     }
-}
-
-/// Sets the flag at SIGINT, SIGTERM or SIGHUP. A change that must finish (`destroy`) only says that it goes on.
-async fn cancel_on_signal(cancel: Arc<AtomicBool>, interruptible: bool) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    // A terminal that is gone, unless the caller (nohup) wants that ignored.
-    let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            Some(_) = async { hangup.as_mut()?.recv().await } => {}
-        }
-        if interruptible {
-            cancel.store(true, Ordering::Relaxed);
-        } else {
-            // With the terminal gone nobody reads it.
-            let text = "interrupted: finishing all the same, half removed is worse than gone";
-            let _ = writeln!(anstream::stderr(), "{text}");
-        }
-    }
-}
-
-/// Whether SIGHUP is ignored, by /proc's mask of ignored signals: bit 0 is signal 1.
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 pub(super) fn unobservable(error: ObserveError) -> Failure {

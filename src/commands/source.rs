@@ -25,6 +25,8 @@ pub(super) struct Source {
     pub(super) model: Model,
     /// The lock file as it was.
     pub(super) old_lock: Lock,
+    /// Its text, where there is one.
+    old_lock_text: Option<String>,
     /// The lock file as it has to be.
     pub(super) lock: Lock,
     /// There is a router in the definition, and no network for it.
@@ -38,14 +40,14 @@ impl Source {
         let path =
             std::path::absolute(path).map_err(|error| Failure::failed("the working directory is gone", error))?;
         let lock_path = path.with_extension("lock");
-        let old_lock = match lock_path.exists() {
-            true => {
-                let text = read_text(&lock_path)?;
-                Lock::parse(&text).map_err(|error| Failure::Usage(format!("{}: {error}", lock_path.display())))?
+        let old_lock_text = lock_path.exists().then(|| read_text(&lock_path)).transpose()?;
+        let old_lock = match &old_lock_text {
+            Some(text) => {
+                Lock::parse(text).map_err(|error| Failure::Usage(format!("{}: {error}", lock_path.display())))?
             }
-            false => Lock::default(),
+            None => Lock::default(),
         };
-        Self::resolve(path, text, old_lock)
+        Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock)? })
     }
 
     /// The definition and lock file that a ledger holds.
@@ -64,7 +66,7 @@ impl Source {
         match resolved {
             Ok((Resolved { model, lock }, says_router)) => {
                 let router_is_idle = says_router && model.router().is_none();
-                Ok(Self { path, text, model, old_lock, lock, router_is_idle })
+                Ok(Self { path, text, model, old_lock, old_lock_text: None, lock, router_is_idle })
             }
             Err(problems) => Err(Failure::Definition { path, text, problems }),
         }
@@ -101,6 +103,25 @@ impl Source {
         ledger::write_atomically(&path, self.lock.to_string().as_bytes(), 0o644)
             .map_err(|error| Failure::failed(format!("{} can't be written", path.display()), error))?;
         Ok(true)
+    }
+
+    /// Makes the lock file what it was before [`Source::write_lock`].
+    pub(super) fn restore_lock(&self) -> Result<(), Failure> {
+        let path = self.lock_path();
+        let done = match &self.old_lock_text {
+            _ if self.lock == self.old_lock => Ok(()),
+            Some(text) => ledger::write_atomically(&path, text.as_bytes(), 0o644),
+            None => remove_if_there(&path),
+        };
+        done.map_err(|error| Failure::failed(format!("{} can't be put back", path.display()), error))
+    }
+}
+
+/// Removes a file, there or not.
+pub(super) fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

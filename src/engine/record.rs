@@ -130,7 +130,8 @@ pub(super) fn write(record: &Running) -> Result<(), EngineError> {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        serde_json::to_writer(&mut file, &Form { version: VERSION, running: record })?;
+        // In one piece: the file has no buffer.
+        file.write_all(&serde_json::to_vec(&Form { version: VERSION, running: record })?)?;
         file.flush()?;
         file.as_file().sync_all()?;
         file.persist(&path)?;

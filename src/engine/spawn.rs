@@ -24,12 +24,12 @@ pub(super) fn recorded<E>(
     unsafe { command.pre_exec(move || gate(ends, tell, wait)) };
     std::thread::scope(|scope| {
         // `spawn` returns after exec, so it waits on a thread of its own.
-        let spawned = scope.spawn(move || {
+        let spawned = std::thread::Builder::new().spawn_scoped(scope, move || {
             let child = command.spawn();
             // With the last copies of these the other side sees that there is no child.
             drop((pid_write, go_read));
             child
-        });
+        })?;
         let mut number = [0; 4];
         let recorded = match pid_read.read_exact(&mut number) {
             Ok(()) => Some(record(i32::from_ne_bytes(number))),

@@ -29,6 +29,8 @@ pub fn bare(program: &Path) -> Command {
     debug_assert!(program.is_absolute(), "{}", program.display());
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+    // A signal from the terminal is for vmnet to handle, not for its helpers to die of.
+    command.process_group(0);
     command
 }
 

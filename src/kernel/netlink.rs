@@ -21,6 +21,7 @@ use rtnetlink::sys::{AsyncSocket, TokioSocket};
 
 use super::ethtool::Control;
 use super::message::{self, Sits};
+use super::told::{End, Told};
 use super::{KernelError, netns};
 use crate::names::{IfName, NsName};
 use crate::plan::LinkChange;
@@ -37,6 +38,8 @@ pub struct Kernel {
 #[derive(Debug)]
 struct Entered {
     handle: Handle,
+    /// Why the connection ended, if it has.
+    end: End,
     /// Drives the socket; ended when the namespace goes, since an open socket keeps a namespace alive.
     task: tokio::task::JoinHandle<()>,
     control: Control,
@@ -48,6 +51,7 @@ struct Entered {
 #[must_use = "a request does nothing until it is sent"]
 pub struct Request {
     handle: Handle,
+    end: End,
     /// One message, in one case two: the second is sent when the first has worked.
     messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
     action: String,
@@ -105,8 +109,9 @@ impl Kernel {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Request, KernelError> {
-        let handle = self.enter(ns)?.handle.clone();
-        Ok(Request { handle, messages: vec![flagged(message, flags)], action, _target: None })
+        let Entered { handle, end, .. } = self.enter(ns)?;
+        let (handle, end) = (handle.clone(), end.clone());
+        Ok(Request { handle, end, messages: vec![flagged(message, flags)], action, _target: None })
     }
 
     /// Makes a link in one message: kind, MAC, MTU, group, master. It stays down.
@@ -240,22 +245,28 @@ fn open(ns: &Ns) -> Result<Entered, KernelError> {
     };
     let (socket, control) =
         netns::run_in(ns, sockets)?.map_err(|source| KernelError::Open { place: ns.to_string(), source })?;
+    let (socket, end) = Told::of(socket);
     let (connection, handle, _) = rtnetlink::from_socket(socket);
     let fd = Arc::new(netns::open(ns)?);
-    Ok(Entered { handle, task: tokio::spawn(connection), control, fd })
+    Ok(Entered { handle, end, task: tokio::spawn(connection), control, fd })
 }
 
 impl Request {
     /// Sends the request and waits for the kernel's answer.
     pub async fn send(self) -> Result<(), KernelError> {
-        let Self { mut handle, messages, action, _target } = self;
+        let Self { mut handle, end, messages, action, _target } = self;
         let refused = |text, source| KernelError::Refused { action: action.clone(), text, source };
         for message in messages {
-            let mut replies = handle.request(message).map_err(|_| refused(None, io::ErrorKind::NotConnected.into()))?;
+            let lost = || refused(None, end.reason().unwrap_or_else(|| io::ErrorKind::NotConnected.into()));
+            let mut replies = handle.request(message).map_err(|_| lost())?;
             while let Some(reply) = replies.next().await {
                 if let NetlinkPayload::Error(error) = reply.payload {
                     return Err(refused(explanation(&error), error.to_io()));
                 }
+            }
+            // An acknowledgement ends the replies, and so does the end of the connection.
+            if end.reason().is_some() {
+                return Err(lost());
             }
         }
         Ok(())

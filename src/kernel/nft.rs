@@ -5,6 +5,7 @@
 //! every commit in a namespace moves.
 
 use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -99,12 +100,20 @@ impl Nft {
 
     fn run(&self, ns: &Ns, arguments: &[&str], text: &str) -> Result<Vec<u8>, NftError> {
         let fail = |source| NftError::Run { program: self.program.clone(), source };
-        let output = netns::run_in(ns, || self.spawn(arguments, text))?.map_err(fail)?;
+        let once = || netns::run_in(ns, || self.spawn(arguments, text))?.map_err(fail);
+        let mut output = once()?;
+        // A signal from the terminal may hit it before it is in a group of its own. What it did is a transaction, and
+        // doing it twice is the same as once.
+        if output.status.signal().is_some() {
+            output = once()?;
+        }
         if output.status.success() {
             return Ok(output.stdout);
         }
         let message: String = String::from_utf8_lossy(&output.stderr).chars().take(600).collect();
         let message = message.lines().map(|line| line.escape_debug().to_string()).collect::<Vec<_>>().join("; ");
+        // One that was killed has said nothing.
+        let message = if message.is_empty() { output.status.to_string() } else { message };
         Err(NftError::Refused { ns: ns.clone(), message })
     }
 
@@ -117,11 +126,31 @@ impl Nft {
             .stderr(Stdio::piped())
             .spawn()?;
         let stdin = child.stdin.take();
-        std::thread::scope(|scope| {
-            // On a thread of its own: nft may print before it has read everything.
-            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(text.as_bytes())));
-            child.wait_with_output()
-        })
+        // Nothing to say, or nothing that a pipe does not hold (4 KiB is the least, pipe(7)), needs no thread.
+        let write = move || stdin.map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
+        let (output, written) = if text.len() <= 4096 {
+            let written = write();
+            (child.wait_with_output()?, written)
+        } else {
+            std::thread::scope(|scope| {
+                // On a thread of its own: nft may print before it has read everything.
+                let thread = match std::thread::Builder::new().spawn_scoped(scope, write) {
+                    Ok(thread) => thread,
+                    Err(error) => {
+                        // It has got no text, and ends.
+                        let _ = child.wait();
+                        return Err(error);
+                    }
+                };
+                let output = child.wait_with_output()?;
+                Ok((output, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+            })?
+        };
+        // Half a text may be one that nft understands; one that it does not want to read to its end is told by itself.
+        if output.status.success() {
+            written?;
+        }
+        Ok(output)
     }
 }
 

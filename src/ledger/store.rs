@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Ledger, VERSION};
 use crate::names::LabName;
-use crate::paths::Paths;
+use crate::paths::{Paths, unfinished};
 
 /// A ledger is a definition and a few lines; one beyond this is not ours.
 const LARGEST: u64 = 64 << 20;
@@ -226,13 +226,29 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
 /// Replaces a file by rename, after its text has reached the disk.
 ///
 /// # Errors
-/// What the disk says; the old file is untouched then, and nothing half-written stays.
+/// What the disk says; the old file is untouched then, and nothing half-written stays. Only when the folder can't be
+/// synced is the new one there already.
 pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file =
-        tempfile::Builder::new().prefix(".vmnet-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
-    file.write_all(text)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    let beside = unfinished(path);
+    let written = write_beside(&beside, text, mode).and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = written {
+        // If this fails too, the next one to write replaces it.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
     File::open(folder)?.sync_all()
+}
+
+/// The file under its name while it is not finished; what a crash left there goes.
+fn write_beside(beside: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    match fs::remove_file(beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
+    file.write_all(text)?;
+    // Not by the mode of the opening call: the umask would narrow it.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()
 }

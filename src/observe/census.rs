@@ -140,15 +140,23 @@ pub(super) fn take(scope: &Scope) -> Result<Census, ObserveError> {
                 found.push((name, visit(scope, name, fd, &host)));
             }
         };
-        let threads: Vec<_> = (0..workers).map(|_| threads.spawn(work)).collect();
+        // Fewer than wanted do it, too; but not this one, which has to stay where it is.
+        let start = |_| std::thread::Builder::new().spawn_scoped(threads, work);
+        let (threads, failed): (Vec<_>, Vec<_>) = (0..workers).map(start).partition(Result::is_ok);
+        let threads: Vec<_> = threads.into_iter().filter_map(Result::ok).collect();
+        let none = failed.into_iter().find_map(Result::err).filter(|_| threads.is_empty());
         let own = rows(scope, &Ns::Host, &host, place.candidates.iter());
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        (own, threads.into_iter().flat_map(join).collect::<Vec<_>>())
+        (own, threads.into_iter().flat_map(join).collect::<Vec<_>>(), none)
     });
     let mut census = Census::default();
     census.rows.insert(Ns::Host, visits.0?);
+    if let Some(source) = visits.2 {
+        let place = "the lab's namespaces".into();
+        return Err(KernelError::Open { place, source }.into());
+    }
     for (name, rows) in visits.1 {
         let rows = rows?;
         let mark = rows.links.values().find(|row| row.name == "lo").and_then(|row| row.alias.clone());

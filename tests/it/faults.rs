@@ -7,7 +7,8 @@
 //! - [`promise`] is what must hold afterwards;
 //! - [`sweep`] takes all points of a command, or a fixed sample of them.
 //!
-//! `VMNET_LONG=1` takes all points. `VMNET_POINT='create kill-before 0.3#7'` takes that one, as a failure prints it.
+//! `VMNET_LONG=1` takes all points. `VMNET_POINT='create kill-before 0.3#7'` takes that one, as a failure prints it. `VMNET_POINT=list` names
+//! them all and takes none.
 //!
 //! x86-64 only: system calls have other numbers and registers elsewhere.
 

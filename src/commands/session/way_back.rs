@@ -1,19 +1,19 @@
 //! The record of a change, and the way back that it leads.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use super::{Came, Session, cancel_on_signal, no_modules};
+use super::{Came, Session, no_modules};
 use crate::apply::{self, KernelHost, Restored, WayBack};
 use crate::commands::failure::Failure;
-use crate::commands::output::Output;
+use crate::commands::output::{Output, WARN, chain};
 use crate::commands::progress::Progress;
+use crate::commands::signals::Signals;
+use crate::commands::source::Source;
 use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
 use crate::ledger::{self, Ledger, Room, Undone};
-use crate::observe::Observation;
 use crate::plan::{Hurt, Plan};
+use crate::state::HostState;
 
 impl Session {
     /// Writes down where a way back leads, and that a change begins. Nothing was changed where that fails.
@@ -22,20 +22,17 @@ impl Session {
     pub(super) fn begin(
         &mut self,
         old: Option<Ledger>,
-        observation: &Observation,
+        source: Option<&Source>,
+        before: &HostState,
         plan: &Plan,
         output: &Output,
     ) -> Result<(), Failure> {
-        let begun = self.write_down(old.clone(), observation, plan, output);
-        if begun.is_err() {
-            // The first error is the one to tell.
-            let _ = match (&self.pending, old) {
-                (Some(_), _) => Ok(()),
-                (None, Some(_)) => change::end(&self.paths, &self.lab),
-                (None, None) => ledger::remove(&self.paths, &self.lab),
-            };
+        let begun = self.write_down(old.clone(), source, before, plan, output);
+        // A record that stood there before says more than we know.
+        if begun.is_err() && (self.pending.is_none() || old.is_some()) {
+            self.forget(old, source, output);
         }
-        begun.map_err(|failure| self.unwritten(failure))
+        begun
     }
 
     /// Takes the room on the disk that the ledger needs at the end: too late to find out then.
@@ -45,38 +42,32 @@ impl Session {
                 // The folder that was made for it. The first error is the one to tell.
                 let _ = ledger::remove(&self.paths, &self.lab);
             }
-            self.unwritten(error.into())
+            self.unwritten(error)
         })
     }
 
-    fn unwritten(&self, failure: Failure) -> Failure {
+    fn unwritten(&self, error: impl Into<anyhow::Error>) -> Failure {
         let folder = self.paths.state.display();
-        match failure {
-            Failure::Failed { message: _, source } => Failure::Failed {
-                message: format!(
-                    "nothing was changed: the change can't be written down below {folder}; make room there"
-                ),
-                source,
-            },
-            other => other,
-        }
+        let message = "nothing was changed: the change can't be written down below";
+        Failure::failed(format!("{message} {folder}; make room there"), error)
     }
 
     fn write_down(
         &mut self,
         old: Option<Ledger>,
-        observation: &Observation,
+        source: Option<&Source>,
+        before: &HostState,
         plan: &Plan,
         output: &Output,
     ) -> Result<(), Failure> {
         if self.pending.is_none() {
-            let change = Change::begin(&self.lab, &self.verb, &self.ledger.boot_id, observation.state.clone());
+            let change = Change::begin(&self.lab, &self.verb, &self.ledger.boot_id, before.clone());
             let mut change = change.map_err(|error| Failure::failed("/proc can't be read", error))?;
             change.guests = apply::guests_of(plan);
             change.old = old;
             change.confirm = self.confirm.map(Deadline::after);
             match &change.confirm {
-                None => change::write(&self.paths, &change)?,
+                None => change::write(&self.paths, &change).map_err(|error| self.unwritten(error))?,
                 Some(deadline) => {
                     watch::start(&self.paths, &change)?;
                     self.deadline = Some(*deadline);
@@ -86,19 +77,35 @@ impl Session {
         }
         Undone::forget(&self.paths, &self.lab);
         self.ledger.progress = Came::Changing;
-        Ok(ledger::write(&self.paths, &self.ledger)?)
-    }
-
-    /// Everything is as it was before a change that failed: so is the ledger.
-    pub(super) fn forget(&mut self, old: Option<Ledger>) -> Result<(), Failure> {
-        match old {
-            Some(old) => ledger::write(&self.paths, &old)?,
-            None => return Ok(ledger::remove(&self.paths, &self.lab)?),
-        }
-        if self.pending.is_none() {
-            change::end(&self.paths, &self.lab)?;
+        ledger::write(&self.paths, &self.ledger).map_err(|error| self.unwritten(error))?;
+        // Behind the ledger, which says where it is: so `destroy` finds what a crash leaves of it.
+        if let Some(source) = source
+            && source.write_lock()?
+        {
+            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
         }
         Ok(())
+    }
+
+    /// Everything is as it was before a change that failed: so are ledger and lock file. That they can't be is told
+    /// beside the failure, and not instead.
+    pub(super) fn forget(&mut self, old: Option<Ledger>, source: Option<&Source>, output: &Output) {
+        let ledger = match old {
+            // One that was never replaced stays, where the disk may be full.
+            Some(old) => match ledger::read(&self.paths, &self.lab) {
+                Ok(Some(now)) if now == old => Ok(()),
+                _ => ledger::write(&self.paths, &old),
+            }
+            .and_then(|()| match &self.pending {
+                None => change::end(&self.paths, &self.lab),
+                Some(_) => Ok(()),
+            }),
+            None => ledger::remove(&self.paths, &self.lab),
+        };
+        let lock = source.map_or(Ok(()), Source::restore_lock);
+        for failure in [ledger.map_err(Failure::from), lock].into_iter().filter_map(Result::err) {
+            output.say(format_args!("{WARN}note{WARN:#}: {}", chain(&failure).join(": ")));
+        }
     }
 
     /// Leads back to what was there before `change`. Gives the number of operations, and what it did to devices that
@@ -123,9 +130,10 @@ impl Session {
             ledger::write(&self.paths, &self.ledger)?;
         }
         let mut progress = Progress::of(plan.len(), output);
-        let listener = tokio::spawn(cancel_on_signal(Arc::new(AtomicBool::new(false)), false));
+        let signals = self.signals.take().unwrap_or_else(Signals::catch);
+        signals.cancel(false);
         let restored = apply::back(&mut self.host, &way, &mut |event| progress.event(&event)).await;
-        listener.abort();
+        self.signals = Some(signals);
         progress.done();
         if !matches!(restored, Restored::Completely) {
             let lab = &self.lab;

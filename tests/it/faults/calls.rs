@@ -64,7 +64,8 @@ impl Kind {
             Self::Mode | Self::Signal => &[libc::EPERM],
             Self::Mount | Self::Device => &[libc::EPERM, libc::EBUSY],
             Self::Unshare => &[libc::EPERM, libc::ENOSPC],
-            Self::Fork | Self::Exec | Self::Thread => &[libc::ENOMEM],
+            Self::Fork | Self::Exec => &[libc::ENOMEM],
+            Self::Thread => &[libc::EAGAIN],
             Self::Enter => &[libc::EPERM, libc::ENOMEM],
         }
     }
@@ -207,7 +208,7 @@ fn sent(pid: Pid, number: i64, args: &[u64; 6]) -> Option<Call> {
     let shown = words.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     let more = if words.len() > 3 { format!(", … {} in all", words.len()) } else { String::new() };
     let text = format!("send(netlink, {shown}{more})");
-    (!words.is_empty()).then(|| Call { kind: Kind::Netlink, text, messages: messages.len() })
+    (!words.is_empty()).then_some(Call { kind: Kind::Netlink, text, messages: messages.len() })
 }
 
 /// A netlink message that changes something, in words. Batches are nftables'.

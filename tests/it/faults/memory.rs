@@ -46,7 +46,7 @@ pub(crate) fn pieces(pid: Pid, number: i64, args: &[u64; 6]) -> Vec<(u64, usize)
     };
     // struct msghdr: name, its length, iov, number of iovs
     let header = read(pid, args[1], 32);
-    let vectors = read(pid, word(&header, 16), word(&header, 24) as usize * 16);
+    let vectors = read(pid, word(&header, 16), word(&header, 24).min(1024) as usize * 16);
     vectors.chunks_exact(16).map(|vector| (word(vector, 0), word(vector, 8) as usize)).collect()
 }
 

@@ -120,6 +120,7 @@ route add 203.0.113.0/24 via 192.0.2.1 metric 7
 END
 ip -n upstream link set far0 addrgenmode none up
 ip -n upstream address add 192.0.2.1/24 dev far0
+while ip -o link show up | grep -q NO-CARRIER; do sleep 0.01; done
 nft -f - <<END
 table inet alien {
   set ports { type inet_service; elements = { 22, 80 } }
@@ -130,15 +131,70 @@ echo '#!/bin/sh' > /run/networkctl
 chmod 755 /run/networkctl
 ";
 
+/// The same with networks and a way out on VLANs of a trunk, where the kernel has 802.1Q.
+const VLANS: &str = r#"lab = "all"
+[uplink.trunk]
+device = "nic0"
+[defaults.vm]
+engine = "netns"
+[router]
+external = { via = "vlan", vlan = 100, address = "198.51.100.7/24", gateway = "198.51.100.1" }
+[network.web]
+vlan = 10
+subnet = ["10.50.1.0/24", "fd50:1::/64"]
+[network.srv]
+mode = "routed"
+vlan = 20
+subnet = "10.50.2.0/24"
+mtu = 1400
+[network.phones]
+mode = "bridged"
+vlan = 30
+[vm.a]
+nic = ["web", "phones"]
+[vm.b]
+nic = "srv"
+"#;
+
+/// [`VLANS`], edited: one network on another VLAN, one gone, one new.
+const OTHER_VLANS: &str = r#"lab = "all"
+[uplink.trunk]
+device = "nic0"
+[defaults.vm]
+engine = "netns"
+[router]
+external = { via = "vlan", vlan = 101, address = "198.51.100.7/24", gateway = "198.51.100.1" }
+[network.web]
+vlan = 11
+subnet = ["10.50.1.0/24", "fd50:1::/64"]
+[network.srv]
+mode = "nat"
+vlan = 20
+subnet = "10.50.2.0/24"
+mtu = 1380
+[network.new]
+vlan = 40
+subnet = "10.50.4.0/24"
+[network.phones]
+mode = "bridged"
+vlan = 31
+[vm.a]
+nic = ["web", "phones"]
+[vm.b]
+nic = "srv"
+"#;
+
 /// A command that is interrupted, and what comes before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scenario {
     /// As failures name it.
     pub name: &'static str,
+    /// The definition.
+    before: &'static str,
+    /// What it is edited to be, before the command.
+    after: Option<&'static str>,
     /// Commands that make the host what it is before.
     ready: &'static [&'static [&'static str]],
-    /// The definition is edited then.
-    edited: bool,
     /// The command.
     pub args: &'static [&'static str],
 }
@@ -147,38 +203,54 @@ const GUESTS: &[&str] = &["boot", "a", "b", "c"];
 const DESTROY: &[&str] = &["destroy", "--stop", "--purge", LAB];
 
 /// `create` on a host that has never seen the lab.
-pub(crate) const CREATE: Scenario = Scenario { name: "create", ready: &[], edited: false, args: &["create"] };
+pub(crate) const CREATE: Scenario =
+    Scenario { name: "create", before: BEFORE, after: None, ready: &[], args: &["create"] };
 /// `create` of an edited definition while guests run.
 pub(crate) const CHANGE: Scenario =
-    Scenario { name: "change", ready: &[&["create"], GUESTS], edited: true, args: &["create"] };
+    Scenario { name: "change", after: Some(AFTER), ready: &[&["create"], GUESTS], ..CREATE };
 /// `destroy` of all of it.
 pub(crate) const DESTROYED: Scenario =
-    Scenario { name: "destroy", ready: &[&["create"], GUESTS], edited: false, args: DESTROY };
+    Scenario { name: "destroy", ready: &[&["create"], GUESTS], args: DESTROY, ..CREATE };
 /// `boot` of guests that are namespaces.
-pub(crate) const BOOT: Scenario = Scenario { name: "boot", ready: &[&["create"]], edited: false, args: GUESTS };
+pub(crate) const BOOT: Scenario = Scenario { name: "boot", ready: &[&["create"]], args: GUESTS, ..CREATE };
 /// `boot` of a guest in QEMU.
 pub(crate) const BOOT_QEMU: Scenario =
-    Scenario { name: "boot-qemu", ready: &[&["create"]], edited: false, args: &["boot", "q"] };
+    Scenario { name: "boot-qemu", ready: &[&["create"]], args: &["boot", "q"], ..CREATE };
 /// `destroy` with a guest in QEMU running.
 pub(crate) const DESTROYED_QEMU: Scenario =
-    Scenario { name: "destroy-qemu", ready: &[&["create"], &["boot", "q"]], edited: false, args: DESTROY };
-
-/// All of them.
-pub(crate) const SCENARIOS: [Scenario; 6] = [CREATE, CHANGE, DESTROYED, BOOT, BOOT_QEMU, DESTROYED_QEMU];
+    Scenario { name: "destroy-qemu", ready: &[&["create"], &["boot", "q"]], args: DESTROY, ..CREATE };
+/// [`CREATE`] on VLANs.
+pub(crate) const CREATE_VLANS: Scenario = Scenario { name: "create-vlans", before: VLANS, ..CREATE };
+/// [`CHANGE`] on VLANs.
+pub(crate) const CHANGE_VLANS: Scenario = Scenario {
+    name: "change-vlans",
+    before: VLANS,
+    after: Some(OTHER_VLANS),
+    ready: &[&["create"], &["boot", "--all"]],
+    ..CREATE
+};
+/// [`DESTROYED`] on VLANs.
+pub(crate) const DESTROYED_VLANS: Scenario = Scenario {
+    name: "destroy-vlans",
+    before: VLANS,
+    ready: &[&["create"], &["boot", "--all"]],
+    args: DESTROY,
+    ..CREATE
+};
 
 impl Scenario {
     /// The definition that holds when the command is undone.
     pub(crate) fn undone(&self) -> &'static str {
-        BEFORE
+        self.before
     }
 
     /// The definition that the command carries out.
     pub(crate) fn definition(&self) -> &'static str {
-        if self.edited { AFTER } else { BEFORE }
+        self.after.unwrap_or(self.before)
     }
 
     /// Whether nothing of the lab is there before.
-    pub(crate) fn from_nothing(&self) -> bool {
+    pub(crate) fn begins_with_nothing(&self) -> bool {
         self.ready.is_empty()
     }
 }
@@ -239,6 +311,7 @@ impl Place {
 
     /// Makes the host what it is before a scenario's command.
     pub(crate) fn prepare(&self, scenario: &Scenario) {
+        define(scenario.undone());
         for args in scenario.ready {
             let ended = vmnet(args);
             assert!(ended.status.success(), "{args:?}: {}", ended.said);

@@ -8,6 +8,8 @@ use super::calls::{Call, Kind};
 use super::place::{Place, Scenario};
 use super::promise::{self, Before};
 use super::tracer::{Deed, Key};
+use crate::matrix::tally;
+use crate::skip::say;
 
 /// A point and what is done there.
 #[derive(Debug, Clone)]
@@ -90,6 +92,9 @@ pub(crate) fn is_long() -> bool {
 /// At most so many of them, spread evenly; all in the long form, and the one that is asked for where one is.
 pub(crate) fn sample(jobs: Vec<Job>, most: usize) -> Vec<Job> {
     if let Ok(wanted) = std::env::var("VMNET_POINT") {
+        if wanted == "list" {
+            jobs.iter().for_each(|job| say(&format!("POINT {job} at {}", job.call.text)));
+        }
         return jobs.into_iter().filter(|job| job.to_string() == wanted).collect();
     }
     if is_long() || jobs.len() <= most {
@@ -103,6 +108,17 @@ impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {}", self.scenario.name, self.deed, self.key)
     }
+}
+
+/// Takes the jobs, or a sample of them, tells the summary, and fails with what did not hold.
+pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
+    let counted = jobs.len();
+    let jobs = sample(jobs, most);
+    let Tried { points, missed, wrong } = all(&jobs);
+    tally(what, points, wrong.len());
+    say(&format!("{what}: {points} of {counted} points, {missed} not reached, {} wrong", wrong.len()));
+    assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
 }
 
 /// Does them all, as many side by side as there are processors.
@@ -124,7 +140,7 @@ pub(crate) fn all(jobs: &[Job]) -> Tried {
                             tried.points += 1;
                             if !wrong.is_empty() {
                                 let report = format!("{job}\n  at {}\n  {}", job.call.text, wrong.join("\n  "));
-                                eprintln!("POINT {report}\n");
+                                say(&format!("POINT {report}\n"));
                                 tried.wrong.push(report);
                             }
                         }

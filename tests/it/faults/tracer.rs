@@ -192,7 +192,10 @@ impl Tracer {
     fn at_event(&mut self, pid: Pid, event: i32) {
         if event == libc::PTRACE_EVENT_EXEC {
             if is_left_alone(pid) {
-                self.followed.remove(&pid);
+                let actor = self.followed.remove(&pid);
+                if actor.is_some_and(|actor| actor.pending == Some(Pending::Kill)) {
+                    self.kill();
+                }
                 let _ = ptrace::detach(pid, None);
                 return;
             }
@@ -289,16 +292,18 @@ fn returns(pid: Pid, value: i64) {
     }
 }
 
-/// Gives a netlink message a type that the kernel refuses with EINVAL: for rtnetlink RTM_NEWNSID, which this is none
-/// of; for nftables a number that it does not have.
+/// Makes a netlink message one that the kernel refuses with EINVAL: an rtnetlink message of one byte more than its
+/// header, and what follows it is none; an nftables message of a type that there is not.
 fn spoil(pid: Pid, number: i64, args: &[u64; 6], message: usize) {
-    const RTM_NEWNSID: u16 = 88;
     const NFTABLES: u16 = 10 << 8;
+    const HEADER: u32 = 16;
     let messages = memory::messages(pid, &memory::pieces(pid, number, args));
-    let kind = if messages.len() > 1 { NFTABLES | 0xff } else { RTM_NEWNSID };
     let (address, bytes) = &messages[message];
     let mut word: [u8; 8] = bytes[..8].try_into().expect("a header");
-    word[4..6].copy_from_slice(&kind.to_ne_bytes());
-    let address = *address as ptrace::AddressType;
-    ptrace::write(pid, address, i64::from_ne_bytes(word)).expect("the message's memory");
+    if messages.len() > 1 {
+        word[4..6].copy_from_slice(&(NFTABLES | 0xff).to_ne_bytes());
+    } else {
+        word[..4].copy_from_slice(&(HEADER + 4).to_ne_bytes());
+    }
+    ptrace::write(pid, *address as ptrace::AddressType, i64::from_ne_bytes(word)).expect("the message's memory");
 }

@@ -2,6 +2,8 @@
 
 mod disk;
 mod drift;
+#[cfg(target_arch = "x86_64")]
+mod full;
 mod host;
 mod kernel;
 mod namespaces;

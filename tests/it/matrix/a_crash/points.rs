@@ -3,21 +3,12 @@
 use nix::sys::signal::Signal;
 
 use crate::faults::calls::Kind;
-use crate::faults::place::{BOOT, BOOT_QEMU, CHANGE, CREATE, DESTROYED, DESTROYED_QEMU, Scenario};
-use crate::faults::sweep::{self, Job, Tried};
+use crate::faults::place::{
+    BOOT, BOOT_QEMU, CHANGE, CHANGE_VLANS, CREATE, CREATE_VLANS, DESTROYED, DESTROYED_QEMU, DESTROYED_VLANS, Scenario,
+};
+use crate::faults::sweep::{self, Job, take};
 use crate::faults::tracer::Deed;
-use crate::matrix::{row, tally};
-
-/// Takes the jobs, or a sample of them, and tells the summary.
-fn take(what: &str, jobs: Vec<Job>, most: usize) {
-    let counted = jobs.len();
-    let jobs = sweep::sample(jobs, most);
-    let Tried { points, missed, wrong } = sweep::all(&jobs);
-    tally(what, points, wrong.len());
-    println!("{what}: {points} of {counted} points, {missed} not reached, {} wrong", wrong.len());
-    assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
-    assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
-}
+use crate::matrix::row;
 
 fn killed(scenarios: &[Scenario], most: usize) {
     take("kill points", sweep::jobs(scenarios, sweep::kills), most);
@@ -83,16 +74,6 @@ fn row_05_signals_while_destroying() {
     });
 }
 
-/// The disk is full at each write, and each making of a file, a folder or a name: rolled back.
-#[test]
-fn row_13_full_in_the_middle() {
-    row!(|| {
-        let mut jobs = sweep::jobs(&[CREATE, CHANGE, BOOT], sweep::failures);
-        jobs.retain(|job| job.deed == Deed::Fail(libc::ENOSPC));
-        take("fault points", jobs, 16);
-    });
-}
-
 /// Each call that changes something fails once: rolled back, exit 1, and a message that names operation and object.
 #[test]
 fn faults_each_call_fails_once() {
@@ -115,5 +96,26 @@ fn faults_each_request_of_a_wave() {
         assert!(single.iter().all(|job| job.call.kind == Kind::Netlink));
         take("refused requests", single, 30);
         take("refused requests", batches, 10);
+    });
+}
+
+/// All of it on VLANs, which not every kernel has.
+#[test]
+fn row_01_points_on_vlans() {
+    row!(|| {
+        if !crate::world::succeeds("ip link add nic0 type veth peer name far0 && ip link add link nic0 type vlan id 10")
+        {
+            return crate::skip::skip(&crate::sandbox::test(), "needs 8021q");
+        }
+        crate::world::sh("ip link del nic0");
+        let scenarios = [CREATE_VLANS, CHANGE_VLANS, DESTROYED_VLANS];
+        take("kill points", sweep::jobs(&scenarios, sweep::kills), 9);
+        let mut jobs = sweep::jobs(&scenarios, sweep::failures);
+        // Of the calls only those that VLANs have a part in: the others are the same everywhere.
+        jobs.retain(|job| job.call.kind == Kind::Netlink);
+        take("fault points", jobs, 9);
+        let mut jobs = sweep::jobs(&scenarios, sweep::refusals);
+        jobs.retain(|job| job.call.messages == 1);
+        take("refused requests", jobs, 6);
     });
 }

@@ -1,0 +1,69 @@
+//! [`Signals`]: SIGINT, SIGTERM and SIGHUP while something is being changed.
+//!
+//! A flag that the executor looks at between waves, set by the signal itself: much of a change is done without ever
+//! coming back to the event loop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// A dead terminal is no reason to leave half a lab.
+const CAUGHT: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+static CAME: AtomicBool = AtomicBool::new(false);
+static MUST_FINISH: AtomicBool = AtomicBool::new(false);
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// The signals are caught as long as this lives. One that the caller ignores, as `nohup` does, stays ignored.
+#[derive(Debug)]
+pub(super) struct Signals(Vec<(Signal, SigAction)>);
+
+impl Signals {
+    /// From now on a signal sets the flag.
+    pub(super) fn catch() -> Self {
+        CAME.store(false, Ordering::Relaxed);
+        MUST_FINISH.store(false, Ordering::Relaxed);
+        let ours = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+        let mut old = Vec::new();
+        for signal in CAUGHT {
+            // SAFETY: the handler makes one system call and touches atomics only.
+            let Ok(before) = (unsafe { sigaction(signal, &ours) }) else { continue };
+            if matches!(before.handler(), SigHandler::SigIgn) {
+                // SAFETY: what was there before, and is no function.
+                let _ = unsafe { sigaction(signal, &before) };
+            } else {
+                old.push((signal, before));
+            }
+        }
+        Self(old)
+    }
+
+    /// What says that a change shall be undone: one that must finish (`destroy`) never is, and a signal only makes it
+    /// say so.
+    pub(super) fn cancel(&self, interruptible: bool) -> &'static AtomicBool {
+        MUST_FINISH.store(!interruptible, Ordering::Relaxed);
+        if interruptible { &CAME } else { &NEVER }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (signal, before) in &self.0 {
+            // SAFETY: what was there before: this program has no other handlers.
+            let _ = unsafe { sigaction(*signal, before) };
+        }
+    }
+}
+
+extern "C" fn note(_: libc::c_int) {
+    CAME.store(true, Ordering::Relaxed);
+    if MUST_FINISH.load(Ordering::Relaxed) {
+        const TEXT: &[u8] = b"interrupted: finishing all the same, half removed is worse than gone\n";
+        // Whoever is interrupted may be about to read it.
+        let errno = Errno::last_raw();
+        // SAFETY: write(2) may be called in a handler; the text is static. Who closed stderr does not want to know.
+        unsafe { libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len()) };
+        Errno::set_raw(errno);
+    }
+}
