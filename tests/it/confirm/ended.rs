@@ -161,7 +161,12 @@ fn the_watcher_depends_on_nobody() {
         environment.sort();
         assert_eq!(
             environment,
-            ["LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "VMNET_RUN_DIR=/run/vmnet", "VMNET_STATE_DIR=/run/state"]
+            [
+                "LC_ALL=C",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "VMNET_RUN_DIR=/run/vmnet",
+                "VMNET_STATE_DIR=/run/state"
+            ]
         );
         assert_eq!(std::fs::read_link(format!("/proc/{watcher}/cwd")).unwrap(), Path::new("/"));
         for entry in std::fs::read_dir(format!("/proc/{watcher}/fd")).unwrap().flatten() {
