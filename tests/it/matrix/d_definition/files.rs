@@ -141,6 +141,8 @@ fn row_47_images() {
         ] {
             Lab::from_text(&with_image(image, ""));
             lab.ok(&["create"]);
+            // The kernel's word that a bridge without ports has no carrier comes up to a second late.
+            sh("until ip -o link show br-web | grep -q NO-CARRIER; do sleep 0.05; done");
             let created = Snapshot::take();
             for verb in ["boot", "xml"] {
                 // By xml alone nothing is opened but the disk's base.
