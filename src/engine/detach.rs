@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use super::own_scope;
-use crate::kernel::caps::Caps;
+use crate::kernel::caps::{self, Caps};
 use crate::kernel::child;
 
 /// What the process says when it is ready; anything else is why it is not.
@@ -31,8 +31,7 @@ pub fn start(arguments: &[&str], environment: &[(&str, &Path)]) -> io::Result<De
     let (ready, its_ready) = pipe()?;
     let (its_release, release) = pipe()?;
     // Not by its path: a package may replace the file meanwhile.
-    // It may do what this process may.
-    let mut command = child::command(Path::new("/proc/self/exe"), Caps::ALL);
+    let mut command = child::bare(Path::new("/proc/self/exe"));
     command.arg0("vmnet").args(arguments).envs(environment.iter().copied());
     command.stdin(its_release).stdout(its_ready).stderr(Stdio::null());
     // SAFETY: `detach` makes system calls only.
@@ -89,6 +88,8 @@ fn detach() -> io::Result<()> {
     // SAFETY: system calls only; the process has one thread here, and what is left of it ends at once.
     unsafe {
         check(libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32))?;
+        // It may do what its starter may.
+        caps::hand(Caps::ALL)?;
         check(libc::setsid())?;
         match check(libc::fork())? {
             0 => Ok(()),

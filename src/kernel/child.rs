@@ -29,14 +29,15 @@ pub fn bare(program: &Path) -> Command {
     debug_assert!(program.is_absolute(), "{}", program.display());
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
-    // A signal from the terminal is for vmnet to handle, not for its helpers to die of.
-    command.process_group(0);
     command
 }
 
 /// As [`bare`]; with those of the capabilities `only` that vmnet has itself, and able to gain none.
 pub fn command(program: &Path, only: Caps) -> Command {
     let mut command = bare(program);
+    // A signal from the terminal is for vmnet to handle, not for its helpers to die of. (What gets a session of its own
+    // must not lead a group before.)
+    command.process_group(0);
     // SAFETY: between fork and exec `hand` makes system calls only.
     unsafe { command.pre_exec(move || caps::hand(only)) };
     command

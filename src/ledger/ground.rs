@@ -21,6 +21,12 @@ use crate::paths::Paths;
 /// [`LedgerError::Untrusted`] for a link, for what is no folder, for one of another user's and for one that others
 /// may write to. One that is not there yet is made by us.
 pub fn check_folders(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
+    for root in [&paths.state, &paths.run] {
+        // Whose it is, and who may write to it, was asked before (`kernel::trust`), by whatever link it is reached.
+        if fs::metadata(root).is_ok_and(|meta| !meta.is_dir()) {
+            return Err(LedgerError::Untrusted { path: root.clone(), problem: "it is no folder" });
+        }
+    }
     let (state, run) = (paths.lab_state(lab), paths.lab_run(lab));
     let below = [paths.ledger(lab), state.join("guests"), state.join("by-hand"), run.join("guests"), paths.hooks(lab)];
     for folder in [state, run].iter().chain(&below) {

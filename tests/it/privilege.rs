@@ -41,6 +41,13 @@ fn lacks(caps: &[&str], missing: &[&str], lab: &Lab, args: &[&str]) {
     assert_eq!(said.matches("this needs").count(), 1, "{said}");
 }
 
+/// A watcher of a change that was undone or confirmed notices a moment later.
+fn watchers_are_gone() {
+    while sh("ps -e -o args=").lines().any(|line| line.starts_with("vmnet await-confirm")) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn each_command_works_with_what_it_needs_and_not_with_less() {
     sandbox::run("privilege::each_command_works_with_what_it_needs_and_not_with_less", || {
@@ -77,11 +84,15 @@ fn each_command_works_with_what_it_needs_and_not_with_less() {
             let differences = before.differences(&Snapshot::take());
             assert!(differences.is_empty(), "vmnet {args:?} without: {}", differences.join("\n"));
             works(all, &lab, args);
+            if args == ["undo"] {
+                watchers_are_gone();
+            }
         }
         works(&both, &lab, &["create", "--confirm", "60s"]);
         works(&[], &lab, &["confirm"]);
         works(&both, &lab, &["restore"]);
         works(&both, &lab, &["destroy"]);
+        watchers_are_gone();
         let differences = empty.differences(&Snapshot::take());
         assert!(differences.is_empty(), "{}", differences.join("\n"));
     });

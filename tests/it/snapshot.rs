@@ -81,7 +81,8 @@ impl Snapshot {
     /// Takes one when links have their carrier and addresses are usable: surroundings need a moment.
     pub(crate) fn when_settled() -> Self {
         for _ in 0..50 {
-            let text = output("ip -o address; ip -o link show up");
+            // A bridge without ports has no carrier, and stays like that.
+            let text = output("ip -o address; ip -o -d link show up | grep -v ' bridge forward_delay ' || true");
             if !text.contains("tentative") && !text.contains("NO-CARRIER") {
                 return Self::take();
             }
@@ -140,6 +141,13 @@ fn strip(value: &mut Value, others: bool) {
     const VOLATILE: [&str; 3] = ["link_netnsid", "topology_change", "topology_change_detected"];
     match value {
         Value::Object(map) => {
+            // A bridge has a carrier as long as a port has one; the kernel's link watch says so a second later.
+            if map.get("linkinfo").is_some_and(|info| info["info_kind"] == "bridge") {
+                map.remove("operstate");
+                if let Some(Value::Array(flags)) = map.get_mut("flags") {
+                    flags.retain(|flag| flag != "NO-CARRIER" && flag != "LOWER_UP");
+                }
+            }
             map.retain(|key, _| {
                 let carrier = others && ["flags", "operstate"].contains(&&**key);
                 !carrier && !key.ends_with("_timer") && !VOLATILE.contains(&&**key)

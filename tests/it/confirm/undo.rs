@@ -35,7 +35,8 @@ fn what_was_interrupted() {
         lab.ok(&["create"]);
         lab.ok(&["boot", "--all"]);
         let before = Snapshot::when_settled();
-        let lab = Lab::from_text(&definition(60, 1));
+        // Many, so that it still runs when the moment is seen.
+        let lab = Lab::from_text(&definition(120, 1));
         let interrupted = |args: &[&str], moment: &str| {
             let mut client = lab.command(args);
             let mut client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
