@@ -10,10 +10,13 @@ use crate::snapshot::Snapshot;
 /// Every foreign thing is as it was.
 pub(crate) fn nothing_foreign_changed(place: &Place) -> Vec<String> {
     // What a lab asks of the host for as long as it is there: to forward where it has a default route, and the kernel
-    // counts the router's macvlan on its NIC.
-    let asked_for = |line: &String| {
-        line.starts_with("/proc/sys/net/ipv4/conf/nic0/forwarding") || line.ends_with("\"nic0\" .promiscuity: 0 now 1")
+    // counts what listens on its NIC, the router's macvlan and the bridges behind its sub-interfaces.
+    let counts = |line: &String| {
+        let changes = line.split_once("\"nic0\" ").map(|(_, changes)| changes);
+        let counted = |change: &str| ["promiscuity:", "allmulti:"].iter().any(|count| change.starts_with(count));
+        changes.is_some_and(|changes| changes.trim_start_matches('.').split(" .").all(counted))
     };
+    let asked_for = |line: &String| line.starts_with("/proc/sys/net/ipv4/conf/nic0/forwarding") || counts(line);
     let lost = place.bare.lost(&Snapshot::of_the_network());
     lost.into_iter().filter(|line| !asked_for(line)).map(|line| format!("foreign and changed: {line}")).collect()
 }

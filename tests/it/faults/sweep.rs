@@ -101,14 +101,24 @@ pub(crate) fn sample(jobs: Vec<Job>, most: usize) -> Vec<Job> {
     if is_long() || jobs.len() <= most {
         return jobs;
     }
+    spread(jobs, most)
+}
+
+/// At most so many, spread evenly.
+fn spread(jobs: Vec<Job>, most: usize) -> Vec<Job> {
     let all = jobs.len();
-    (0..most).map(|number| jobs[number * all / most].clone()).collect()
+    (0..most.min(all)).map(|number| jobs[number * all / most.min(all)].clone()).collect()
 }
 
 impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {}", self.scenario.name, self.deed, self.key)
     }
+}
+
+/// As [`take`], and a sample in the long form, too: QEMU takes seconds.
+pub(crate) fn take_some(what: &str, jobs: Vec<Job>, most: usize, long: usize) {
+    take(what, if is_long() { spread(jobs, long) } else { jobs }, most);
 }
 
 /// Takes the jobs, or a sample of them, tells the summary, and fails with what did not hold.

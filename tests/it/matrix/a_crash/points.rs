@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::faults::calls::Kind;
+use crate::faults::calls::{Call, Kind};
 use crate::faults::place::{
     BOOT, BOOT_QEMU, CHANGE, CHANGE_VLANS, CREATE, CREATE_VLANS, DESTROYED, DESTROYED_QEMU, DESTROYED_VLANS, Scenario,
 };
@@ -10,28 +10,33 @@ use crate::faults::sweep::{self, Job, take};
 use crate::faults::tracer::Deed;
 use crate::matrix::row;
 
-fn killed(scenarios: &[Scenario], most: usize) {
-    take("kill points", sweep::jobs(scenarios, sweep::kills), most);
+fn killed(scenario: Scenario, most: usize) {
+    take("kill points", sweep::jobs(&[scenario], sweep::kills), most);
+}
+
+/// With a guest in QEMU.
+fn killed_with_qemu(scenario: Scenario, most: usize) {
+    sweep::take_some("kill points", sweep::jobs(&[scenario], sweep::kills), most, 60);
 }
 
 /// SIGKILL before and after each call of `create`: `create` converges, `destroy` cleans.
 #[test]
 fn row_01_killed_while_creating() {
-    row!(|| killed(&[CREATE], 24));
+    row!(|| killed(CREATE, 24));
 }
 
 /// The same while an edited definition is applied over running guests.
 #[test]
 fn row_01_killed_while_changing() {
-    row!(|| killed(&[CHANGE], 20));
+    row!(|| killed(CHANGE, 20));
 }
 
 /// The same during `boot`.
 #[test]
 fn row_01_killed_while_booting() {
     row!(|| {
-        killed(&[BOOT], 10);
-        killed(&[BOOT_QEMU], 6);
+        killed(BOOT, 10);
+        killed_with_qemu(BOOT_QEMU, 6);
     });
 }
 
@@ -39,8 +44,8 @@ fn row_01_killed_while_booting() {
 #[test]
 fn row_02_killed_while_destroying() {
     row!(|| {
-        killed(&[DESTROYED], 16);
-        killed(&[DESTROYED_QEMU], 3);
+        killed(DESTROYED, 16);
+        killed_with_qemu(DESTROYED_QEMU, 3);
     });
 }
 
@@ -81,7 +86,8 @@ fn faults_each_call_fails_once() {
         let mut jobs = sweep::jobs(&[CREATE, CHANGE, DESTROYED, BOOT], sweep::failures);
         jobs.retain(|job| job.deed != Deed::Fail(libc::ENOSPC) || job.scenario == DESTROYED);
         take("fault points", jobs, 40);
-        take("fault points", sweep::jobs(&[BOOT_QEMU, DESTROYED_QEMU], sweep::failures), 5);
+        let with_qemu = sweep::jobs(&[BOOT_QEMU, DESTROYED_QEMU], sweep::failures);
+        sweep::take_some("fault points", with_qemu, 5, 80);
     });
 }
 
@@ -108,14 +114,18 @@ fn row_01_points_on_vlans() {
             return crate::skip::skip(&crate::sandbox::test(), "needs 8021q");
         }
         crate::world::sh("ip link del nic0");
-        let scenarios = [CREATE_VLANS, CHANGE_VLANS, DESTROYED_VLANS];
-        take("kill points", sweep::jobs(&scenarios, sweep::kills), 9);
-        let mut jobs = sweep::jobs(&scenarios, sweep::failures);
-        // Of the calls only those that VLANs have a part in: the others are the same everywhere.
-        jobs.retain(|job| job.call.kind == Kind::Netlink);
-        take("fault points", jobs, 9);
-        let mut jobs = sweep::jobs(&scenarios, sweep::refusals);
-        jobs.retain(|job| job.call.messages == 1);
-        take("refused requests", jobs, 6);
+        let deeds = |call: &Call| [sweep::kills(call), sweep::failures(call), sweep::refusals(call)].concat();
+        // A point takes half a minute of an emulated processor.
+        let all = [CHANGE_VLANS, CREATE_VLANS, DESTROYED_VLANS];
+        let jobs = sweep::jobs(if sweep::is_long() { &all } else { &all[..1] }, deeds);
+        let (kills, rest): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| matches!(job.deed, Deed::KillBefore | Deed::KillAfter));
+        // Of the calls that fail only those that VLANs have a part in: the others are the same everywhere.
+        let rest: Vec<Job> = rest.into_iter().filter(|job| job.call.messages == 1).collect();
+        let (refusals, failures): (Vec<Job>, Vec<Job>) =
+            rest.into_iter().partition(|job| matches!(job.deed, Deed::Spoil(_)));
+        take("kill points", kills, 2);
+        take("fault points", failures, 1);
+        take("refused requests", refusals, 1);
     });
 }
