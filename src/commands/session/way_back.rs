@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Came, Session, no_modules};
 use crate::apply::{self, KernelHost, Restored, WayBack};
 use crate::commands::failure::Failure;
-use crate::commands::output::{Output, WARN, chain};
+use crate::commands::output::{Output, WARN, chain, shown};
 use crate::commands::progress::Progress;
 use crate::commands::signals::Signals;
 use crate::commands::source::Source;
@@ -82,7 +82,7 @@ impl Session {
         if let Some(source) = source
             && source.write_lock()?
         {
-            output.say(format_args!("wrote {}: keep it beside the definition", source.lock_path().display()));
+            output.say(format_args!("wrote {}: keep it beside the definition", shown(&source.lock_path())));
         }
         Ok(())
     }
