@@ -42,7 +42,9 @@ fn row_20_nic_with_the_hosts_address() {
         same(&before, "after the refusal");
         // Nor does a bridge of the host's that has its address lose it.
         sh("ip link add br0 type bridge; ip link add port0 type veth peer name far1; ip link set port0 master br0 up
-            ip link set far1 up; ip addr add 198.51.100.2/24 dev br0; ip link set br0 up");
+            ip link set far1 up; ip link set port0 up; ip link set br0 addrgenmode none
+            ip addr add 198.51.100.2/24 dev br0; ip link set br0 up
+            for i in $(seq 100); do ip -o link show br0 | grep -q LOWER_UP && break; sleep 0.1; done; sleep 0.5");
         let before = Snapshot::when_settled();
         let lab = Lab::from_text(
             "lab = \"own\"\n[defaults.vm]\nengine = \"netns\"\n[network.web]\nmode = \"bridged\"\nbridge = \"br0\"\n\
