@@ -109,12 +109,7 @@ pub fn hurt<'a>(
     let mut namespaces = BTreeSet::<&NsName>::new();
     for op in ops {
         match op {
-            Op::RemoveLink { id } => {
-                links.insert(id.clone());
-                if let Some(LinkKind::Veth { peer: Some(peer) }) = current.links.get(id).map(|link| &link.kind) {
-                    links.insert(peer.clone());
-                }
-            }
+            Op::RemoveLink { id } => drop(links.insert(id.clone())),
             Op::RemoveGroup { ns, group, count: _ } => {
                 let of_group = current.links.iter().filter(|(id, link)| id.ns == *ns && link.group == *group);
                 links.extend(of_group.map(|(id, _)| id.clone()));
@@ -123,6 +118,12 @@ pub fn hurt<'a>(
             _ => {}
         }
     }
+    // One end of a veth pair takes the other along, wherever that is.
+    let peers = links.iter().filter_map(|id| match &current.links.get(id)?.kind {
+        LinkKind::Veth { peer } => peer.clone(),
+        _ => None,
+    });
+    links.extend(peers.collect::<Vec<_>>());
     let mut all = BTreeSet::new();
     for Remote { device, place, how } in remotes {
         if let Tie::Stacked { on } = how
