@@ -50,25 +50,21 @@ pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
         batch.ops.push((index, op));
         batch.text.push_str(&text);
     }
-    let count = batches.len();
-    let queue = Mutex::new(batches.into_iter());
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let next = queue.lock().map_or(None, |mut queue| queue.next());
-            let Some((ns, batch)) = next else { return done };
-            done.extend(batch.run(nft, ns));
-        }
+    let slots: Vec<_> = batches.into_iter().map(|batch| Mutex::new(Some(batch))).collect();
+    let work = |slot: &Mutex<Option<(&'a Ns, Batch<'a>)>>| {
+        let batch = slot.lock().map_or(None, |mut slot| slot.take());
+        batch.map_or_else(Vec::new, |(ns, batch)| batch.run(nft, ns))
     };
     std::thread::scope(|scope| {
-        // This thread works, too: so nothing depends on others being possible.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..count).filter_map(start).collect();
-        let own = work();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        outcomes.extend(own.into_iter().chain(others.into_iter().flat_map(join)));
+        // All but the last have a thread of their own, where there can be one; this one does the rest.
+        let Some((last, others)) = slots.split_last() else { return outcomes };
+        let start = |slot| std::thread::Builder::new().spawn_scoped(scope, move || work(slot)).ok();
+        let threads: Vec<_> = others.iter().map(start).collect();
+        outcomes.extend(work(last));
+        for (thread, slot) in threads.into_iter().zip(others) {
+            let answers = thread.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            outcomes.extend(answers.unwrap_or_else(|| work(slot)));
+        }
         outcomes
     })
 }

@@ -129,8 +129,8 @@ fn ask(feature: Feature) -> Result<(), String> {
     let answer = Wire::open().and_then(|mut wire| wire.request(message::probe_kind(kind)));
     match answer.map_err(|error| error.raw_os_error()) {
         Ok(()) | Err(Some(libc::EINVAL)) => Ok(()),
-        // Without the capability the kernel does not say; that it is missing will be said by itself.
-        Err(Some(libc::EPERM)) => Ok(()),
+        // Without the capability or memory the kernel does not say; that it is missing will be said by itself.
+        Err(Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS)) => Ok(()),
         Err(_) => Err(format!("this kernel was built without {} and without loadable modules", feature.module())),
     }
 }
