@@ -5,6 +5,7 @@
 
 mod diff;
 mod drift;
+mod elements;
 mod hurt;
 mod op;
 mod phase;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{Found, diff};
 pub use drift::{Difference, Extent, Object, Problem, differences};
+pub use elements::SetChange;
 pub use hurt::{Hurt, Remote, Strangers, Tie, hurt, own_groups};
 pub use op::{LinkChange, Op, Service};
 pub use phase::Phase;

@@ -94,6 +94,7 @@ impl KernelHost {
             | Op::SetTxChecksum { .. }
             | Op::Set { .. }
             | Op::ReplaceTable { .. }
+            | Op::ChangeTable { .. }
             | Op::RestoreTable { .. }
             | Op::RemoveTable { .. }
             | Op::WriteFile { .. }
@@ -219,6 +220,7 @@ impl KernelHost {
             | Op::AddRoute(_)
             | Op::RemoveRoute(_)
             | Op::ReplaceTable { .. }
+            | Op::ChangeTable { .. }
             | Op::RestoreTable { .. }
             | Op::RemoveTable { .. }
             | Op::StartGuest { .. }

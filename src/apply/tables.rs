@@ -37,6 +37,7 @@ pub(super) fn run<'a>(nft: Option<&Nft>, ops: &'a [Op]) -> Vec<Outcome<'a>> {
     for (index, op) in ops.iter().enumerate() {
         let (id, text) = match op {
             Op::ReplaceTable { id, body } => (id, nft::replacing(id, body)),
+            Op::ChangeTable { id, sets, body: _ } => (id, nft::changing(id, sets)),
             // Nothing to restore it from: better as it is than gone.
             Op::RestoreTable { id, listing } if listing.is_empty() => {
                 outcomes.push(Outcome { index, id, result: Err(OpError::NoListing), recorded: None });
@@ -82,7 +83,7 @@ impl<'a> Batch<'a> {
         let gone = matches!(&error, Some(OpError::Nft(NftError::Kernel(error))) if error.is_gone());
         let outcome = |(index, op): (usize, &'a Op)| {
             let (id, body) = match op {
-                Op::ReplaceTable { id, body } => (id, Some(body)),
+                Op::ReplaceTable { id, body } | Op::ChangeTable { id, sets: _, body } => (id, Some(body)),
                 // What another tool made of it is no body of ours.
                 Op::RestoreTable { id, listing: _ } | Op::RemoveTable { id } => (id, None),
                 _ => return None,

@@ -175,9 +175,12 @@ fn sign(op: &Op) -> char {
         | Op::RemoveTable { .. }
         | Op::RemoveFile { .. }
         | Op::StopGuest { .. } => '-',
-        Op::SetIpv6 { .. } | Op::SetTxChecksum { .. } | Op::ChangeLink { .. } | Op::Set { .. } | Op::Reload { .. } => {
-            '~'
-        }
+        Op::SetIpv6 { .. }
+        | Op::SetTxChecksum { .. }
+        | Op::ChangeLink { .. }
+        | Op::ChangeTable { .. }
+        | Op::Set { .. }
+        | Op::Reload { .. } => '~',
     }
 }
 

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::caps::Caps;
 use super::{KernelError, child, netns};
+use crate::plan::SetChange;
 use crate::state::{Family, Ns, TableId};
 
 /// Why nft did not do what was asked.
@@ -161,6 +162,18 @@ pub fn replacing(id: &TableId, body: &str) -> String {
     format!("add table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{\n{body}\n}}\n")
 }
 
+/// The text that changes what sets of a table hold. What goes stands before what comes: it may overlap.
+pub fn changing(id: &TableId, sets: &[SetChange]) -> String {
+    let TableId { ns: _, family, name } = id;
+    let lines = |verb: &str, of: fn(&SetChange) -> &Vec<String>| -> String {
+        let line = |change: &SetChange| {
+            format!("{verb} element {family} {name} {} {{ {} }}\n", change.set, of(change).join(", "))
+        };
+        sets.iter().filter(|change| !of(change).is_empty()).map(line).collect()
+    };
+    lines("delete", |change| &change.remove) + &lines("add", |change| &change.add)
+}
+
 /// The fingerprint of a listing.
 pub fn fingerprint(listing: &[u8]) -> String {
     Sha256::digest(listing).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -177,10 +190,12 @@ pub fn removing(id: &TableId) -> String {
     format!("add table {family} {name}\ndelete table {family} {name}\n")
 }
 
-/// A text with all sets empty.
+/// A text with all sets empty, and no changes to any.
 fn without_elements(text: &str) -> String {
+    let is_change = |line: &&str| line.starts_with("add element ") || line.starts_with("delete element ");
+    let text: String = text.split_inclusive('\n').filter(|line| !is_change(line)).collect();
     let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some((before, after)) = rest.split_once("elements = {") {
         kept.push_str(before);
         rest = after.split_once('}').map_or("", |(_, rest)| rest);
@@ -243,5 +258,10 @@ mod tests {
             "table inet x {\nset a {\ntype ifname\nelements = { \"a\",\n \"b\" }\n}\nset b {\nelements = { 1 }\n}\n}";
         assert_eq!(without_elements(text), "table inet x {\nset a {\ntype ifname\n\n}\nset b {\n\n}\n}");
         assert_eq!(without_elements("chain x {\n}"), "chain x {\n}");
+        let change = SetChange { set: "a".into(), remove: vec!["1".into()], add: vec!["2".into(), "3".into()] };
+        let id = TableId { ns: Ns::Host, family: Family::Inet, name: "x".into() };
+        let text = changing(&id, &[change]);
+        assert_eq!(text, "delete element inet x a { 1 }\nadd element inet x a { 2, 3 }\n");
+        assert_eq!(without_elements(&format!("{text}chain x {{\n}}\n")), "chain x {\n}\n");
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use super::elements;
 use super::{LinkChange, Op, Plan, Service};
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
 use crate::state::{Address, File, Guest, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
@@ -292,7 +293,17 @@ fn tables(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
             continue;
         }
         match table {
-            Table::Body(body) => ops.push(Op::ReplaceTable { id: id.clone(), body: body.clone() }),
+            Table::Body(body) => {
+                let is = current.tables.get(id);
+                let changes = is.and_then(|is| match is {
+                    Table::Body(is) => elements::changes(is, body),
+                    Table::Drifted(_) => None,
+                });
+                ops.push(match changes {
+                    Some(sets) => Op::ChangeTable { id: id.clone(), sets, body: body.clone() },
+                    None => Op::ReplaceTable { id: id.clone(), body: body.clone() },
+                });
+            }
             Table::Drifted(listing) => ops.push(Op::RestoreTable { id: id.clone(), listing: listing.clone() }),
         }
     }

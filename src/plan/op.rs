@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::elements::SetChange;
 use crate::names::{NsName, VmName};
 use crate::state::{
     Address, BridgeSettings, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Route, SettingKey, TableId,
@@ -105,6 +106,15 @@ pub enum Op {
         /// The body between its braces.
         body: String,
     },
+    /// Change what the sets of a table hold, in one transaction; its chains, rules and counters stay.
+    ChangeTable {
+        /// The table.
+        id: TableId,
+        /// What changes.
+        sets: Vec<SetChange>,
+        /// The body that it has then.
+        body: String,
+    },
     /// Put a table back as the kernel listed it: another tool had changed it. Only on a way back.
     RestoreTable {
         /// The table.
@@ -162,7 +172,7 @@ impl Op {
                 LinkKind::Tap => Some(Feature::Tun),
             },
             Op::AddVeth { .. } => Some(Feature::Veth),
-            Op::ReplaceTable { .. } | Op::RestoreTable { .. } => Some(Feature::Nftables),
+            Op::ReplaceTable { .. } | Op::ChangeTable { .. } | Op::RestoreTable { .. } => Some(Feature::Nftables),
             Op::StartGuest { guest, .. } => match guest.as_ref() {
                 Guest::Qemu(_) => Some(Feature::Tun),
                 Guest::Netns { .. } => None,
@@ -297,6 +307,11 @@ impl fmt::Display for Op {
             Op::Set { key, value, was: Some(was) } => write!(f, "set {key}: {value} (was {was})"),
             Op::Set { key, value, was: None } => write!(f, "set {key}: {value}"),
             Op::ReplaceTable { id, body } => write!(f, "write table {id} ({} lines)", body.lines().count()),
+            Op::ChangeTable { id, sets, body: _ } => {
+                let count = |of: fn(&SetChange) -> &Vec<String>| sets.iter().map(|set| of(set).len()).sum::<usize>();
+                let (more, fewer) = (count(|set| &set.add), count(|set| &set.remove));
+                write!(f, "change table {id} ({more} elements more, {fewer} fewer)")
+            }
             Op::RestoreTable { id, listing: _ } => write!(f, "put table {id} back as it was found"),
             Op::RemoveTable { id } => write!(f, "remove table {id}"),
             Op::WriteFile { path, file } => write!(f, "write {} ({:04o})", path.display(), file.mode),

@@ -76,7 +76,7 @@ impl Phase {
             Op::WriteFile { .. } => Self::Files,
             Op::Reload { .. } => Self::Reload,
             Op::AddNamespace { .. } => Self::Namespaces,
-            Op::ReplaceTable { .. } | Op::RestoreTable { .. } => Self::Tables,
+            Op::ReplaceTable { .. } | Op::ChangeTable { .. } | Op::RestoreTable { .. } => Self::Tables,
             Op::AddLink { link, .. } => match link.kind {
                 LinkKind::Bridge(_) => Self::Bridges,
                 LinkKind::Vlan { .. } | LinkKind::Veth { .. } | LinkKind::Macvlan { .. } | LinkKind::Tap => Self::Ports,

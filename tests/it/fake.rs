@@ -6,7 +6,7 @@ use std::io;
 use vmnet::apply::{Host, OpError};
 use vmnet::kernel::KernelError;
 use vmnet::observe::ObserveError;
-use vmnet::plan::{LinkChange, Op};
+use vmnet::plan::{LinkChange, Op, SetChange};
 use vmnet::state::{Address, Guest, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
 
 /// A host in memory.
@@ -128,6 +128,12 @@ impl FakeHost {
             },
             Op::ReplaceTable { id, body } => {
                 self.need_ns(&id.ns)?;
+                self.state.tables.insert(id.clone(), Table::Body(body.clone()));
+                Ok(())
+            }
+            Op::ChangeTable { id, sets, body } => {
+                let Some(Table::Body(is)) = self.state.tables.get(id) else { return Err(libc::ENOENT) };
+                changed_as_said(is, sets, body);
                 self.state.tables.insert(id.clone(), Table::Body(body.clone()));
                 Ok(())
             }
@@ -270,4 +276,21 @@ fn is_on(route: &Route, id: &LinkId) -> bool {
 
 fn concerns(key: &SettingKey, at: &Ns, link: &str) -> bool {
     matches!(key, SettingKey::Sysctl { ns, key } if ns == at && key.split('/').nth(2) == Some(link))
+}
+
+/// Makes the changes in one body and finds the other.
+fn changed_as_said(from: &str, sets: &[SetChange], to: &str) {
+    let held = |body: &str, set: &str| -> BTreeSet<String> {
+        let (_, rest) = body.split_once(&format!("set {set} {{")).expect("the table has this set");
+        let (own, _) = rest.split_once("\t}").expect("the set ends");
+        let elements =
+            own.split_once("elements = {").map_or("", |(_, elements)| elements.trim_end_matches([' ', '}', '\n']));
+        elements.split(',').map(|element| element.trim().to_owned()).filter(|element| !element.is_empty()).collect()
+    };
+    for SetChange { set, remove, add } in sets {
+        let mut now = held(from, set);
+        assert!(remove.iter().all(|element| now.remove(element)), "{set} has not all of {remove:?}");
+        assert!(add.iter().all(|element| now.insert(element.clone())), "{set} has some of {add:?}");
+        assert_eq!(now, held(to, set), "{set}");
+    }
 }
