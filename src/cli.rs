@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::names::VmName;
@@ -13,7 +13,7 @@ use crate::names::VmName;
 /// Exit codes: 0 done; 1 failed; 2 the definition or the command line is wrong; 3 `plan --check` found changes; 4 the
 /// host lacks something, and the message names the package, module or capability.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(version, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,6 +24,20 @@ pub struct Cli {
     /// Say more about what is done (repeat for more); RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+impl Cli {
+    /// The command line of this process. One that can't be understood ends it.
+    pub fn of_process() -> Self {
+        let words: Vec<_> = std::env::args_os().collect();
+        match words.iter().map(|word| word.to_str()).collect::<Vec<_>>().as_slice() {
+            [_, Some(WATCH), Some(lab), Some(id)] => {
+                let command = Command::Watch { lab: (*lab).to_owned(), id: (*id).to_owned() };
+                Self { command, json: false, verbose: 0 }
+            }
+            _ => Self::parse_from(words),
+        }
+    }
 }
 
 /// The verb of the process that waits for a change to be confirmed.
@@ -177,8 +191,9 @@ pub enum Command {
     },
     /// Print the manual page.
     Man,
-    /// Wait for the end of a change's time, and go back unless it was confirmed; started by `create --confirm`.
-    #[command(name = WATCH, hide = true)]
+    /// Wait for the end of a change's time, and go back unless it was confirmed; started by `create --confirm`, and
+    /// no verb for people.
+    #[command(skip)]
     Watch {
         /// The lab.
         lab: String,
@@ -205,12 +220,13 @@ pub struct Lab {
 
 /// Some guests of one lab.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["vms", "all"]))]
 pub struct Guests {
     /// Guests, as vm1 or campus/vm1.
-    #[arg(value_name = "VM", required_unless_present = "all")]
+    #[arg(value_name = "VM")]
     pub vms: Vec<String>,
     /// All guests of the lab.
-    #[arg(long, conflicts_with = "vms")]
+    #[arg(long)]
     pub all: bool,
     /// The lab they are in, by file or name; without it --all means that of ./net.toml, or the only one.
     #[arg(long, value_name = "FILE|LAB")]
@@ -225,15 +241,26 @@ pub struct Guest {
     pub vm: String,
 }
 
-/// `90`, `90s` or `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, factor) = match text.strip_suffix('m') {
-        Some(minutes) => (minutes, 60),
-        None => (text.strip_suffix('s').unwrap_or(text), 1),
+/// `90`, `90s`, `2m` or `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, factor) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('m') => (number, 60),
+        Some(number) if text.ends_with('h') => (number, 60 * 60),
+        Some(number) => (number, 1),
+        None => (text, 1),
     };
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(|| "write it as 30s or 2m".to_owned())
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("a time is a whole number with s, m or h: 30s, 2m, 1h".to_owned());
+    }
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+        Some(0) => Err("that is no time at all: write at least 1s".to_owned()),
+        Some(seconds) if seconds <= LONGEST.as_secs() => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("that is too long: at most {}h", LONGEST.as_secs() / 3600)),
+    }
 }
+
+/// The longest time that can be asked for: a week.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A guest as the command line names it, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,8 +296,18 @@ mod tests {
     fn times_have_a_unit_or_are_seconds() {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["", "0s", "1h", "-1s", "99999999999999999999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for (bad, why) in [
+            ("", "whole number"),
+            ("s", "whole number"),
+            ("-1s", "whole number"),
+            ("1.5m", "whole number"),
+            ("1d", "whole number"),
+            ("0s", "at least 1s"),
+            ("169h", "too long"),
+            ("99999999999999999999s", "too long"),
+        ] {
+            assert!(duration(bad).unwrap_err().contains(why), "{bad}");
         }
     }
 }

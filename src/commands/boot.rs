@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -10,7 +11,9 @@ use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output, WARN, count, shown};
 use super::session::Session;
+use super::signals::Signals;
 use super::source::Source;
+use crate::cli;
 use crate::engine;
 use crate::model::{Engine, Vm};
 use crate::names::{NetName, VmName};
@@ -19,12 +22,17 @@ use crate::render::{ETHERNET_MTU, GuestView, qemu};
 use crate::rule;
 use crate::state::{Facts, Guest, QemuGuest};
 
+/// How often a wait looks whether it was interrupted.
+const LOOK: Duration = Duration::from_millis(50);
+
 #[derive(Serialize)]
 struct Report<'a> {
     lab: &'a str,
     started: Vec<&'a VmName>,
     /// They ran already.
     running: Vec<&'a VmName>,
+    /// Operations on the network that had to come first, since it was not as applied.
+    repaired: usize,
     /// Seconds until each answered on the network, where that was waited for.
     answered: BTreeMap<&'a VmName, f64>,
     seconds: f64,
@@ -36,8 +44,9 @@ pub(super) async fn run(
     wait: Option<Duration>,
     output: &Output,
 ) -> Result<ExitCode, Failure> {
-    let begun = std::time::Instant::now();
-    let (lab, _, vms) = lookup::guests(names, of)?;
+    let begun = Instant::now();
+    let (lab, _, vms) =
+        lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
     let mut session = Session::change_of(&lab, "boot")?;
     let source = session.applied()?;
     if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
@@ -53,12 +62,15 @@ pub(super) async fn run(
     }
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
-    let running: Vec<&VmName> = vms.iter().filter(|vm| observation.state.guests.contains_key(*vm)).collect();
-    if let (Some(vm), false) = (running.first(), names.is_empty()) {
-        return Err(Failure::because(format!("vm {vm} runs already; stop it first (vmnet stop {vm})")));
+    let (running, to_start): (Vec<_>, Vec<_>) =
+        vms.iter().partition(|vm| observation.state.guests.contains_key(*vm));
+    // Who waits wants them to run, whoever started them.
+    let asked_again = !names.is_empty() && wait.is_none() && !running.is_empty();
+    if asked_again && to_start.is_empty() {
+        let stop = format!("stop it first (vmnet stop {}), or wait for it (--wait)", running[0]);
+        return Err(Failure::advised(run_already(&running), stop));
     }
-    let to_start: Vec<&VmName> = vms.iter().filter(|vm| !running.contains(vm)).collect();
-    let guests = with_new(&mut session, &source, &mut observation, &to_start)?;
+    let (guests, repaired) = with_new(&mut session, &source, &mut observation, &to_start)?;
     let wanted = session.wanted(&source.model, &mut observation, &guests)?;
     let plan = session.plan(&observation, &wanted.state);
     if !plan.is_empty() {
@@ -69,46 +81,104 @@ pub(super) async fn run(
         lab: lab.as_str(),
         started: to_start.clone(),
         running: running.clone(),
+        repaired,
         answered: BTreeMap::new(),
         seconds: 0.0,
     };
     if let Some(limit) = wait {
-        output.say(format_args!("waiting for {}", count(to_start.len(), "guest")));
-        let paths = super::session::paths()?;
-        let waits =
-            to_start.iter().map(|vm| engine::wait::until_up(&source.model, &source.model.vms()[*vm], &paths, limit));
-        let timed = waits.map(async |wait| wait.await.map(|()| begun.elapsed().as_secs_f64()));
-        for (vm, answer) in std::iter::zip(&to_start, futures_util::future::join_all(timed).await) {
-            let after = answer.map_err(|error| Failure::failed(format!("vm {vm} is not on the network"), error))?;
-            report.answered.insert(*vm, after);
-        }
+        report.answered = answers(&source, &vms, limit, begun, output).await?;
     }
     report.seconds = begun.elapsed().as_secs_f64();
-    output.result(&report, || {
-        let names: Vec<&str> = to_start.iter().map(|vm| vm.as_str()).collect();
-        let ready = if wait.is_some() { " and on the network" } else { "" };
-        match names.is_empty() {
-            true => "all guests run already\n".to_owned(),
-            false => format!("{GOOD}started{GOOD:#}{ready} in {:.1} s: {}\n", report.seconds, names.join(", ")),
-        }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    output.result(&report, || text(&report, wait.is_some()))?;
+    if asked_again {
+        output.say(format_args!("{WARN}note{WARN:#}: {}", run_already(&running)));
+    }
+    Ok(ExitCode::from(u8::from(asked_again)))
 }
 
-/// The guests that run, and those to be started with everything that their start needs.
+fn text(report: &Report<'_>, waited: bool) -> String {
+    let mut text = match report.repaired {
+        0 => String::new(),
+        repaired => format!("repaired the network first ({})\n", count(repaired, "change")),
+    };
+    let ready = if waited { " and on the network" } else { "" };
+    text += &match (report.started.is_empty(), waited) {
+        (false, _) => format!("{GOOD}started{GOOD:#}{ready} in {:.1} s: {}\n", report.seconds, list(&report.started)),
+        (true, true) if !report.running.is_empty() => {
+            format!("{GOOD}on the network{GOOD:#} after {:.1} s: {}\n", report.seconds, list(&report.running))
+        }
+        (true, _) => "all guests run already\n".to_owned(),
+    };
+    text
+}
+
+fn list(vms: &[&VmName]) -> String {
+    vms.iter().map(|vm| vm.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn run_already(running: &[&VmName]) -> String {
+    match running {
+        [only] => format!("vm {only} runs already"),
+        several => format!("{} run already", list(several)),
+    }
+}
+
+/// `--wait 5s vm1` names a guest 5s.
+fn time_as_guest(names: &[String], wait: Option<Duration>) -> Option<Failure> {
+    let time = names.iter().find(|name| wait.is_some() && cli::duration(name).is_ok())?;
+    Some(Failure::Usage(format!("{time} is taken for a guest: the time of --wait is written --wait={time}")))
+}
+
+/// Waits until all of these guests answer, and says how many seconds after `begun` each did.
+async fn answers<'v>(
+    source: &Source,
+    vms: &'v [VmName],
+    limit: Duration,
+    begun: Instant,
+    output: &Output,
+) -> Result<BTreeMap<&'v VmName, f64>, Failure> {
+    output.say(format_args!("waiting for {}", count(vms.len(), "guest")));
+    let paths = super::session::paths()?;
+    let waits = vms.iter().map(|vm| engine::wait::until_up(&source.model, &source.model.vms()[vm], &paths, limit));
+    let timed = waits.map(async |wait| wait.await.map(|()| begun.elapsed().as_secs_f64()));
+    let signals = Signals::catch();
+    let came = async {
+        while !signals.cancel(true).load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let answered = tokio::select! {
+        answered = futures_util::future::join_all(timed) => answered,
+        () = came => {
+            let names: Vec<&VmName> = vms.iter().collect();
+            let runs = if names.len() == 1 { "runs" } else { "run" };
+            return Err(Failure::because(format!("not waited to the end; {} {runs}", list(&names))));
+        }
+    };
+    let mut all = BTreeMap::new();
+    for (vm, answer) in std::iter::zip(vms, answered) {
+        let after = answer.map_err(|error| Failure::failed(format!("vm {vm} is not on the network"), error))?;
+        all.insert(vm, after);
+    }
+    Ok(all)
+}
+
+/// The guests that run, and those to be started with everything that their start needs. And how much of the network is
+/// not as it should be.
 fn with_new(
     session: &mut Session,
     source: &Source,
     observation: &mut Observation,
     to_start: &[&VmName],
-) -> Result<BTreeMap<VmName, Guest>, Failure> {
+) -> Result<(BTreeMap<VmName, Guest>, usize), Failure> {
     let mut guests = observation.state.guests.clone();
-    let mtu = session.wanted(&source.model, observation, &guests)?.mtu;
+    let before = session.wanted(&source.model, observation, &guests)?;
+    let repaired = session.plan(observation, &before.state).len();
     for name in to_start {
         let vm = &source.model.vms()[*name];
-        guests.insert((*name).clone(), startable(session, source, &observation.facts, &mtu, vm)?);
+        guests.insert((*name).clone(), startable(session, source, &observation.facts, &before.mtu, vm)?);
     }
-    Ok(guests)
+    Ok((guests, repaired))
 }
 
 /// A guest with everything that its start needs.

@@ -8,9 +8,9 @@ use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output};
 use super::session::{Session, boot_id, paths};
-use super::standing::{clock, undone};
-use crate::ledger::change::{self, Change, Standing};
-use crate::ledger::{self, Progress};
+use super::standing::{undone, waiting};
+use crate::ledger;
+use crate::ledger::change::{self, Standing};
 use crate::names::LabName;
 
 #[derive(Serialize)]
@@ -25,23 +25,13 @@ pub(super) fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> 
     // Whoever comes in time does not lose by waiting for the lock.
     let in_time = is_in_time(&lab)?;
     let session = Session::ending(&lab, "confirm")?;
-    let Some((Standing::Unconfirmed, Change { verb, confirm: Some(deadline), .. })) = &session.pending else {
-        return Err(nothing(&lab));
-    };
-    if session.ledger.progress == Progress::Changing || !session.is_known {
-        return Err(Failure::because(format!(
-            "{verb} of lab {lab} was interrupted, so there is nothing whole to keep; run vmnet undo {lab} to go back \
-             now; it is undone at {} otherwise",
-            clock(deadline.until)
-        )));
+    let Some((Standing::Unconfirmed, change)) = &session.pending else { return Err(nothing(&lab)) };
+    let is_late = !in_time && change.confirm.is_some_and(|deadline| deadline.has_passed());
+    if !session.is_whole() || is_late {
+        let (state, remedy) = waiting(change, &session);
+        return Err(Failure::advised(format!("lab {lab}: {state}"), remedy));
     }
-    if !in_time && deadline.has_passed() {
-        return Err(Failure::because(format!(
-            "the time to confirm {verb} of lab {lab} ended at {}: it is being undone (vmnet undo {lab} does it now, if \
-             nobody does)",
-            clock(deadline.until)
-        )));
-    }
+    let verb = &change.verb;
     change::end(&session.paths, &lab)?;
     output.result(&Report { lab: lab.as_str(), verb }, || format!("lab {lab}: {GOOD}confirmed{GOOD:#}, it stays\n"))?;
     Ok(ExitCode::SUCCESS)

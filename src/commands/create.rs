@@ -79,7 +79,8 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
     let guests = observation.state.guests.clone();
     let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
-    wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
+    let outdated = outdated(&session, &source, &observation, &wanted.mtu);
+    wanted.notes.extend(outdated.iter().cloned().map(at_next_boot));
     let plan = session.plan(&observation, &wanted.state);
     output.notes(&wanted.notes);
     missing_files(&source, output);
@@ -88,7 +89,8 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
         && session.ledger.path == source.path
         && session.ledger.lock == source.lock.to_string();
     let mut repaired = 0;
-    if !plan.is_empty() || !same_source || source.lock != source.old_lock {
+    let is_new = !same_source || source.lock != source.old_lock;
+    if !plan.is_empty() || is_new {
         session.refuse_hurt(&observation, &plan)?;
         let report = session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
         repaired = report.repaired;
@@ -105,7 +107,12 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
     let reminder = session.deadline.map(|deadline| format!("\n{}", watch::reminder(&session.lab, &deadline)));
     let reminder = reminder.unwrap_or_default();
     output.result(&report, || match report.changes {
-        0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}{reminder}", report.lab),
+        0 if is_new => {
+            let names = outdated.iter().map(VmName::as_str).collect::<Vec<_>>().join(", ");
+            let guests = if names.is_empty() { names } else { format!("; at their next boot it counts for {names}") };
+            format!("lab {}: {GOOD}applied{GOOD:#}; nothing on the host changes{guests}{reminder}", report.lab)
+        }
+        0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
         changes => format!(
             "lab {}: {GOOD}created{GOOD:#}, {} in {:.2} s\nhooks for QEMU's script= are in {}{}{reminder}",
             report.lab,

@@ -37,6 +37,14 @@ pub enum Failure {
         #[source]
         source: Option<anyhow::Error>,
     },
+    /// It was not done, and there is a way to have it.
+    #[error("{message}")]
+    Advised {
+        /// Why not.
+        message: String,
+        /// What to do.
+        help: String,
+    },
     /// Whoever read the output has seen enough (`vmnet status | head`).
     #[error("nobody reads the output")]
     NobodyReads,
@@ -60,6 +68,11 @@ impl Failure {
     /// Something is as it must not be.
     pub fn because(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), source: None }
+    }
+
+    /// Something is as it must not be, and this is what to do about it.
+    pub fn advised(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Advised { message: message.into(), help: help.into() }
     }
 
     /// The host lacks something.
@@ -94,6 +107,9 @@ impl Failure {
 
     /// What to do about it, where the room that failed knows.
     pub(super) fn help(&self) -> Option<String> {
+        if let Self::Advised { help, .. } = self {
+            return Some(help.clone());
+        }
         let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
         let source = source.as_ref()?;
         let engine = source.downcast_ref::<EngineError>().and_then(EngineError::help);
@@ -104,7 +120,7 @@ impl Failure {
     /// of SIGPIPE.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Failed { .. } => 1,
+            Self::Failed { .. } | Self::Advised { .. } => 1,
             Self::Refused(refusals) if !refusals.iter().any(Refusal::is_lack) => 1,
             Self::Definition { .. } | Self::Usage(_) => 2,
             Self::Refused(_) | Self::Lacks { .. } => 4,

@@ -54,16 +54,19 @@ fn names(labs: &[LabName]) -> String {
     labs.iter().map(LabName::as_str).collect::<Vec<_>>().join(", ")
 }
 
+/// That a lab was never applied on this host.
+pub(super) fn not_created(lab: &LabName) -> Result<Failure, Failure> {
+    let known = ledger::labs(&paths()?)?;
+    let known = if known.is_empty() { "no lab is".to_owned() } else { format!("labs: {}", names(&known)) };
+    let undone = undone(lab).map(|undone| format!("; its last {undone}")).unwrap_or_default();
+    Ok(Failure::advised(format!("lab {lab} is not created on this host ({known}){undone}"), "run vmnet create first"))
+}
+
 /// A lab that was applied on this host, as it was.
 pub(super) fn applied(lab: &LabName) -> Result<(Ledger, Source), Failure> {
     let paths = paths()?;
     let Some(ledger) = ledger::read(&paths, lab)? else {
-        let known = ledger::labs(&paths)?;
-        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", names(&known)) };
-        let undone = undone(lab).map(|undone| format!("; its last {undone}")).unwrap_or_default();
-        return Err(Failure::because(format!(
-            "lab {lab} is not created on this host ({known}){undone}; run vmnet create first"
-        )));
+        return Err(not_created(lab)?);
     };
     let source = Source::applied(&ledger)?;
     Ok((ledger, source))
@@ -90,17 +93,49 @@ pub(super) fn guest(argument: &str) -> Result<(LabName, VmName), Failure> {
     }
     match found.as_slice() {
         [lab] => Ok((lab.clone(), vm)),
-        [] => match here {
-            Some(lab) => Err(Failure::because(format!(
-                "no lab on this host has a guest {vm}; lab {lab} of net.toml may not be created yet"
-            ))),
-            None => Err(Failure::because(format!("no lab on this host has a guest {vm}"))),
-        },
+        [] => Err(no_guest(&vm, here)?),
         labs => {
             let names: Vec<String> = labs.iter().map(|lab| format!("{lab}/{vm}")).collect();
             Err(Failure::Usage(format!("several labs have a guest {vm}: say {}", names.join(" or "))))
         }
     }
+}
+
+/// That no lab has a guest of this name, and which there are. `here` is the lab of the working directory.
+fn no_guest(vm: &VmName, here: Option<LabName>) -> Result<Failure, Failure> {
+    let labs = ledger::labs(&paths()?)?;
+    if let Some(lab) = labs.iter().find(|lab| lab.as_str() == vm.as_str()) {
+        let help = format!("name one of its guests ({}), or all: --all --of {lab}", guests_of(&applied(lab)?.1));
+        return Ok(Failure::advised(format!("{vm} is a lab, not a guest"), help));
+    }
+    let in_question = here.as_ref().filter(|here| labs.contains(here)).or(match labs.as_slice() {
+        [only] if here.is_none() => Some(only),
+        _ => None,
+    });
+    if let Some(lab) = in_question {
+        return Ok(lacks(&applied(lab)?.1, vm));
+    }
+    Ok(Failure::because(match here {
+        Some(lab) => format!("no lab on this host has a guest {vm}; lab {lab} of {DEFAULT_FILE} is not created yet"),
+        None if labs.is_empty() => format!("no lab on this host has a guest {vm}: none is created"),
+        None => format!("no lab on this host has a guest {vm} (labs: {})", names(&labs)),
+    }))
+}
+
+fn lacks(source: &Source, vm: &VmName) -> Failure {
+    Failure::because(format!("lab {} has no guest {vm}; it has {}", source.model.lab(), guests_of(source)))
+}
+
+/// The first dozen of a lab's guests.
+fn guests_of(source: &Source) -> String {
+    const SHOWN: usize = 12;
+    let all = source.model.vms();
+    let mut names: Vec<&str> = all.keys().map(VmName::as_str).take(SHOWN).collect();
+    let more = format!("{} more", all.len().saturating_sub(SHOWN));
+    if all.len() > SHOWN {
+        names.push(&more);
+    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Guests of one lab; without names all of it.
@@ -154,6 +189,5 @@ fn has(source: &Source, vm: &VmName) -> Result<(), Failure> {
     if source.model.vms().contains_key(vm) {
         return Ok(());
     }
-    let known: Vec<&str> = source.model.vms().keys().map(VmName::as_str).collect();
-    Err(Failure::because(format!("lab {} has no guest {vm}; it has {}", source.model.lab(), known.join(", "))))
+    Err(lacks(source, vm))
 }

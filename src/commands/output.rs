@@ -165,7 +165,11 @@ impl FailureReport {
                 };
                 refusals = found.iter().map(report).collect();
             }
-            Failure::Usage(_) | Failure::Lacks { .. } | Failure::Failed { .. } | Failure::NobodyReads => {}
+            Failure::Usage(_)
+            | Failure::Lacks { .. }
+            | Failure::Advised { .. }
+            | Failure::Failed { .. }
+            | Failure::NobodyReads => {}
         }
         Self { error: chain.remove(0), causes, help: failure.help(), problems, refusals }
     }

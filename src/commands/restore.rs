@@ -62,9 +62,10 @@ pub(super) async fn run(arguments: &[String], output: &Output) -> Result<ExitCod
 
 /// One lab. What is there already stays, so it can be run at any time.
 async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Result<(), Failure> {
+    let was_known = ledger::labs(&paths()?)?.contains(lab);
     let mut session = Session::ending(lab, RESTORE)?;
     match session.pending.take() {
-        Some((Standing::Unconfirmed, change)) => return Err(unconfirmed(&change)),
+        Some((Standing::Unconfirmed, change)) => return Err(unconfirmed(&change, &session)),
         Some((_, change)) => {
             output.say(format_args!("lab {lab}: {} was interrupted; going back first", change.verb));
             session.go_back(&change, output).await?;
@@ -73,6 +74,9 @@ async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Resu
             session = Session::ending(lab, RESTORE)?;
         }
         None => {}
+    }
+    if !session.is_known && !was_known {
+        return Err(lookup::not_created(lab)?);
     }
     if !session.is_known || session.ledger.is_of_leftovers() {
         output.say(format_args!(

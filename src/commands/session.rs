@@ -12,7 +12,7 @@ use super::privilege;
 use super::progress::Progress;
 use super::signals::Signals;
 use super::source::Source;
-use super::standing::unconfirmed;
+use super::standing::{interrupted, unconfirmed};
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
 use crate::kernel::trust;
@@ -30,6 +30,9 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// The verb that brings a lab back.
 pub(super) const RESTORE: &str = "restore";
+
+/// Verbs that leave the definition as it was applied.
+const OF_GUESTS: [&str; 3] = ["boot", "stop", "reset"];
 
 /// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
 pub(super) fn paths() -> Result<Paths, Failure> {
@@ -72,7 +75,7 @@ pub(super) struct Session {
     /// A change that is open or unconfirmed.
     pub(super) pending: Option<(Standing, Change)>,
     verb: String,
-    _lock: Option<ChangeLock>,
+    lock: Option<ChangeLock>,
 }
 
 impl Session {
@@ -81,13 +84,26 @@ impl Session {
         Self::open(lab, "", None)
     }
 
-    /// Opens a lab for changing: waits for the lock. A change that is not confirmed comes first.
+    /// Opens a lab for changing: waits for the lock. A change that is not confirmed comes first; where only guests are
+    /// started or stopped, one of the network that was interrupted, too.
     pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
         let session = Self::ending(lab, verb)?;
+        let of_guests = |verb: &str| OF_GUESTS.contains(&verb);
         match &session.pending {
-            Some((Standing::Unconfirmed, change)) => Err(unconfirmed(change)),
+            Some((Standing::Unconfirmed, change)) => Err(unconfirmed(change, &session)),
+            Some((Standing::Open, change)) if of_guests(verb) && !of_guests(&change.verb) => Err(interrupted(change)),
             _ => Ok(session),
         }
+    }
+
+    /// Whether the last change got to its end.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_known && self.ledger.progress == Came::Applied
+    }
+
+    /// Whether nobody else changes anything meanwhile.
+    pub(super) fn holds_lock(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
@@ -146,7 +162,7 @@ impl Session {
             stale,
             pending,
             verb,
-            _lock: lock,
+            lock,
         })
     }
 

@@ -28,6 +28,8 @@ struct ChangeReport {
     begun: u64,
     state: &'static str,
     until: Option<u64>,
+    #[serde(skip)]
+    text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,6 +51,7 @@ impl Report {
                 Standing::BeforeBoot => "before-boot",
             },
             until: change.confirm.map(|deadline| deadline.until),
+            text: in_words(*standing, change, session),
         });
         let undone = Undone::read(&session.paths, &session.lab);
         let undone = undone.map(|Undone { id: _, verb, at, error }| UndoneReport { verb, at, error });
@@ -66,22 +69,8 @@ impl Report {
         if let Some(UndoneReport { verb, at, error }) = &self.undone {
             lines.push(undone_text(verb, *at, error.as_deref()));
         }
-        if let Some(ChangeReport { verb, begun, state, until }) = &self.change {
-            let (begun, until) = (clock(*begun), until.map(clock).unwrap_or_default());
-            lines.push(match *state {
-                "unconfirmed" => format!(
-                    "{verb} of {begun} is not confirmed: vmnet confirm {lab} keeps it, until {until}; vmnet undo {lab} \
-                     goes back"
-                ),
-                "before-boot" => format!(
-                    "{verb} of {begun} was not done or not confirmed when the machine went down; vmnet restore {lab} \
-                     brings back what was there before it"
-                ),
-                _ => format!(
-                    "{verb} of {begun} is not done; unless it still runs: vmnet undo {lab} goes back, vmnet create \
-                     goes on"
-                ),
-            });
+        if let Some(ChangeReport { text, .. }) = &self.change {
+            lines.push(text.clone());
         } else if self.stale {
             lines.push(format!("applied before this boot; vmnet restore {lab} brings it back"));
         }
@@ -103,14 +92,57 @@ pub(super) fn undone(lab: &LabName) -> Option<String> {
     Some(undone_text(&undone.verb, undone.at, undone.error.as_deref()))
 }
 
-/// Why nothing else can be done now.
-pub(super) fn unconfirmed(change: &Change) -> Failure {
+/// A change that is not done, in a sentence for people.
+fn in_words(standing: Standing, change: &Change, session: &Session) -> String {
+    let Change { lab, verb, .. } = change;
+    let begun = clock(change.begun);
+    match standing {
+        Standing::Open => format!(
+            "{verb} of {begun} is not done; unless it still runs: vmnet undo {lab} goes back, vmnet create goes on"
+        ),
+        Standing::Unconfirmed => {
+            let (state, remedy) = waiting(change, session);
+            format!("{state}: {remedy}")
+        }
+        Standing::BeforeBoot => format!(
+            "{verb} of {begun} was not done or not confirmed when the machine went down; vmnet restore {lab} brings \
+             back what was there before it"
+        ),
+    }
+}
+
+/// How a change stands that has to be confirmed, and what can be done: every verb says it in these words.
+pub(super) fn waiting(change: &Change, session: &Session) -> (String, String) {
     let Change { lab, verb, confirm, .. } = change;
+    let begun = clock(change.begun);
     let until = confirm.map(|deadline| clock(deadline.until)).unwrap_or_default();
-    Failure::because(format!(
-        "the last change of lab {lab} ({verb}) is not confirmed; nothing was done; first keep it (vmnet confirm {lab}, \
-         until {until}) or go back (vmnet undo {lab})"
-    ))
+    if confirm.is_some_and(|deadline| deadline.has_passed()) {
+        let state = format!("the time to confirm {verb} of {begun} ended at {until}, so it is being undone now");
+        return (state, format!("vmnet undo {lab} does it, if nobody does"));
+    }
+    if session.is_whole() {
+        let remedy = format!("vmnet confirm {lab} keeps it, until {until}; vmnet undo {lab} goes back");
+        return (format!("{verb} of {begun} is not confirmed"), remedy);
+    }
+    let unless = if session.holds_lock() { "" } else { ", unless it still runs" };
+    let state = format!("{verb} of {begun} was interrupted{unless}, so there is nothing whole to keep");
+    (state, format!("vmnet undo {lab} goes back now; it is undone at {until} otherwise"))
+}
+
+/// Why nothing else can be done now.
+pub(super) fn unconfirmed(change: &Change, session: &Session) -> Failure {
+    let (state, remedy) = waiting(change, session);
+    Failure::advised(format!("lab {}: {state}; nothing was done", change.lab), remedy)
+}
+
+/// Why no guest is started or stopped in the middle of a change of the network: what is there then is neither what was
+/// nor what shall be, and no way would lead back.
+pub(super) fn interrupted(change: &Change) -> Failure {
+    let Change { lab, verb, .. } = change;
+    Failure::advised(
+        format!("lab {lab}: {verb} of {} was interrupted; nothing was done", clock(change.begun)),
+        format!("first vmnet create (makes it whole), vmnet undo {lab} (goes back) or vmnet destroy {lab} (removes it)"),
+    )
 }
 
 /// A time in seconds since 1970 as people read it, in UTC: whoever asks may sit elsewhere than the host.

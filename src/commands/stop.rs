@@ -29,9 +29,19 @@ pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output:
     session.force = force;
     let stopped = stop(&mut session, &vms, output).await?;
     let report = Report { lab: lab.as_str(), vms: stopped, seconds: begun.elapsed().as_secs_f64() };
-    output.result(&report, || match report.vms.is_empty() {
-        true => "no such guest runs\n".to_owned(),
-        false => format!("{GOOD}stopped{GOOD:#} in {:.1} s: {}\n", report.seconds, list(&report.vms)),
+    output.result(&report, || {
+        let before: Vec<&VmName> = vms.iter().filter(|vm| !report.vms.contains(vm)).collect();
+        let mut text = match report.vms.is_empty() {
+            true => String::new(),
+            false => format!("{GOOD}stopped{GOOD:#} in {:.1} s: {}\n", report.seconds, list(&report.vms)),
+        };
+        text += &match before.as_slice() {
+            [] if vms.is_empty() => format!("lab {lab} has no guests\n"),
+            [] => String::new(),
+            [only] => format!("{only} is stopped already\n"),
+            several => format!("{} are stopped already\n", list(several)),
+        };
+        text
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -64,9 +74,8 @@ pub(super) async fn reset(
     }
     let observation = session.look(None)?;
     if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
-        return Err(Failure::because(format!(
-            "vm {vm} runs; stop it first (vmnet stop {vm}), or say vmnet reset --stop"
-        )));
+        let help = format!("stop it first (vmnet stop {vm}), or say vmnet reset --stop");
+        return Err(Failure::advised(format!("vm {vm} runs"), help));
     }
     stop(&mut session, &vms, output).await?;
     for vm in &vms {

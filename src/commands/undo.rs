@@ -35,10 +35,10 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let seconds = begun.elapsed().as_secs_f64();
     output.result(&Report { lab: lab.as_str(), verb: &change.verb, changes, seconds }, || {
         let since = match change.old {
-            Some(_) => format!("as it was before {} of {}", change.verb, clock(change.begun)),
-            None => "not there, as before".to_owned(),
+            Some(_) => format!("it is as it was before {} of {}", change.verb, clock(change.begun)),
+            None => "nothing of it is left".to_owned(),
         };
-        format!("lab {lab}: {GOOD}undone{GOOD:#}, {changes} changes in {seconds:.2} s; it is {since}\n")
+        format!("lab {lab}: {GOOD}undone{GOOD:#}, {changes} changes in {seconds:.2} s; {since}\n")
     })?;
     Ok(ExitCode::SUCCESS)
 }

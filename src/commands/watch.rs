@@ -42,13 +42,13 @@ pub(super) fn start(paths: &Paths, change: &Change) -> Result<(), Failure> {
 /// What whoever has to confirm must know before anything is changed.
 pub(super) fn announcement(lab: &LabName, deadline: &Deadline) -> String {
     let (limit, until) = (span(Duration::from_secs(deadline.seconds)), clock(deadline.until));
-    format!("{BOLD}undone in {limit}{BOLD:#}, at {until}, unless you say: {BOLD}vmnet confirm {lab}{BOLD:#}")
+    format!("{BOLD}will be undone in {limit}{BOLD:#}, at {until}, unless you say: {BOLD}vmnet confirm {lab}{BOLD:#}")
 }
 
 /// The same once it is changed.
 pub(super) fn reminder(lab: &LabName, deadline: &Deadline) -> String {
     let until = clock(deadline.until);
-    format!("not confirmed yet: undone at {until} unless you say: {BOLD}vmnet confirm {lab}{BOLD:#}")
+    format!("not confirmed yet: will be undone at {until} unless you say: {BOLD}vmnet confirm {lab}{BOLD:#}")
 }
 
 /// The watcher itself.

@@ -47,5 +47,5 @@ impl Undone {
 }
 
 fn file(paths: &Paths, lab: &LabName) -> PathBuf {
-    paths.lab_run(lab).join("undone.json")
+    paths.undone(lab)
 }

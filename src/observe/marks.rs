@@ -83,6 +83,9 @@ pub fn marks(paths: &Paths, known: &[LabName]) -> Result<Marks, ObserveError> {
 
 fn folders(paths: &Paths, marks: &mut Marks) -> Result<(), ObserveError> {
     for (lab, folder) in labs_below(&paths.run)? {
+        if holds_word_alone(paths, &lab) {
+            continue;
+        }
         marks.add(&lab, "folder", folder);
     }
     for (lab, folder) in labs_below(&paths.state)? {
@@ -94,6 +97,14 @@ fn folders(paths: &Paths, marks: &mut Marks) -> Result<(), ObserveError> {
         }
     }
     Ok(())
+}
+
+/// Whether nothing of a lab is there but the word that its last change was undone, which `create` takes away.
+fn holds_word_alone(paths: &Paths, lab: &LabName) -> bool {
+    let word = paths.undone(lab);
+    let entries = fs::read_dir(paths.lab_run(lab)).into_iter().flatten();
+    let names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    names == [word]
 }
 
 fn labs_below(root: &Path) -> Result<Vec<(LabName, String)>, ObserveError> {

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Endpoint, Expect, Report, Row, Seen, Verdict};
+use super::{Endpoint, Expect, Expectation, Report, Row, Seen, Verdict};
+
+/// So many tries are named for each reason to expect nothing.
+const OPEN_MAX: usize = 4;
 
 /// More columns than this nobody reads, however wide the terminal.
 const MATRIX_MAX: usize = 40;
@@ -15,7 +18,8 @@ impl Report {
         let mut text = String::new();
         if let Some(matrix) = self.matrix().filter(|matrix| matrix.lines().all(|line| line.chars().count() <= width)) {
             text += &matrix;
-            text += "\n✓ reached, · denied, both as expected   ✗ not as expected   ? unknown or not tried\n\n";
+            text += "\n✓ reached, · denied, both as expected   ✗ not as expected   ? unknown or not tried";
+            text += if matrix.contains(Sign::PARTLY) { "   ✓? some of both\n\n" } else { "\n\n" };
         }
         if self.totals.differs > 0 {
             text += "Not as expected:\n";
@@ -27,6 +31,17 @@ impl Report {
         if self.totals.met == 0 && self.totals.untested > 0 {
             text += "Nothing was tried, so nothing is proven; guests are started by vmnet boot --all\n";
         }
+        for (why, rows) in self.open() {
+            let shown = rows.iter().take(OPEN_MAX).map(|row| {
+                let Expectation { from, to, address, .. } = &row.expectation;
+                format!("{from} -> {to} {address}")
+            });
+            let more = match rows.len().saturating_sub(OPEN_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            text += &format!("unknown: {} ({why}): {}{more}\n", rows.len(), shown.collect::<Vec<_>>().join(", "));
+        }
         for (reason, count) in self.untested() {
             text += &format!("not tried: {count} ({reason})\n");
         }
@@ -36,6 +51,15 @@ impl Report {
             self.lab, totals.met, totals.differs, totals.open, totals.untested
         );
         text
+    }
+
+    /// What the definition leaves open, by the reason.
+    fn open(&self) -> BTreeMap<&str, Vec<&Row>> {
+        let mut reasons = BTreeMap::<&str, Vec<&Row>>::new();
+        for row in self.rows.iter().filter(|row| row.verdict == Verdict::Open) {
+            reasons.entry(row.expectation.why).or_default().push(row);
+        }
+        reasons
     }
 
     fn untested(&self) -> BTreeMap<&str, usize> {
@@ -53,7 +77,7 @@ impl Report {
         let mut cells = BTreeMap::<(&Endpoint, &Endpoint), Sign>::new();
         for row in &self.rows {
             let cell = cells.entry((&row.expectation.from, &row.expectation.to)).or_default();
-            *cell = Sign::of(row).max(*cell);
+            *cell = cell.and(Sign::of(row));
         }
         let from: BTreeSet<&Endpoint> = cells.keys().map(|(from, _)| *from).collect();
         let to: BTreeSet<&Endpoint> = cells.keys().map(|(_, to)| *to).collect();
@@ -76,19 +100,22 @@ impl Report {
     }
 }
 
-/// One sign for all that was tried between two. The greatest shows: a difference before everything else, then what
-/// was reached.
+/// One sign for all that was tried between two. The greatest shows: a difference before everything else. What is open
+/// beside what was reached shows, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Sign {
     #[default]
     Nothing,
     Denied,
-    Unknown,
     Reached,
+    Unknown,
+    Partly,
     Differs,
 }
 
 impl Sign {
+    const PARTLY: &str = "✓?";
+
     fn of(row: &Row) -> Self {
         match (row.verdict, row.expectation.expect) {
             (Verdict::Differs, _) => Self::Differs,
@@ -98,12 +125,20 @@ impl Sign {
         }
     }
 
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Reached, Self::Unknown) | (Self::Unknown, Self::Reached) => Self::Partly,
+            (one, other) => one.max(other),
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::Nothing => "",
             Self::Denied => "·",
             Self::Unknown => "?",
             Self::Reached => "✓",
+            Self::Partly => Self::PARTLY,
             Self::Differs => "✗",
         }
     }
