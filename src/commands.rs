@@ -39,7 +39,7 @@ use output::Output;
 
 /// Carries out a command line, and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
-    let output = Output::new(cli.json);
+    let output = Output::new(cli.json, cli.verbose > 0);
     match privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)) {
         Ok(code) => code,
         Err(failure) => {

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use ground::check_folders;
 pub use lock::{ChangeLock, LockError};
 pub use room::Room;
-pub use store::{LedgerError, Unreadable, boot_id, labs, parse, read, remove, write, write_atomically};
+pub use store::{
+    LedgerError, Unreadable, boot_id, labs, parse, read, remove, write, write_atomically, write_atomically_for,
+};
 pub use undone::Undone;
 
 use crate::names::LabName;

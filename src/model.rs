@@ -12,6 +12,7 @@ mod nic;
 mod resolve;
 mod router;
 mod segment;
+pub mod ssh;
 mod vm;
 
 use std::collections::BTreeMap;

@@ -45,8 +45,7 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
-    let (lab, _, vms) =
-        lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
+    let (lab, _, vms) = lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
     let mut session = Session::change_of(&lab, "boot")?;
     let source = session.applied()?;
     if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
@@ -62,8 +61,7 @@ pub(super) async fn run(
     }
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
-    let (running, to_start): (Vec<_>, Vec<_>) =
-        vms.iter().partition(|vm| observation.state.guests.contains_key(*vm));
+    let (running, to_start): (Vec<_>, Vec<_>) = vms.iter().partition(|vm| observation.state.guests.contains_key(*vm));
     // Who waits wants them to run, whoever started them.
     let asked_again = !names.is_empty() && wait.is_none() && !running.is_empty();
     if asked_again && to_start.is_empty() {

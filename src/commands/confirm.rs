@@ -21,7 +21,7 @@ struct Report<'a> {
 }
 
 pub(super) fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let lab = lookup::lab(argument)?;
+    let lab = lookup::lab_with_change(argument)?;
     // Whoever comes in time does not lose by waiting for the lock.
     let in_time = is_in_time(&lab)?;
     let session = Session::ending(&lab, "confirm")?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::keys;
 use super::outdated::outdated;
 use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
@@ -44,7 +45,7 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
         notes: &wanted.notes,
         lock_changes: source.lock != source.old_lock,
     };
-    output.result(&report, || listing(&plan))?;
+    output.result(&report, || listing(&plan, output.is_verbose()))?;
     output.notes(&wanted.notes);
     missing_files(&source, output);
     if report.lock_changes {
@@ -138,8 +139,9 @@ fn to_be_confirmed(session: &Session, confirm: Option<Duration>) -> Result<Optio
     )))
 }
 
-/// A plan for people: one line an operation, grouped by wave; + comes, - goes, ~ changes.
-pub(super) fn listing(plan: &Plan) -> String {
+/// A plan for people: one line an operation, grouped by wave; + comes, - goes, ~ changes. With `bodies`, below a table
+/// its rules.
+fn listing(plan: &Plan, bodies: bool) -> String {
     if plan.is_empty() {
         return format!("{GOOD}nothing to do{GOOD:#}\n");
     }
@@ -156,6 +158,9 @@ pub(super) fn listing(plan: &Plan) -> String {
                 _ => WARN,
             };
             text.push_str(&format!("  {style}{sign}{style:#} {op}\n"));
+            if let (Op::ReplaceTable { body, .. } | Op::ChangeTable { body, .. }, true) = (op, bodies) {
+                body.lines().for_each(|line| text.push_str(&format!("        {line}\n")));
+            }
         }
     }
     let count = |sign| counts.get(&sign).copied().unwrap_or(0);
@@ -204,16 +209,23 @@ fn at_next_boot(vm: VmName) -> Note {
     Note { about: vm.to_string(), text: text.to_owned() }
 }
 
-/// A network can be made without its guests' images; better said now than at `boot`.
+/// A network can be made without what its guests need; better said now than at `boot`.
 fn missing_files(source: &Source, output: &Output) {
-    for image in source.model.vms().values().filter_map(|vm| vm.image().as_ref()) {
-        for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
-            let path = source.folder().join(file);
-            if !path.exists() {
-                let (name, path) = (image.name(), shown(&path));
-                output.say(format_args!("{WARN}note{WARN:#}: image {name}: {path} does not exist; boot will need it"));
-                return;
-            }
-        }
+    let images = source.model.vms().values().filter_map(|vm| vm.image().as_ref());
+    let files = images.flat_map(|image| {
+        let files = [image.file(), image.kernel(), image.initrd()].into_iter().flatten();
+        files.map(move |file| (format!("image {}", image.name()), source.folder().join(file)))
+    });
+    let keys = source
+        .model
+        .vms()
+        .values()
+        .flat_map(|vm| keys::files(source, vm).map(move |path| (format!("vm {}: ssh_keys", vm.name()), path)));
+    // One of each kind is enough to know.
+    let missing =
+        [files.into_iter().find(|(_, path)| !path.exists()), keys.into_iter().find(|(_, path)| !path.exists())];
+    for (of, path) in missing.into_iter().flatten() {
+        let path = shown(&path);
+        output.say(format_args!("{WARN}note{WARN:#}: {of}: {path} does not exist; boot will need it"));
     }
 }

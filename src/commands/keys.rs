@@ -6,10 +6,7 @@ use nix::unistd::{Uid, User};
 
 use super::failure::Failure;
 use super::source::Source;
-use crate::model::Vm;
-
-/// The words that public keys begin with (sshd(8), AUTHORIZED_KEYS).
-const KEY_TYPES: [&str; 3] = ["ssh-", "ecdsa-", "sk-"];
+use crate::model::{Vm, ssh};
 
 /// A file of public keys has at most this many bytes.
 const LARGEST: u64 = 64 << 10;
@@ -18,7 +15,7 @@ const LARGEST: u64 = 64 << 10;
 pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
     let mut keys = Vec::new();
     for entry in vm.ssh_keys() {
-        if is_key(entry) {
+        if ssh::is_key(entry) {
             keys.push(entry.clone());
             continue;
         }
@@ -26,13 +23,19 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
         let place = format!("vm {}: ssh_keys: {}", vm.name(), path.display());
         let length =
             std::fs::metadata(&path).map(|metadata| if metadata.is_file() { metadata.len() } else { u64::MAX });
-        let length = length.map_err(|error| Failure::failed(format!("{place} can't be read"), error))?;
+        let length = length.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let help = "make a pair of keys (ssh-keygen -t ed25519), or correct ssh_keys and run vmnet create";
+                Failure::advised(format!("{place} does not exist"), help)
+            }
+            _ => Failure::failed(format!("{place} can't be read"), error),
+        })?;
         if length > LARGEST {
             return Err(Failure::because(format!("{place} is no file of public keys; name a .pub file")));
         }
         let text =
             std::fs::read_to_string(&path).map_err(|error| Failure::failed(format!("{place} can't be read"), error))?;
-        let found: Vec<&str> = text.lines().map(str::trim).filter(|line| is_key(line)).collect();
+        let found: Vec<&str> = text.lines().map(str::trim).filter(|line| ssh::is_key(line)).collect();
         if found.is_empty() {
             return Err(Failure::because(format!("{place} holds no public key; name a .pub file")));
         }
@@ -41,8 +44,9 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
     Ok(keys)
 }
 
-fn is_key(text: &str) -> bool {
-    KEY_TYPES.iter().any(|kind| text.starts_with(kind))
+/// The files that a guest's keys are in.
+pub(super) fn files(source: &Source, vm: &Vm) -> impl Iterator<Item = PathBuf> {
+    vm.ssh_keys().iter().filter(|entry| !ssh::is_key(entry)).map(|entry| expand(source.folder(), entry))
 }
 
 /// `~` is the caller's home: under sudo, that of who called sudo.

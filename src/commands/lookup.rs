@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::failure::Failure;
-use super::session::paths;
+use super::session::{boot_id, paths};
 use super::source::Source;
 use super::standing::undone;
 use crate::cli::GuestName;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, change};
 use crate::names::{LabName, VmName};
+use crate::paths::Paths;
 
 /// The definition that is meant where none is named.
 const DEFAULT_FILE: &str = "net.toml";
@@ -18,6 +19,35 @@ const DEFAULT_FILE: &str = "net.toml";
 /// A definition that was applied is known by its path, so that an edited or broken or deleted file still names its
 /// lab.
 pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
+    lab_or(argument, |_, _| Ok(None))
+}
+
+/// As [`lab`]; where no definition is here and none is said, the only lab of the host. For what changes nothing.
+pub(super) fn lab_or_only(argument: &str) -> Result<LabName, Failure> {
+    lab_or(argument, |_, labs| match labs {
+        [only] => Ok(Some(only.clone())),
+        _ => Ok(None),
+    })
+}
+
+/// As [`lab`]; where no definition is here and none is said, the only lab with a change that is not confirmed or not
+/// done. Whoever is in a hurry need not know its name.
+pub(super) fn lab_with_change(argument: &str) -> Result<LabName, Failure> {
+    lab_or(argument, |paths, labs| {
+        let boot_id = boot_id()?;
+        let mut found = Vec::new();
+        for lab in labs {
+            let ledger = ledger::read(paths, lab)?;
+            found.extend(change::read(paths, lab, ledger.as_ref(), &boot_id)?.map(|_| lab.clone()));
+        }
+        Ok(found.pop().filter(|_| found.is_empty()))
+    })
+}
+
+fn lab_or(
+    argument: &str,
+    choose: impl Fn(&Paths, &[LabName]) -> Result<Option<LabName>, Failure>,
+) -> Result<LabName, Failure> {
     if !argument.ends_with(".toml") {
         return argument.parse().map_err(|error| Failure::Usage(format!("{error}; a definition's name ends in .toml")));
     }
@@ -42,12 +72,15 @@ pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
     }
     if argument == DEFAULT_FILE && !path.exists() {
         let labs = ledger::labs(&paths)?;
+        if let Some(lab) = choose(&paths, &labs)? {
+            return Ok(lab);
+        }
         return Err(Failure::Usage(match labs.is_empty() {
             true => format!("there is no {DEFAULT_FILE} here; name a definition or a lab (vmnet list shows labs)"),
             false => format!("there is no {DEFAULT_FILE} here; name one of this host's labs: {}", names(&labs)),
         }));
     }
-    Ok(Source::read(Path::new(argument))?.model.lab().clone())
+    Source::lab_in(Path::new(argument))
 }
 
 fn names(labs: &[LabName]) -> String {

@@ -17,6 +17,7 @@ use crate::desired::Note;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     json: bool,
+    verbose: bool,
 }
 
 /// Emphasis for headings.
@@ -29,8 +30,13 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(super) const WARN: Style = AnsiColor::Yellow.on_default();
 
 impl Output {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json }
+    pub(super) fn new(json: bool, verbose: bool) -> Self {
+        Self { json, verbose }
+    }
+
+    /// Whether people asked for more.
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     pub(super) fn is_json(&self) -> bool {

@@ -42,7 +42,7 @@ struct NicReport {
 }
 
 pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let lab = lookup::lab(argument)?;
+    let lab = lookup::lab_or_only(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
     let mut observation = session.look(None)?;

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
@@ -10,6 +10,7 @@ use crate::definition::Definition;
 use crate::desired::Note;
 use crate::ledger;
 use crate::model::{Lock, Model, Resolved, resolve};
+use crate::names::LabName;
 
 /// A definition of this size has more than a hundred thousand lines.
 const LARGEST: u64 = 8 << 20;
@@ -48,6 +49,12 @@ impl Source {
             None => Lock::default(),
         };
         Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock)? })
+    }
+
+    /// The lab that a definition is of. What its lock file says does not matter for that.
+    pub(super) fn lab_in(path: &Path) -> Result<LabName, Failure> {
+        let source = Self::resolve(path.to_owned(), read_text(path)?, Lock::default())?;
+        Ok(source.model.lab().clone())
     }
 
     /// The definition and lock file that a ledger holds.
@@ -100,9 +107,15 @@ impl Source {
             return Ok(false);
         }
         let path = self.lock_path();
-        ledger::write_atomically(&path, self.lock.to_string().as_bytes(), 0o644)
+        self.write_lock_text(self.lock.to_string().as_bytes())
             .map_err(|error| Failure::failed(format!("{} can't be written", path.display()), error))?;
         Ok(true)
+    }
+
+    /// It belongs to whom the definition belongs to: root writes beside other people's files.
+    fn write_lock_text(&self, text: &[u8]) -> std::io::Result<()> {
+        let owner = std::fs::metadata(&self.path).ok().map(|definition| (definition.uid(), definition.gid()));
+        ledger::write_atomically_for(&self.lock_path(), text, 0o644, owner)
     }
 
     /// Makes the lock file what it was before [`Source::write_lock`].
@@ -110,7 +123,7 @@ impl Source {
         let path = self.lock_path();
         let done = match &self.old_lock_text {
             _ if self.lock == self.old_lock => Ok(()),
-            Some(text) => ledger::write_atomically(&path, text.as_bytes(), 0o644),
+            Some(text) => self.write_lock_text(text.as_bytes()),
             None => remove_if_there(&path),
         };
         done.map_err(|error| Failure::failed(format!("{} can't be put back", path.display()), error))

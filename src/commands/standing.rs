@@ -141,7 +141,9 @@ pub(super) fn interrupted(change: &Change) -> Failure {
     let Change { lab, verb, .. } = change;
     Failure::advised(
         format!("lab {lab}: {verb} of {} was interrupted; nothing was done", clock(change.begun)),
-        format!("first vmnet create (makes it whole), vmnet undo {lab} (goes back) or vmnet destroy {lab} (removes it)"),
+        format!(
+            "first vmnet create (makes it whole), vmnet undo {lab} (goes back) or vmnet destroy {lab} (removes it)"
+        ),
     )
 }
 

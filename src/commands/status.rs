@@ -67,7 +67,7 @@ struct RouterReport {
 }
 
 pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let lab = lookup::lab(argument)?;
+    let lab = lookup::lab_or_only(argument)?;
     let (ledger, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
     let mut observation = session.look(Some(&source.model))?;
@@ -77,7 +77,8 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let (plan, extent, outdated) = match obstacles.is_empty() {
         true => {
             let outdated = outdated(&session, &source, &observation, &wanted.mtu);
-            (session.plan(&observation, &wanted.state), Extent::Whole, outdated)
+            let extent = if session.is_whole() { Extent::Whole } else { Extent::Unrecorded };
+            (session.plan(&observation, &wanted.state), extent, outdated)
         }
         false => (Plan::default(), Extent::Part, Vec::new()),
     };

@@ -23,7 +23,7 @@ struct Report<'a> {
 
 pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
-    let lab = lookup::lab(argument)?;
+    let lab = lookup::lab_with_change(argument)?;
     let mut session = Session::ending(&lab, "undo")?;
     let Some((_, change)) = session.pending.take() else {
         let undone = undone(&lab).map(|undone| format!(" (its last {undone})")).unwrap_or_default();

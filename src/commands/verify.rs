@@ -5,10 +5,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use super::failure::Failure;
 use super::lookup;
 use super::output::Output;
 use super::session::Session;
+use super::source::Source;
+use crate::desired::Note;
 use crate::names::VmName;
 use crate::observe::Observation;
 use crate::probe;
@@ -17,14 +21,22 @@ use crate::reach::{Known, Report, expectations};
 /// The width of a terminal that does not tell.
 const WIDTH: usize = 80;
 
+#[derive(Serialize)]
+struct Verified<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    notes: &'a [Note],
+}
+
 pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -> Result<ExitCode, Failure> {
-    let lab = lookup::lab(argument)?;
+    let lab = lookup::lab_or_only(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
-    let observation = session.look(Some(&source.model))?;
+    let mut observation = session.look(Some(&source.model))?;
     let running: BTreeSet<VmName> = observation.state.guests.keys().cloned().collect();
     let expected = expectations(&source.model, &known(&observation));
     output.say(format_args!("probing {} pairs", expected.len()));
+    let notes = notes(&mut session, &source, &mut observation)?;
     let seen = probe::run(&source.model, &running, &expected)
         .map_err(|error| Failure::failed(format!("lab {lab} can't be probed"), error))?;
     let report = Report::new(&lab, expected, seen);
@@ -33,8 +45,18 @@ pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -
         let failed = |error| Failure::failed(format!("{} can't be written", path.display()), error);
         crate::ledger::write_atomically(path, text.as_bytes(), 0o644).map_err(failed)?;
     }
-    output.result(&report, || report.text(width()))?;
+    output.result(&Verified { report: &report, notes: &notes }, || report.text(width()))?;
+    if report.totals.differs > 0 {
+        // They may be the reason.
+        output.notes(&notes);
+    }
     Ok(ExitCode::from(u8::from(!report.passed())))
+}
+
+/// What `create` and `status` say of the host: a foreign chain that drops the lab's traffic, for example.
+fn notes(session: &mut Session, source: &Source, observation: &mut Observation) -> Result<Vec<Note>, Failure> {
+    let guests = observation.state.guests.clone();
+    Ok(session.sketch(&source.model, observation, &guests)?.0.notes)
 }
 
 /// Addresses that the definition does not hold: the host's own, which no guest may reach past the router.

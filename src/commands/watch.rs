@@ -104,7 +104,7 @@ async fn go_back(paths: &Paths, lab: &LabName, id: &str) -> Result<(), Failure> 
     let Some((_, change)) = session.pending.take_if(|(_, change)| change.id == id) else { return Ok(()) };
     // What keeps the host reachable does not wait for a device that was plugged in meanwhile.
     session.force = true;
-    let (_, hurt) = session.go_back(&change, &Output::new(true)).await?;
+    let (_, hurt) = session.go_back(&change, &Output::new(true, false)).await?;
     for hurt in hurt {
         log(&format!("lab {lab}: {} was {hurt}, which went", foreign(hurt.device())));
     }

@@ -37,7 +37,11 @@ impl<'a, 'i> Reader<'a, 'i> {
             let problem = Problem::new(key.span(), format!("{what} has no key {}", quoted(name)));
             // What is there already was not meant.
             let missing: Vec<&'static str> = keys.iter().copied().filter(|key| table.get(*key).is_none()).collect();
-            problems.push(match (nearest(name, &missing), belongs(name)) {
+            // Of sections another one may stand there all the same: [netwrk.c] beside [network.b].
+            let is_table = |value: Option<&At<DeValue<'i>>>| value.is_some_and(|at| at.get_ref().as_table().is_some());
+            let sections: Vec<&'static str> = keys.iter().copied().filter(|key| is_table(table.get(*key))).collect();
+            let section = nearest(name, &sections).filter(|_| is_table(table.get(name)));
+            problems.push(match (nearest(name, &missing).or(section), belongs(name)) {
                 (Some(near), _) => {
                     meant.push(near);
                     problem.label(format!("did you mean {near}?")).help(list_of(keys))
@@ -130,6 +134,9 @@ impl<'a, 'i> Reader<'a, 'i> {
             entries.broken();
             return entries;
         };
+        if self.meant.contains(&key) {
+            entries.broken();
+        }
         for (name, value) in section {
             let parsed = name.get_ref().parse::<K>();
             // Only what is no name needs quotes and may be long.

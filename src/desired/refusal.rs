@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::names::{Mac, NetName, UplinkName, VlanId, VmName};
-use crate::state::{Feature, Tool};
+use crate::state::{Feature, NO_MODULES, Tool};
 
 /// Something that makes a lab impossible on this host as it is. Display names the thing, the place and the remedy;
 /// foreign names in it are escaped.
@@ -165,8 +165,8 @@ pub enum Refusal {
 pub enum Lack {
     /// A kernel feature.
     #[error(
-        "this host's kernel has no module {module} ({why}); load it (modprobe {module}), or install the package that has \
-         it (Debian: linux-image-amd64, Ubuntu: linux-modules-extra-$(uname -r))",
+        "this host's kernel has no module {module} ({why}); {}",
+        remedy(.feature.module(), .why),
         module = .feature.module()
     )]
     Feature {
@@ -190,6 +190,17 @@ pub enum Lack {
         /// Which, as capabilities(7) writes it.
         capability: String,
     },
+}
+
+/// What helps where a kernel lacks a module: one that loads none needs another kernel.
+fn remedy(module: &str, why: &str) -> String {
+    if why.contains(NO_MODULES) {
+        return format!("boot a kernel that has {module} (Debian: linux-image-amd64, Ubuntu: linux-image-generic)");
+    }
+    format!(
+        "load it (modprobe {module}), or install the package that has it (Debian: linux-image-amd64, Ubuntu: \
+         linux-modules-extra-$(uname -r))"
+    )
 }
 
 impl Refusal {

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::devices::Devices;
 use super::segments::vlan_is_free;
 use crate::mark::Mark;
-use crate::model::{External, Network, OUTSIDE, OwnExternal, Router, RouterPort, Tagged};
+use crate::model::{DeviceRef, External, Network, OUTSIDE, OwnExternal, Router, RouterPort, Tagged};
 use crate::names::{IfName, NsName};
 use crate::render::ETHERNET_MTU;
 use crate::state::{Address, LinkId, LinkKind, Namespace, Ns, Route};
@@ -82,8 +82,9 @@ fn add_port(context: &mut Context<'_>, ns: &NsName, network: &Network, port: &Ro
 }
 
 fn macvlan(context: &mut Context<'_>, router: &Router, own: &OwnExternal, devices: &Devices, has_ipv6: bool) {
-    // Without the device there is a refusal already.
-    let Some(parent) = devices.get(&own.uplink) else { return };
+    let Some(parent) = devices.get(&own.uplink) else {
+        return without_device(context, router, own, has_ipv6, |parent| LinkKind::Macvlan { parent });
+    };
     let device = context.facts().devices.get(parent.as_str());
     if let Some(master) = device.and_then(|device| device.master.as_ref()) {
         let (device, master) = (parent.to_string(), master.escape_default().to_string());
@@ -101,11 +102,31 @@ fn external_vlan(
     devices: &Devices,
     has_ipv6: bool,
 ) {
-    let Some(parent) = devices.get(&own.uplink) else { return };
+    let Some(parent) = devices.get(&own.uplink) else {
+        return without_device(context, router, own, has_ipv6, |parent| LinkKind::Vlan { parent, id: tagged.vlan });
+    };
     let remedy = |holder: &str| format!("remove it (ip link delete {holder}), or choose another VLAN");
     vlan_is_free(context, "router.external", parent, tagged, remedy);
     let kind = LinkKind::Vlan { parent: parent.clone(), id: tagged.vlan };
     own_external(context, router, own, parent, kind, has_ipv6);
+}
+
+/// Without the device there is a refusal already; what went with it is told all the same, as far as its name is known.
+fn without_device(
+    context: &mut Context<'_>,
+    router: &Router,
+    own: &OwnExternal,
+    has_ipv6: bool,
+    kind: impl Fn(IfName) -> LinkKind,
+) {
+    let device = context.model.uplinks().get(&own.uplink).map(|uplink| uplink.device());
+    let name = device.and_then(|device| match device {
+        DeviceRef::Name(name) => name.as_str().parse::<IfName>().ok(),
+        DeviceRef::Mac(_) => None,
+    });
+    if let Some(parent) = name {
+        own_external(context, router, own, &parent, kind(parent.clone()), has_ipv6);
+    }
 }
 
 fn own_external(

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::link::InfoKind;
 use super::caps::Caps;
 use super::wire::Wire;
 use super::{child, message};
-use crate::state::Feature;
+use crate::state::{Feature, NO_MODULES};
 
 /// What is known of the kernel's features.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,7 +123,7 @@ fn ask(feature: Feature) -> Result<(), String> {
             };
         }
         // No question tells; a rule that needs it is refused with its own message.
-        Feature::NftablesBridge => return Err("the kernel was built without loadable modules".into()),
+        Feature::NftablesBridge => return Err(format!("the kernel was built {NO_MODULES}")),
         Feature::Tun | Feature::Kvm | Feature::VhostNet => return Ok(()),
     };
     let answer = Wire::open().and_then(|mut wire| wire.request(message::probe_kind(kind)));
@@ -131,7 +131,7 @@ fn ask(feature: Feature) -> Result<(), String> {
         Ok(()) | Err(Some(libc::EINVAL)) => Ok(()),
         // Without the capability or memory the kernel does not say; that it is missing will be said by itself.
         Err(Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS)) => Ok(()),
-        Err(_) => Err(format!("this kernel was built without {} and without loadable modules", feature.module())),
+        Err(_) => Err(format!("this kernel was built without {} and {NO_MODULES}", feature.module())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -229,9 +229,17 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
 /// What the disk says; the old file is untouched then, and nothing half-written stays. Only when the folder can't be
 /// synced is the new one there already.
 pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    write_atomically_for(path, text, mode, None)
+}
+
+/// As [`write_atomically`]; the file is given to a user and a group by number, where that is allowed.
+///
+/// # Errors
+/// When any of it fails but the giving.
+pub fn write_atomically_for(path: &Path, text: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let beside = unfinished(path);
-    let written = write_beside(&beside, text, mode).and_then(|()| fs::rename(&beside, path));
+    let written = write_beside(&beside, text, mode, owner).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = written {
         // If this fails too, the next one to write replaces it.
         let _ = fs::remove_file(&beside);
@@ -241,7 +249,7 @@ pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// The file under its name while it is not finished; what a crash left there goes.
-fn write_beside(beside: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+fn write_beside(beside: &Path, text: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     match fs::remove_file(beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -250,5 +258,10 @@ fn write_beside(beside: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(text)?;
     // Not by the mode of the opening call: the umask would narrow it.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
+    let is_other = |metadata: fs::Metadata, (uid, gid)| (metadata.uid(), metadata.gid()) != (uid, gid);
+    if let Some((uid, gid)) = owner.filter(|owner| file.metadata().is_ok_and(|metadata| is_other(metadata, *owner))) {
+        // By the descriptor: nobody else's file is ever given away. Some file systems know no owners.
+        let _ = std::os::unix::fs::fchown(&file, Some(uid), Some(gid));
+    }
     file.sync_all()
 }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::address::{Free, natural, unusable};
 use super::lock::{Lock, NicKey};
 use super::segment::subnets_are_known;
-use super::vm::some_of;
+use super::vm::{are, some_of};
 use super::{Network, Nic, NicModel};
 use crate::definition::{At, Definition, Key, NicDef, Problem, Problems};
 use crate::names::{IfName, LabName, Mac, NetName, VmName};
@@ -75,7 +75,7 @@ pub(super) fn nics(
 fn drafts_of<'a>(name: &VmName, input: &Input<'a>, drafts: &mut Vec<Draft<'a>>, problems: &mut Problems) {
     let at = &input.definition.vms[name];
     let nics = at.get_ref().nics.or(&input.definition.defaults.nics);
-    if nics.is_missing() {
+    if nics.is_missing() || matches!(nics, Key::Is(list) if list.get_ref().is_empty()) {
         let problem = Problem::new(at.span(), format!("vm {name} has no nic"));
         problems.push(problem.help("add nic = \"…\", the name of a network"));
     }
@@ -113,7 +113,7 @@ fn unknown_network(at: &At<NetName>, definition: &Definition) -> Option<Problem>
     let problem = Problem::new(at.span(), format!("there is no network {}", at.get_ref()));
     Some(match some_of(definition.networks.keys().map(NetName::as_str)) {
         None => problem.help(format!("add [network.{}]", at.get_ref())),
-        Some(known) => problem.help(format!("the networks are {known}")),
+        Some(known) => problem.help(format!("{} {known}", are("network", definition.networks.keys().count()))),
     })
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::image::images;
 use super::lock::Lock;
 use super::nic::{self, Nics};
-use super::{Accel, Engine, Image, Network, Nic, Vm};
+use super::{Accel, Engine, Image, Network, Nic, Vm, ssh};
 use crate::definition::{At, Definition, Key, Problem, Problems, VmDef};
-use crate::names::{ImageName, LabName, NetName, VmName};
+use crate::names::{ImageName, LabName, NetName, VmName, quoted};
 
 /// Nics for which QEMU's q35 machine has slots, beside disk, seed and random numbers; one or two are left.
 const MOST_NICS: usize = 24;
@@ -63,6 +63,13 @@ fn vm(
     }
     let image = image.as_ref().and_then(|image| look_up(image, definition, images, problems));
     let keys = def.ssh_keys.or(&defaults.ssh_keys);
+    for key in keys.items() {
+        let text = &key.get_ref().0;
+        if !ssh::is_key(text) && !ssh::can_be_path(text) {
+            let problem = Problem::new(key.span(), format!("{} is no public key and no path", quoted(text)));
+            problems.push(problem.help("write the whole line of a .pub file, or its path with a / or an ending"));
+        }
+    }
     Vm {
         name: name.clone(),
         engine,
@@ -90,10 +97,15 @@ fn look_up<'i>(
         let problem = Problem::new(at.span(), format!("there is no image {name}"));
         problems.push(match some_of(known) {
             None => problem.help(format!("add [image.{name}] with file = \"…\"")),
-            Some(known) => problem.help(format!("the images are {known}")),
+            Some(known) => problem.help(format!("{} {known}", are("image", definition.images.keys().count()))),
         });
     }
     images.get(name)
+}
+
+/// `the networks are`, `the only network is`.
+pub(super) fn are(thing: &str, count: usize) -> String {
+    if count == 1 { format!("the only {thing} is") } else { format!("the {thing}s are") }
 }
 
 /// The first dozen of some names for a complaint; `None` where there is none.

@@ -14,6 +14,8 @@ pub enum Extent {
     /// Something on the host keeps parts of it from being decided. What is there beyond the known part may be wanted,
     /// and so may an MTU or a text that follows from a device.
     Part,
+    /// All of it; what is there may be of a change that was interrupted, before it could be recorded.
+    Unrecorded,
 }
 
 /// What an object is.
@@ -233,7 +235,8 @@ fn link(id: &LinkId, is: &Link, should: &Link, found: &mut Found) {
         found.differs(id, "group", format!("group {group}"), format!("group {}", is.group));
     }
     if is.alias != *alias {
-        found.differs(id, "mark", format!("marked {alias}"), format!("marked \"{}\"", is.alias));
+        let now = if is.alias.is_empty() { "not marked".to_owned() } else { format!("marked \"{}\"", is.alias) };
+        found.differs(id, "mark", format!("marked {alias}"), now);
     }
     let switch = |what: &str, on: bool| format!("{what} {}", if on { "on" } else { "off" });
     if is.ipv6 != *ipv6 {
@@ -269,9 +272,12 @@ fn tables(current: &HostState, wanted: &HostState, is_there: impl Fn(&Ns) -> boo
                 found.push(Object::Table, &name, &id.ns, Problem::Missing);
                 continue;
             }
+            Some(Table::Drifted(_)) if found.extent == Extent::Unrecorded => {
+                "other rules than those recorded (the interrupted change may have written them)"
+            }
             Some(Table::Drifted(_)) => "changed by another tool",
             // What the rules name, devices for example, has changed.
-            Some(Table::Body(_)) if found.extent == Extent::Whole => "other rules than it should have by now",
+            Some(Table::Body(_)) if found.extent != Extent::Part => "other rules than it should have by now",
             Some(Table::Body(_)) => continue,
         };
         let differs = Problem::Differs { property: "rules", should: None, is: is.to_owned() };
@@ -294,7 +300,7 @@ fn files(current: &HostState, wanted: &HostState, found: &mut Found) {
             let differs = Problem::Differs { property: "mode", should: Some(should), is };
             found.push(Object::File, &name, &Ns::Host, differs);
         }
-        if is.content != should.content && found.extent == Extent::Whole {
+        if is.content != should.content && found.extent != Extent::Part {
             let is = "another text than it should have".to_owned();
             found.push(Object::File, &name, &Ns::Host, Problem::Differs { property: "content", should: None, is });
         }
@@ -405,5 +411,18 @@ mod tests {
         now.tables.values_mut().for_each(|table| *table = Table::Body("z".into()));
         assert_eq!(texts(&now, Extent::Part), [""; 0]);
         assert_eq!(texts(&now, Extent::Whole).len(), 3);
+    }
+
+    #[test]
+    fn what_an_interrupted_change_left_is_no_other_tools() {
+        let mut now = wanted();
+        now.links.get_mut(&LinkId::host(name("rt-web"))).unwrap().alias.clear();
+        now.tables.values_mut().for_each(|table| *table = Table::Drifted("y".into()));
+        let wanted = [
+            "rt-web: not marked, should be marked vmnet:campus:x:y",
+            "table inet vmnet-campus in vmnet-campus: other rules than those recorded (the interrupted change may have \
+             written them)",
+        ];
+        assert_eq!(texts(&now, Extent::Unrecorded), wanted);
     }
 }

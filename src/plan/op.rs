@@ -310,7 +310,7 @@ impl fmt::Display for Op {
             Op::ChangeTable { id, sets, body: _ } => {
                 let count = |of: fn(&SetChange) -> &Vec<String>| sets.iter().map(|set| of(set).len()).sum::<usize>();
                 let (more, fewer) = (count(|set| &set.add), count(|set| &set.remove));
-                write!(f, "change table {id} ({more} elements more, {fewer} fewer)")
+                write!(f, "change table {id} (elements: {more} more, {fewer} fewer)")
             }
             Op::RestoreTable { id, listing: _ } => write!(f, "put table {id} back as it was found"),
             Op::RemoveTable { id } => write!(f, "remove table {id}"),

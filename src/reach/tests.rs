@@ -360,3 +360,18 @@ fn a_report_finds_what_differs() {
     let json = serde_json::to_value(&report).unwrap();
     insta::assert_json_snapshot!("rows", [&json["rows"][0], &json["rows"][wrong], &json["totals"]]);
 }
+
+/// A guest with an address on two networks: to one of them its answer takes another way.
+#[test]
+fn what_is_open_is_not_hidden_behind_what_was_reached() {
+    let model = model(&TWO_NETWORKS.replace("[vm.w]\n    nic = \"web\"", "[vm.w]\n    nic = [\"web\", \"db\"]"));
+    let wanted = expectations(&model, &Known::default());
+    let seen: Vec<Seen> = wanted.iter().map(seen_as_expected).collect();
+    let report = Report::new(model.lab(), wanted, seen);
+    assert!(report.totals.open > 0 && report.passed(), "{:?}", report.totals);
+    let text = report.text(100);
+    let of_d = text.lines().find(|line| line.starts_with("│ d ")).unwrap();
+    assert!(of_d.contains("✓?") && text.contains("✓? some of both"), "{text}");
+    let expected = "unknown: 2 (its answer takes another way): d -> w 10.1.0.10, host -> w 10.2.0.11";
+    assert!(text.lines().any(|line| line == expected), "{text}");
+}

@@ -129,6 +129,9 @@ pub enum Feature {
     VhostNet,
 }
 
+/// What a missing feature's reason holds where no module can bring it.
+pub const NO_MODULES: &str = "without loadable modules";
+
 impl Feature {
     /// The kernel module that brings it.
     pub fn module(self) -> &'static str {

@@ -112,7 +112,7 @@ fn confirmed_in_time_it_stays() {
         assert!(said.status.success(), "{said:?}");
         let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
         assert!(err.contains("undone in 2 s") && err.contains("vmnet confirm confirm"), "{err}");
-        assert!(out.contains("not confirmed yet: undone at 20") && out.contains(" UTC unless"), "{out}");
+        assert!(out.contains("not confirmed yet: will be undone at 20") && out.contains(" UTC unless"), "{out}");
         let begun = Instant::now();
         assert_eq!(watchers().len(), 1);
         let refused: [&[&str]; 6] = [
@@ -165,6 +165,9 @@ fn unconfirmed_it_goes_back_to_nothing() {
         assert!(fails(&lab, &["status"]).contains("was not confirmed and was undone at 20"));
         let late = fails(&lab, &["confirm"]);
         assert!(late.contains("nothing to confirm") && late.contains("undone at 20"), "{late}");
+        // The word of that is no leftover of a lab.
+        assert!(lab.ok(&["list"]).contains("there is no lab on this host"));
+        assert_eq!(json(&lab, &["gc"])["labs"], serde_json::json!([]));
         lab.ok(&["create"]);
         assert_eq!(json(&lab, &["status"])["undone"], Value::Null);
         lab.ok(&["destroy"]);

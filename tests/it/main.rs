@@ -12,6 +12,7 @@ mod examples;
 mod fake;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod first_use;
 mod foreign;
 mod fuzz;
 mod hooks;

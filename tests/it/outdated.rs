@@ -51,6 +51,8 @@ fn running_guests_that_differ_are_marked() {
         assert!(!is_outdated(&lab, "vm1"));
         let said = lab.vmnet(&["create"]);
         assert!(String::from_utf8_lossy(&said.stderr).contains("vm1: runs as it was started"), "{said:?}");
+        let out = String::from_utf8_lossy(&said.stdout);
+        assert!(out.contains("nothing on the host changes; at their next boot it counts for vm1"), "{out}");
         assert!(is_outdated(&lab, "vm1") && !is_outdated(&lab, "vm2"));
         assert_eq!(status(&lab)["outdated"], serde_json::json!(["vm1"]));
         assert!(lab.ok(&["status", "outdated"]).contains("vm1 runs as it was started"));

@@ -57,6 +57,11 @@ fn by_sigkill() {
                 let refused = fails(&lab, &["confirm"]);
                 assert!(refused.contains("was interrupted") && refused.contains("vmnet undo"), "{refused}");
                 assert_eq!(json(&lab, &["status"])["change"]["state"], "unconfirmed");
+                // One description everywhere.
+                for refused in [lab.ok(&["status"]), fails(&lab, &["create"]), fails(&lab, &["boot", "vm1"])] {
+                    let same = refused.contains("was interrupted") && refused.contains("nothing whole to keep");
+                    assert!(same && !refused.contains("vmnet confirm confirm keeps"), "{refused}");
+                }
             }
             gone_back(&before);
         }

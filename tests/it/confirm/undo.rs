@@ -47,6 +47,12 @@ fn what_was_interrupted() {
         };
         interrupted(&["create"], "ip link show br-net2");
         assert!(lab.ok(&["status"]).contains("is not done; unless it still runs: vmnet undo confirm goes back"));
+        // Guests would be started in the middle of it, and no way would lead back.
+        for args in [["boot", "vm1"], ["stop", "vm1"], ["reset", "vm1"]] {
+            let refused = fails(&lab, &args);
+            assert!(refused.contains("create of 20") && refused.contains("was interrupted"), "{refused}");
+            assert!(refused.contains("vmnet undo confirm (goes back)"), "{refused}");
+        }
         let refused = fails(&lab, &["create", "--confirm", "9s"]);
         assert!(refused.contains("vmnet undo confirm first"), "{refused}");
         assert!(fails(&lab, &["confirm"]).contains("nothing to confirm"));
