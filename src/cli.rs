@@ -173,9 +173,10 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Print libvirt domain XML for a guest.
+    /// Print libvirt domain XML for a guest; the first time that makes its disk and seed, for libvirt's user.
     Xml(Guest),
-    /// Print a QEMU command line for a guest, for people who start QEMU themselves.
+    /// Print a QEMU command line for a guest, for people who start QEMU themselves; the first time that makes its disk
+    /// and seed, for the user who will.
     QemuArgs {
         /// Which guest.
         #[command(flatten)]

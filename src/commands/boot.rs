@@ -222,13 +222,9 @@ pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {
     for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
         let path = source.folder().join(file);
         if !path.is_file() {
-            return Err(Failure::because(format!(
-                "vm {}: image {}: {} does not exist or is no file; put it there, or correct [image.{}]",
-                vm.name(),
-                image.name(),
-                path.display(),
-                image.name()
-            )));
+            let (vm, image, path) = (vm.name(), image.name(), path.display());
+            let help = format!("put it there, or correct [image.{image}] and run vmnet create");
+            return Err(Failure::advised(format!("vm {vm}: image {image}: {path} does not exist or is no file"), help));
         }
     }
     Ok(())

@@ -45,8 +45,9 @@ fn is_in_time(lab: &LabName) -> Result<bool, Failure> {
 }
 
 fn nothing(lab: &LabName) -> Failure {
-    Failure::because(match undone(lab) {
-        Some(undone) => format!("there is nothing to confirm for lab {lab}: its last {undone}; run it again"),
-        None => format!("there is nothing to confirm for lab {lab}: no change of it waits for that"),
-    })
+    let nothing = format!("there is nothing to confirm for lab {lab}");
+    match undone(lab) {
+        Some(undone) => Failure::advised(format!("{nothing}: its last {undone}"), "run it again"),
+        None => Failure::because(format!("{nothing}: no change of it waits for that")),
+    }
 }

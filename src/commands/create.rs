@@ -133,10 +133,12 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
 fn to_be_confirmed(session: &Session, confirm: Option<Duration>) -> Result<Option<Duration>, Failure> {
     let (Some(_), Some((_, change))) = (confirm, &session.pending) else { return Ok(confirm) };
     let (lab, verb) = (&change.lab, &change.verb);
-    Err(Failure::because(format!(
-        "{verb} of lab {lab} was interrupted, and --confirm would lead back into the middle of it; nothing was done; \
-         run vmnet undo {lab} first, or vmnet create without --confirm"
-    )))
+    Err(Failure::advised(
+        format!(
+            "{verb} of lab {lab} was interrupted, and --confirm would lead back into the middle of it; nothing was done"
+        ),
+        format!("run vmnet undo {lab} first, or vmnet create without --confirm"),
+    ))
 }
 
 /// A plan for people: one line an operation, grouped by wave; + comes, - goes, ~ changes. With `bodies`, below a table

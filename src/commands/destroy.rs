@@ -32,6 +32,8 @@ struct Report<'a> {
     seconds: f64,
     /// Guests' disks that were kept.
     kept: Vec<PathBuf>,
+    /// Those that were removed.
+    purged: Vec<PathBuf>,
 }
 
 pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Result<ExitCode, Failure> {
@@ -46,15 +48,19 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
              changed (forwarding, a NIC that it brought up) are not known and stay as they are"
         ));
     }
+    let purged = if options.purge { disks(&session.paths, &lab) } else { Vec::new() };
     let (changes, kept) = remove(&mut session, &observation, options, output).await?;
     let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
-    let report = Report { lab: lab.as_str(), changes, seconds: begun.elapsed().as_secs_f64(), kept };
+    let report = Report { lab: lab.as_str(), changes, seconds: begun.elapsed().as_secs_f64(), kept, purged };
     output.result(&report, || {
         let mut text = match report.changes {
             0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
             0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#} (labs of this host: {})\n", others.join(", ")),
             changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
         };
+        for disk in &report.purged {
+            text.push_str(&format!("removed {}\n", shown(disk)));
+        }
         for disk in &report.kept {
             text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", shown(disk)));
         }
@@ -80,7 +86,8 @@ pub(super) fn may_go(
         return Ok(());
     }
     let names = running.join(", ");
-    Err(Failure::because(format!("guests of lab {lab} run: {names}; stop them first, or say vmnet {verb} --stop")))
+    let help = format!("stop them first, or say vmnet {verb} --stop");
+    Err(Failure::advised(format!("guests of lab {lab} run: {names}"), help))
 }
 
 /// Removes a lab, down to its folders. Gives the number of changes, and the disks that were kept.

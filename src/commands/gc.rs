@@ -64,7 +64,7 @@ async fn one(lab: &LabName, dry_run: bool, options: Options, output: &Output) ->
     let mut report =
         LabReport { lab: lab.to_string(), operations: Vec::new(), changes: 0, disks: Vec::new(), error: None };
     if let Err(failure) = clean(lab, dry_run, options, output, &mut report).await {
-        report.error = Some(super::output::chain(&failure).join(": "));
+        report.error = Some(super::output::in_one(&failure));
     }
     report
 }

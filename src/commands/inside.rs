@@ -60,7 +60,7 @@ pub(super) fn exec(name: &str, command: &[String]) -> Result<ExitCode, Failure> 
     let ns = rule::guest_namespace(&lab, &vm);
     let code = engine::netns::exec(&ns, command).map_err(|error| match &error {
         EngineError::Kernel(source) if source.is_gone() => {
-            Failure::because(format!("vm {vm} does not run; start it: vmnet boot {vm}"))
+            Failure::advised(format!("vm {vm} does not run"), format!("start it: vmnet boot {vm}"))
         }
         _ => Failure::failed(format!("nothing was run in vm {vm}"), error),
     })?;

@@ -26,7 +26,7 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
         let length = length.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 let help = "make a pair of keys (ssh-keygen -t ed25519), or correct ssh_keys and run vmnet create";
-                Failure::advised(format!("{place} does not exist"), help)
+                Failure::advised(format!("{place} can't be read: there is no such file"), help)
             }
             _ => Failure::failed(format!("{place} can't be read"), error),
         })?;

@@ -136,6 +136,12 @@ pub(super) fn chain(failure: &Failure) -> Vec<String> {
     parts
 }
 
+/// What failed and why, and what to do, in one text.
+pub(super) fn in_one(failure: &Failure) -> String {
+    let help = failure.help().map(|help| format!("; {help}")).unwrap_or_default();
+    chain(failure).join(": ") + &help
+}
+
 #[derive(Serialize)]
 struct FailureReport {
     error: String,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, WARN};
 use super::session::Session;
 use super::{keys, lookup, privilege};
 use crate::engine::folder::{Owner, service_user};
@@ -26,7 +26,7 @@ const INSTANCE: u32 = 1;
 pub(super) async fn xml(name: &str, output: &Output) -> Result<ExitCode, Failure> {
     // Where there is no libvirt, the XML is for another host, whose libvirt takes the files over itself.
     let owner = service_user(LIBVIRT_USER).map_or(Owner { uid: 0, gid: 0 }, |(owner, _)| owner);
-    with_files(name, owner, |view, files, _, _| {
+    with_files(name, owner, output, |view, files, _, _| {
         let text = domain::xml(view, files).map_err(|error| Failure::failed("no domain XML", error))?;
         #[derive(Serialize)]
         struct Report<'a> {
@@ -44,7 +44,7 @@ pub(super) async fn qemu_args(name: &str, unprivileged: bool, output: &Output) -
         true => (Privilege::Unprivileged, caller()),
         false => (Privilege::Root, Owner { uid: 0, gid: 0 }),
     };
-    with_files(name, owner, |view, files, facts, paths| {
+    with_files(name, owner, output, |view, files, facts, paths| {
         let by_hand: ByHand = by_hand(view, paths, facts, files, privilege)
             .map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))?;
         output.result(&by_hand, || by_hand.shell())
@@ -62,6 +62,7 @@ fn caller() -> Owner {
 async fn with_files(
     name: &str,
     owner: Owner,
+    output: &Output,
     show: impl FnOnce(&GuestView<'_>, &GuestFiles, &Facts, &crate::paths::Paths) -> Result<(), Failure>,
 ) -> Result<ExitCode, Failure> {
     let (lab, vm) = lookup::guest(name)?;
@@ -78,6 +79,12 @@ async fn with_files(
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
+    if guests.contains_key(vm.name()) {
+        let name = vm.name();
+        output.say(format_args!(
+            "{WARN}note{WARN:#}: vm {name} runs; a second one has the same MACs and addresses: first vmnet stop {name}"
+        ));
+    }
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
     let mtus = super::boot::mtus(vm, &mtu);
     let keys = keys::read(&source, vm)?;

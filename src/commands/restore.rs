@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::boot::startable;
 use super::failure::Failure;
 use super::lookup;
-use super::output::{BAD, GOOD, Output, chain};
+use super::output::{BAD, GOOD, Output, in_one};
 use super::session::{RESTORE, Session, paths};
 use super::source::Source;
 use super::standing::unconfirmed;
@@ -142,10 +142,7 @@ fn in_words(failure: &Failure) -> String {
     match failure {
         Failure::Refused(refusals) => refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         Failure::Definition { path, text, problems } => problems.render(&path.display().to_string(), text, false),
-        other => {
-            let help = other.help().map(|help| format!("; {help}")).unwrap_or_default();
-            chain(other).join(": ") + &help
-        }
+        other => in_one(other),
     }
 }
 

@@ -209,3 +209,16 @@ impl Refusal {
         matches!(self, Refusal::Lacks(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_loads_no_module_is_not_asked_to_load_one() {
+        let lacks = |why: &str| Lack::Feature { feature: Feature::Vlan, why: why.to_owned() }.to_string();
+        let text = lacks(&format!("this kernel was built without 8021q and {NO_MODULES}"));
+        assert!(text.contains("boot a kernel that has 8021q") && !text.contains("modprobe"), "{text}");
+        assert!(lacks("it is not there").contains("modprobe 8021q"));
+    }
+}

@@ -121,8 +121,8 @@ fn unknown_network(at: &At<NetName>, definition: &Definition) -> Option<Problem>
 enum Holder {
     /// The router, or the segment's own router.
     Gateway,
-    /// A nic, since the definition says so.
-    Said(NicKey),
+    /// A nic, since the definition says so there.
+    Said(NicKey, Range<usize>),
     /// A nic, since the lock file says so.
     Locked(NicKey),
     /// A nic, just now.
@@ -180,7 +180,7 @@ fn locked_addresses(
         match addresses.holders.get(address) {
             Some(Holder::Gateway) => problems.extend(gateway_of_a_guest(*address, network, &draft.key, input)),
             // A lock file never gives one address twice.
-            Some(Holder::Said(_) | Holder::Locked(_) | Holder::Chosen) => {}
+            Some(Holder::Said(..) | Holder::Locked(_) | Holder::Chosen) => {}
             None => {
                 addresses.holders.insert(*address, Holder::Locked(draft.key.clone()));
                 draft.addresses.extend(IpNet::new(*address, subnet.net.prefix_len()));
@@ -225,7 +225,7 @@ fn said_address(
     }
     // The first one keeps it: one mistake in the defaults is one problem.
     match addresses.holders.entry(address) {
-        Entry::Vacant(free) => drop(free.insert(Holder::Said(key.clone()))),
+        Entry::Vacant(free) => drop(free.insert(Holder::Said(key.clone(), at.span()))),
         Entry::Occupied(holder) => problems.extend(taken(at, network, holder.get())),
     }
     IpNet::new(address, subnet.net.prefix_len()).ok()
@@ -236,14 +236,18 @@ fn taken(at: &At<IpAddr>, network: &Network, holder: &Holder) -> Option<Problem>
     let address = at.get_ref();
     let (whose, help) = match holder {
         Holder::Gateway => (format!("the gateway of network {}", network.name), FREE.to_owned()),
-        Holder::Said(key) => (format!("that of {key} too"), FREE.to_owned()),
+        Holder::Said(key, _) => (format!("that of {key} too"), FREE.to_owned()),
         Holder::Locked(key) => (
             format!("that of {key} by net.lock"),
             format!("{FREE}; or remove the line of {key} from net.lock, and it gets a new one"),
         ),
         Holder::Chosen => return None,
     };
-    Some(Problem::new(at.span(), format!("address {address} is {whose}")).help(help))
+    let problem = Problem::new(at.span(), format!("address {address} is {whose}")).help(help);
+    Some(match holder {
+        Holder::Said(_, first) if *first != at.span() => problem.related(first.clone(), "the first"),
+        _ => problem,
+    })
 }
 
 /// The lowest free address of the first subnet of each family that it has none of.
@@ -293,13 +297,20 @@ fn choose_macs(drafts: &mut [Draft<'_>], input: &Input<'_>, lock: &mut Lock, pro
         }
         draft.mac = Some(mac);
     }
+    let mut places: BTreeMap<Mac, Range<usize>> = BTreeMap::new();
     for draft in drafts.iter_mut() {
         let Key::Is(at) = &draft.def.mac else { continue };
         let mac = *at.get_ref();
         match taken.entry(mac) {
-            Entry::Vacant(free) => drop(free.insert(draft.key.clone())),
+            Entry::Vacant(free) => {
+                free.insert(draft.key.clone());
+                places.insert(mac, at.span());
+            }
             Entry::Occupied(other) => {
-                let problem = Problem::new(at.span(), format!("MAC {mac} is that of {} too", other.get()));
+                let mut problem = Problem::new(at.span(), format!("MAC {mac} is that of {} too", other.get()));
+                if let Some(first) = places.get(&mac).filter(|first| **first != at.span()) {
+                    problem = problem.related(first.clone(), "the first");
+                }
                 problems.push(problem.help("choose another, or leave it out to get one by rule"));
             }
         }

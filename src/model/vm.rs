@@ -66,7 +66,7 @@ fn vm(
     for key in keys.items() {
         let text = &key.get_ref().0;
         if !ssh::is_key(text) && !ssh::can_be_path(text) {
-            let problem = Problem::new(key.span(), format!("{} is no public key and no path", quoted(text)));
+            let problem = Problem::new(key.span(), format!("{} is no whole public key", quoted(text)));
             problems.push(problem.help("write the whole line of a .pub file, or its path with a / or an ending"));
         }
     }

@@ -33,6 +33,7 @@ fn every_example_is_right_and_says_what_it_shows() {
     let examples: BTreeSet<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
     assert!(examples.len() > 6);
     let list = fs::read_to_string(project("examples/README.md")).unwrap();
+    let mut bridges = BTreeMap::new();
     for path in examples {
         let (name, text) = (path.file_name().unwrap().to_str().unwrap(), fs::read_to_string(&path).unwrap());
         assert!(text.starts_with("# "), "{name} begins with what it shows");
@@ -41,6 +42,11 @@ fn every_example_is_right_and_says_what_it_shows() {
             assert!(list.contains(&format!("({name})")), "{name} is in the list");
         }
         assert_right(name, &text);
+        // Two labs share no VLAN; otherwise all of them can be tried side by side.
+        for network in means(&text).unwrap().model.networks().values().filter(|network| network.tagged().is_none()) {
+            let bridge = network.bridge().name().clone();
+            assert_eq!(bridges.insert(bridge, path.clone()), None, "{} of {name}", network.name());
+        }
     }
 }
 

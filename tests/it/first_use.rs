@@ -250,3 +250,24 @@ fn more_words_show_what_is_in_a_table() {
         assert!(plan.contains("        ") && plan.contains("chain forward"), "{plan}");
     });
 }
+
+/// A chain of somebody else's that drops what is forwarded: `verify` names it, too, where something is wrong.
+#[test]
+fn what_may_be_the_reason_is_told() {
+    sandbox::run("first_use::what_may_be_the_reason_is_told", || {
+        let lab = Lab::from_text(&LAB.replace("\"none\"", "\"host\""));
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "--all"]);
+        let (code, _, err) = said(&lab, &["verify"]);
+        assert!(code == 0 && !err.contains("note:"), "{err}");
+        sh(
+            "nft 'add table inet strict; add chain inet strict fw { type filter hook forward priority 0; policy drop; }'",
+        );
+        sh("ip -n vmnet-first.vm1 link set eth0 down");
+        let (code, _, err) = said(&lab, &["verify"]);
+        assert!(code == 1 && err.contains("inet strict fw") && err.contains("run: "), "{err}");
+        let notes = json(&lab, &["verify"])["notes"].to_string();
+        assert!(notes.contains("inet strict fw"), "{notes}");
+        lab.ok(&["destroy", "--stop"]);
+    });
+}

@@ -72,6 +72,10 @@ fn vanishes(lab: &Lab) {
     assert_eq!(found["condition"], "degraded", "{found:#}");
     let obstacles = found["obstacles"].to_string();
     assert!(obstacles.contains("uplink trunk") && obstacles.contains("nic0"), "{obstacles}");
+    let missing = texts(&found["differences"]);
+    for gone in ["link outside is", "address 192.0.2.109/24 is", "route default via 192.0.2.1 dev outside is"] {
+        assert!(missing.iter().any(|text| text.starts_with(gone)), "{gone}: {missing:#?}");
+    }
     assert!(lab.ok(&["status"]).contains("degraded"));
     refused(lab, &["create"], &["uplink trunk", "nic0"]);
     assert!(lab.pings("vm1", "10.2.0.10"), "what needs no NIC goes on");
