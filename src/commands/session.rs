@@ -283,8 +283,19 @@ impl Session {
             self.ledger.lock = source.lock.to_string();
         }
         let before = self.before(observation, old.as_ref())?;
-        let room = self.room()?;
-        self.begin(old.clone(), source, &before, plan, output)?;
+        let begun = self.room().and_then(|room| {
+            self.begin(old.clone(), source, &before, plan, output)?;
+            Ok(room)
+        });
+        let room = match begun {
+            // Removing is how people make room.
+            Err(failure) if !interruptible && failure.is_full() => {
+                self.unrecorded(output);
+                None
+            }
+            begun => Some(begun?),
+        };
+        let is_recorded = room.is_some();
         let mut progress = Progress::of(plan.len(), output);
         let found = self.to_restore();
         let signals = self.signals.take().unwrap_or_else(Signals::catch);
@@ -295,6 +306,8 @@ impl Session {
         drop(room);
         if result.is_ok()
             && let Err(source) = self.close(wanted)
+            // Then the ledger before it stands, and says the same of what counts.
+            && (is_recorded || !source.is_full())
         {
             let restored = apply::back(&mut self.host, &work.way_back(), &mut event).await;
             result = Err(ApplyError::Ledger { source, restored });
@@ -332,6 +345,9 @@ impl Session {
         self.ledger.progress = Came::Applied;
         ledger::write(&self.paths, &self.ledger)?;
         self.stale = None;
+        if self.confirm.is_some() {
+            self.keep_room();
+        }
         Ok(())
     }
 }

@@ -46,6 +46,25 @@ impl Session {
         })
     }
 
+    /// Keeps room for the way back of a change that waits to be confirmed: the disk may be full by then. Where it is
+    /// full now, the way back tries without.
+    pub(super) fn keep_room(&self) {
+        if let Ok(room) = Room::take(&self.paths, &self.ledger) {
+            room.keep();
+        }
+    }
+
+    /// Says that a removal goes on although nothing of it can be written down. The ledger of before stands.
+    pub(super) fn unrecorded(&self, output: &Output) {
+        output.say(format_args!(
+            "{WARN}note{WARN:#}: there is no room below {} to write down where a way back leads: {} of lab {} goes on \
+             without; if it is interrupted, run it again",
+            self.paths.state.display(),
+            self.verb,
+            self.lab
+        ));
+    }
+
     fn unwritten(&self, error: impl Into<anyhow::Error>) -> Failure {
         let folder = self.paths.state.display();
         let message = "nothing was changed: the change can't be written down below";
@@ -126,8 +145,13 @@ impl Session {
         let hurt = self.hurt_by(&observation, &plan)?;
         KernelHost::prepare(&plan).map_err(no_modules)?;
         self.ledger.progress = Came::Changing;
+        Room::give_up(&self.paths, &self.lab);
         if self.is_known {
-            ledger::write(&self.paths, &self.ledger)?;
+            match ledger::write(&self.paths, &self.ledger) {
+                // The record says where to go, whatever the ledger says.
+                Err(error) if error.is_full() => {}
+                written => written?,
+            }
         }
         let mut progress = Progress::of(plan.len(), output);
         let signals = self.signals.take().unwrap_or_else(Signals::catch);
