@@ -14,6 +14,10 @@ fn what_is_not_confirmed() {
         assert!(fails(&lab, &["undo"]).contains("nothing to undo"));
         let nothing = Snapshot::when_settled();
         lab.ok(&["create", "--confirm", "60s"]);
+        let until = json(&lab, &["status"])["change"]["until"].clone();
+        let listed = &json(&lab, &["list"])["labs"][0];
+        assert_eq!((&listed["state"], &listed["confirm_until"]), (&"applied".into(), &until));
+        assert!(until.is_number() && lab.ok(&["list"]).contains("unless you say vmnet confirm confirm"));
         let report = json(&lab, &["undo"]);
         assert_eq!((&report["lab"], &report["verb"]), (&"confirm".into(), &"create".into()));
         gone_back(&nothing);
