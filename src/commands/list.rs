@@ -170,7 +170,9 @@ fn text(report: &Report) -> String {
     for LabReport { lab, confirm_until, .. } in &report.labs {
         if let Some(until) = confirm_until {
             let until = clock(*until);
-            text.push_str(&format!("{WARN}lab {lab} is undone at {until}{WARN:#} unless you say vmnet confirm {lab}\n"));
+            text.push_str(&format!(
+                "{WARN}lab {lab} is undone at {until}{WARN:#} unless you say vmnet confirm {lab}\n"
+            ));
         }
     }
     if report.labs.iter().any(|lab| lab.state == State::Leftovers) {
