@@ -33,6 +33,9 @@ pub use scope::own_scope;
 use crate::names::VmName;
 use crate::state::Guest;
 
+/// How long a guest may take to shut down by itself; the time that libvirt-guests gives, too.
+pub const GRACE: Duration = Duration::from_secs(60);
+
 /// Stops a guest: the power button, and after `grace` the power cord. One that does not run is no error.
 pub async fn stop(vm: &VmName, guest: &Guest, grace: Duration) -> Result<Stopped, EngineError> {
     match guest {

@@ -26,6 +26,9 @@ use crate::state::{Link, LinkId, QemuGuest};
 /// What QEMU says, in a guest's run folder, as far as it fits there.
 const LOG: &str = "qemu.log";
 
+/// The unit that shuts guests down before systemd ends their scopes.
+const SHUTDOWN_UNIT: &str = "vmnet-guests.service";
+
 /// How long QEMU may take until its control socket is there.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -363,7 +366,7 @@ fn spawn(
 async fn scope(record: &Running) {
     let lab = record.guest.run_dir.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
     let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
-    if !own_scope(&name, record.pid).await {
+    if !own_scope(&name, record.pid, Some(SHUTDOWN_UNIT)).await {
         tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");
     }
 }
