@@ -91,6 +91,7 @@ async fn clean(
     destroy::may_go(lab, &observation, options, "gc")?;
     if !options.force {
         nobody_holds_taps(lab, &observation)?;
+        is_of_this_run_folder(&session, &observation)?;
         session.refuse_hurt(&observation, &plan)?;
     }
     if !dry_run {
@@ -118,6 +119,21 @@ fn nobody_holds_taps(lab: &LabName, observation: &Observation) -> Result<(), Fai
     Err(Failure::because(format!(
         "processes hold TAPs of lab {lab} ({names}), and vmnet has no record of them: guests run, or the lab belongs to \
          another VMNET_STATE_DIR; nothing was changed; end them first, or say vmnet gc --force"
+    )))
+}
+
+/// The hooks of a lab's networks are the first that comes and the last that goes. Where there are none, it is a lab that
+/// somebody keeps in folders apart, or somebody removed the folder.
+fn is_of_this_run_folder(session: &Session, observation: &Observation) -> Result<(), Failure> {
+    let folder = session.paths.lab_run(&session.lab);
+    if observation.state == HostState::default() || folder.exists() {
+        return Ok(());
+    }
+    Err(Failure::because(format!(
+        "lab {} has nothing in {}, so it may belong to another VMNET_STATE_DIR and VMNET_RUN_DIR; nothing was changed; \
+         if it does not, say vmnet gc --force",
+        session.lab,
+        folder.display()
     )))
 }
 

@@ -31,6 +31,9 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// The verb that brings a lab back.
 pub(super) const RESTORE: &str = "restore";
 
+/// What the watcher of an unconfirmed change does when its time has passed.
+pub(super) const GO_BACK: &str = "undo, since nobody confirmed it, of";
+
 /// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
 pub(super) fn paths() -> Result<Paths, Failure> {
     let root = |variable: &str, default: PathBuf| match std::env::var_os(variable).map(PathBuf::from) {
@@ -56,6 +59,8 @@ pub(super) struct Session {
     pub(super) ledger: Ledger,
     /// What other labs of this host found in settings that they changed and still need.
     others: Found,
+    /// Another lab's ledger can't be read, so its part of that is not known.
+    others_unknown: bool,
     /// Whether there was a ledger on disk.
     pub(super) is_known: bool,
     pub(super) host: KernelHost,
@@ -124,7 +129,13 @@ impl Session {
         scope.tables = ledger.tables.clone();
         scope.drop_ins = drop_ins(lab);
         let host = KernelHost::new(scope);
+        let mut others_unknown = false;
         let others = match held_by_others(&paths, &ledger) {
+            // Nor may it keep the host from being reachable again.
+            Err(_) if verb == GO_BACK => {
+                others_unknown = true;
+                Found::new()
+            }
             // Looking takes nothing from anybody, nor does a lab that comes back after a reboot: a damaged ledger of
             // another one must not keep it from that.
             Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => Found::new(),
@@ -137,6 +148,7 @@ impl Session {
             lab,
             ledger,
             others,
+            others_unknown,
             is_known,
             host,
             force,

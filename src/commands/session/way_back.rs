@@ -138,8 +138,18 @@ impl Session {
     ) -> Result<(usize, BTreeSet<Hurt>), Failure> {
         self.host.scope.settings.extend(change.before.settings.keys().cloned());
         let observation = self.look(None)?;
-        let found = self.to_restore();
-        let way = WayBack { to: &change.before, found: &found, guests: change.guests.clone() };
+        let mut found = self.to_restore();
+        let mut before = change.before.clone();
+        // What another lab came to need since then stays as that one needs it, and goes back with it; so does what one
+        // may need of which nothing is known.
+        let mine = &self.ledger.found;
+        before
+            .settings
+            .retain(|key, _| !self.others.contains_key(key) && !(self.others_unknown && mine.contains_key(key)));
+        if self.others_unknown {
+            found.clear();
+        }
+        let way = WayBack { to: &before, found: &found, guests: change.guests.clone() };
         let plan = way.from(&observation.state);
         self.refuse_hurt(&observation, &plan)?;
         let hurt = self.hurt_by(&observation, &plan)?;

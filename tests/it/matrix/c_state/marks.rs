@@ -53,6 +53,9 @@ fn row_30_gc() {
             nothing_left(lab, &before);
             lab.ok(&["create"]);
             sh("rm -r /run/state/row/ledger");
+            let apart = "VMNET_STATE_DIR=/run/apart VMNET_RUN_DIR=/run/elsewhere";
+            let refused = sh(&format!("{apart} {} gc && exit 1; true", env!("CARGO_BIN_EXE_vmnet")));
+            assert!(refused.contains("it may belong to another VMNET_STATE_DIR"), "{refused}");
             let text = lab.ok(&["gc"]);
             assert!(text.contains("it has no ledger: settings of the host that it changed"), "{text}");
             nothing_left(lab, &before);
