@@ -57,6 +57,11 @@ impl Paths {
         self.run.join(lab.as_str())
     }
 
+    /// What became of a change that nobody confirmed.
+    pub fn undone(&self, lab: &LabName) -> PathBuf {
+        self.lab_run(lab).join("undone.json")
+    }
+
     /// Ledger and the record of a change, 0700.
     pub fn ledger(&self, lab: &LabName) -> PathBuf {
         self.lab_state(lab).join("ledger")

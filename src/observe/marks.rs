@@ -83,7 +83,13 @@ pub fn marks(paths: &Paths, known: &[LabName]) -> Result<Marks, ObserveError> {
 
 fn folders(paths: &Paths, marks: &mut Marks) -> Result<(), ObserveError> {
     for (lab, folder) in labs_below(&paths.run)? {
-        marks.add(&lab, "folder", folder);
+        // A word about a change that was undone is nothing that is left over.
+        let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let is_word =
+            entries.next().is_some_and(|entry| entry.path() == paths.undone(&lab)) && entries.next().is_none();
+        if !is_word {
+            marks.add(&lab, "folder", folder);
+        }
     }
     for (lab, folder) in labs_below(&paths.state)? {
         let disks = ["guests", "by-hand"].map(|part| Path::new(&folder).join(part));

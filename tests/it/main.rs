@@ -32,6 +32,7 @@ mod properties;
 mod purity;
 mod sandbox;
 mod scenarios;
+mod shutdown;
 mod skip;
 mod snapshot;
 mod states;
