@@ -48,23 +48,25 @@ PREFIX ?= /usr/local
 BINARY ?= target/release/vmnet
 bin = $(DESTDIR)$(PREFIX)/bin/vmnet
 unit = $(DESTDIR)$(PREFIX)/lib/systemd/system/vmnet.service
+guests = $(DESTDIR)$(PREFIX)/lib/systemd/system/vmnet-guests.service
 page = $(DESTDIR)$(PREFIX)/share/man/man1/vmnet.1
 bash = $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vmnet
 zsh = $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vmnet
 fish = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vmnet.fish
 
-install: $(BINARY) ## install program, systemd unit, manual page and completions below PREFIX
+install: $(BINARY) ## install program, systemd units, manual page and completions below PREFIX
 	install -d $(dir $(bin) $(unit) $(page) $(bash) $(zsh) $(fish))
 	install -m 755 $(BINARY) $(bin)
 	sed 's|/usr/local/bin/vmnet|$(PREFIX)/bin/vmnet|' systemd/vmnet.service >$(unit)
+	sed 's|/usr/local/bin/vmnet|$(PREFIX)/bin/vmnet|' systemd/vmnet-guests.service >$(guests)
 	$(BINARY) man >$(page)
 	$(BINARY) completions bash >$(bash)
 	$(BINARY) completions zsh >$(zsh)
 	$(BINARY) completions fish >$(fish)
-	chmod 644 $(unit) $(page) $(bash) $(zsh) $(fish)
+	chmod 644 $(unit) $(guests) $(page) $(bash) $(zsh) $(fish)
 
 uninstall: ## remove what install put there; labs, ledgers and disks stay
-	rm -f $(bin) $(unit) $(page) $(bash) $(zsh) $(fish)
+	rm -f $(bin) $(unit) $(guests) $(page) $(bash) $(zsh) $(fish)
 
 target/release/vmnet:
 	cargo build --release

@@ -142,6 +142,9 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Shut the guests of all labs down, side by side, before the host is shut down: by the power button, and after a
+    /// minute by the power cord. vmnet-guests.service runs it.
+    Shutdown,
     /// Give guests fresh disks at their next boot; they must not be running.
     Reset {
         /// Which.

@@ -19,6 +19,7 @@ mod ps;
 mod render;
 mod restore;
 mod session;
+mod shutdown;
 mod signals;
 mod source;
 mod standing;
@@ -69,6 +70,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Verify { lab, junit } => wait_for(verify::run(&lab.lab, junit.as_deref(), output)),
         Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
         Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
+        Command::Shutdown => wait_for(shutdown::run(output)),
         Command::Reset { guests, stop } => wait_for(stop::reset(&guests.vms, guests.of.as_deref(), stop, output)),
         Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
         Command::Console(guest) => inside::console(&guest.vm),

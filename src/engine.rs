@@ -14,6 +14,7 @@ mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod record;
+mod run_folder;
 mod scope;
 mod seed;
 mod spawn;
@@ -26,10 +27,14 @@ pub use disk::{instance, prepare, public_host_key, reset};
 pub use error::{BaseProblem, EngineError};
 pub use qemu::Stopped;
 pub use record::{Running, running, running_in};
+pub use run_folder::{ROOM, remove as remove_run_folder};
 pub use scope::own_scope;
 
 use crate::names::VmName;
 use crate::state::Guest;
+
+/// How long a guest may take to shut down by itself; the time that libvirt-guests gives, too.
+pub const GRACE: Duration = Duration::from_secs(60);
 
 /// Stops a guest: the power button, and after `grace` the power cord. One that does not run is no error.
 pub async fn stop(vm: &VmName, guest: &Guest, grace: Duration) -> Result<Stopped, EngineError> {

@@ -57,7 +57,7 @@ impl Paths {
         self.run.join(lab.as_str())
     }
 
-    /// Word of a lab's last change, where nobody confirmed it.
+    /// What became of a change that nobody confirmed.
     pub fn undone(&self, lab: &LabName) -> PathBuf {
         self.lab_run(lab).join("undone.json")
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -15,9 +14,6 @@ use crate::names::{IfName, VmName};
 use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
 use crate::plan::{LinkChange, Op, Plan};
 use crate::state::{Feature, Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
-
-/// How long a guest may take to shut down by itself; the time that libvirt-guests gives, too.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// This machine, as the host of one lab.
 #[derive(Debug)]
@@ -174,7 +170,7 @@ impl KernelHost {
                     }
                 }
                 Op::StopGuest { vm, guest } => stopping.push(async move {
-                    let stopped = engine::stop(vm, guest, STOP_LIMIT).await;
+                    let stopped = engine::stop(vm, guest, engine::GRACE).await;
                     (index, "stop", vm, stopped.map(|_| ()))
                 }),
                 _ => {}

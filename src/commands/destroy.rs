@@ -11,6 +11,7 @@ use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
 use super::session::Session;
 use super::source::remove_if_there;
+use crate::engine;
 use crate::ledger;
 use crate::names::{LabName, VmName};
 use crate::observe::Observation;
@@ -34,7 +35,13 @@ struct Report<'a> {
     kept: Vec<PathBuf>,
     /// Those that were removed.
     purged: Vec<PathBuf>,
+    /// Whether it is not known what the lab changed of the host's own settings, so that they stay as they are.
+    settings_unknown: bool,
 }
+
+/// What is said of a lab without a ledger.
+pub(super) const SETTINGS_UNKNOWN: &str = "settings of the host that it changed (forwarding of devices, a NIC that it \
+                                           brought up) are not known and stay as they are";
 
 pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
@@ -42,16 +49,17 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     let mut session = Session::ending(&lab, "destroy")?;
     let observation = session.look(None)?;
     may_go(&lab, &observation, options, "destroy")?;
-    if !session.is_known && observation.state != HostState::default() {
+    let settings_unknown = settings_unknown(&session, &observation);
+    if settings_unknown {
         output.say(format_args!(
-            "{WARN}note{WARN:#}: lab {lab} has no ledger: what carries its marks goes; settings of the host that it \
-             changed (forwarding, a NIC that it brought up) are not known and stay as they are"
+            "{WARN}note{WARN:#}: lab {lab} has no ledger: what carries its marks goes; {SETTINGS_UNKNOWN}"
         ));
     }
     let purged = if options.purge { disks(&session.paths, &lab) } else { Vec::new() };
     let (changes, kept) = remove(&mut session, &observation, options, output).await?;
     let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
-    let report = Report { lab: lab.as_str(), changes, seconds: begun.elapsed().as_secs_f64(), kept, purged };
+    let seconds = begun.elapsed().as_secs_f64();
+    let report = Report { lab: lab.as_str(), changes, seconds, kept, purged, settings_unknown };
     output.result(&report, || {
         let mut text = match report.changes {
             0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
@@ -67,6 +75,12 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         text
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is something of a lab whose ledger is gone, and with it what settings were found.
+pub(super) fn settings_unknown(session: &Session, observation: &Observation) -> bool {
+    let is_known = session.is_known && !session.ledger.is_of_leftovers();
+    !is_known && observation.state != HostState::default()
 }
 
 /// Where disks of a lab's guests are: those that vmnet starts, and those that others start.
@@ -152,6 +166,13 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
 /// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks.
 fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
     let folder = paths.lab_run(lab);
+    // Those of guests are file systems of their own.
+    for guest in std::fs::read_dir(folder.join("guests")).into_iter().flatten().filter_map(Result::ok) {
+        if guest.file_type().is_ok_and(|kind| kind.is_dir()) {
+            engine::remove_run_folder(&guest.path())
+                .map_err(|error| Failure::failed(format!("{} can't be removed", folder.display()), error))?;
+        }
+    }
     match std::fs::remove_dir_all(&folder) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

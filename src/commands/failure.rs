@@ -7,7 +7,7 @@ use crate::apply::ApplyError;
 use crate::definition::Problems;
 use crate::desired::Refusal;
 use crate::engine::EngineError;
-use crate::ledger::LockError;
+use crate::ledger::{LedgerError, LockError};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,12 @@ impl Failure {
         matches!(source.downcast_ref(), Some(ApplyError::Cancelled { .. }))
     }
 
+    /// Whether it can't be written down since the disk is full.
+    pub(super) fn is_full(&self) -> bool {
+        let Self::Failed { source: Some(source), .. } = self else { return false };
+        source.downcast_ref().is_some_and(LedgerError::is_full)
+    }
+
     /// Whether another vmnet is at work.
     pub(super) fn is_held(&self) -> bool {
         let Self::Failed { source: Some(source), .. } = self else { return false };
@@ -149,12 +155,12 @@ impl From<ApplyError> for Failure {
     }
 }
 
-impl From<crate::ledger::LedgerError> for Failure {
-    fn from(error: crate::ledger::LedgerError) -> Self {
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
         if error.is_permission() {
             return Self::Lacks { message: not_root(), source: Some(error.into()) };
         }
-        if let crate::ledger::LedgerError::Untrusted { .. } = error {
+        if let LedgerError::Untrusted { .. } = error {
             return Self::failed("nothing was changed", error);
         }
         Self::failed("the lab's ledger can't be used", error)

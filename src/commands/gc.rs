@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::destroy::{self, Options};
 use super::failure::Failure;
 use super::list::{self, UnprovenReport};
-use super::output::{BAD, GOOD, Output, foreign};
+use super::output::{BAD, GOOD, Output, WARN, foreign};
 use super::session::{Session, paths};
 use crate::ledger;
 use crate::names::{IfName, LabName};
@@ -24,7 +24,7 @@ struct Report {
     unproven: Vec<UnprovenReport>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct LabReport {
     lab: String,
     /// What was done, or would be.
@@ -33,6 +33,8 @@ struct LabReport {
     changes: usize,
     /// Disks that stay, or, with `--purge`, go.
     disks: Vec<PathBuf>,
+    /// Whether settings of the host that the lab changed stay, since they are not known.
+    settings_unknown: bool,
     /// Why nothing was done.
     error: Option<String>,
 }
@@ -61,8 +63,7 @@ fn is_left(paths: &Paths, lab: &LabName, marked: &Marked, options: Options) -> R
 }
 
 async fn one(lab: &LabName, dry_run: bool, options: Options, output: &Output) -> LabReport {
-    let mut report =
-        LabReport { lab: lab.to_string(), operations: Vec::new(), changes: 0, disks: Vec::new(), error: None };
+    let mut report = LabReport { lab: lab.to_string(), ..LabReport::default() };
     if let Err(failure) = clean(lab, dry_run, options, output, &mut report).await {
         report.error = Some(super::output::in_one(&failure));
     }
@@ -86,9 +87,11 @@ async fn clean(
     let plan = session.plan(&observation, &HostState::default());
     report.operations = plan.ops().map(ToString::to_string).collect();
     report.changes = plan.len();
+    report.settings_unknown = destroy::settings_unknown(&session, &observation);
     destroy::may_go(lab, &observation, options, "gc")?;
     if !options.force {
         nobody_holds_taps(lab, &observation)?;
+        is_of_this_run_folder(&session, &observation)?;
         session.refuse_hurt(&observation, &plan)?;
     }
     if !dry_run {
@@ -119,16 +122,34 @@ fn nobody_holds_taps(lab: &LabName, observation: &Observation) -> Result<(), Fai
     )))
 }
 
+/// The hooks of a lab's networks are the first that comes and the last that goes. Where there are none, it is a lab that
+/// somebody keeps in folders apart, or somebody removed the folder.
+fn is_of_this_run_folder(session: &Session, observation: &Observation) -> Result<(), Failure> {
+    let folder = session.paths.lab_run(&session.lab);
+    if observation.state == HostState::default() || folder.exists() {
+        return Ok(());
+    }
+    Err(Failure::because(format!(
+        "lab {} has nothing in {}, so it may belong to another VMNET_STATE_DIR and VMNET_RUN_DIR; nothing was changed; \
+         if it does not, say vmnet gc --force",
+        session.lab,
+        folder.display()
+    )))
+}
+
 fn text(report: &Report, options: Options) -> String {
     let mut text = String::new();
     let (would, kept) = (if report.dry_run { "would be " } else { "" }, if options.purge { "removed" } else { "kept" });
-    for LabReport { lab, operations, changes, disks, error } in &report.labs {
+    for LabReport { lab, operations, changes, disks, settings_unknown, error } in &report.labs {
         match error {
             Some(error) => text.push_str(&format!("lab {lab}: {BAD}nothing removed{BAD:#}: {error}\n")),
             None => text.push_str(&format!("lab {lab}: {GOOD}{would}removed{GOOD:#}, {changes} changes\n")),
         }
         if report.dry_run {
             operations.iter().for_each(|operation| text.push_str(&format!("  - {}\n", foreign(operation))));
+        }
+        if *settings_unknown && error.is_none() {
+            text.push_str(&format!("  {WARN}note{WARN:#}: it has no ledger: {}\n", destroy::SETTINGS_UNKNOWN));
         }
         for disk in disks {
             text.push_str(&format!("  {would}{kept}: {}\n", foreign(&disk.display().to_string())));

@@ -9,7 +9,9 @@ use super::failure::Failure;
 use super::output::{Output, WARN, foreign, table};
 use super::session::{paths, unobservable};
 use super::source::Source;
+use super::standing::clock;
 use crate::engine;
+use crate::ledger::change::{self, Standing};
 use crate::ledger::{self, LedgerError, Progress};
 use crate::names::LabName;
 use crate::observe::{self, Marked, Marks, Thing};
@@ -33,6 +35,8 @@ struct LabReport {
     guests: Vec<String>,
     /// Folders with guests' disks.
     disks: Vec<String>,
+    /// Until when its last change has to be confirmed, in seconds since 1970.
+    confirm_until: Option<u64>,
 }
 
 /// What is known of a lab.
@@ -118,7 +122,11 @@ pub(super) fn state(read: &Result<Option<ledger::Ledger>, LedgerError>, marked: 
 fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> LabReport {
     let read = ledger::read(paths, lab);
     let state = state(&read, marked, boot_id);
-    let ledger = read.ok().flatten().filter(|ledger| !ledger.is_of_leftovers());
+    let on_disk = read.ok().flatten();
+    // A record that can't be read is told by the verbs that need it.
+    let change = change::read(paths, lab, on_disk.as_ref(), boot_id).ok().flatten();
+    let unconfirmed = change.filter(|(standing, _)| *standing == Standing::Unconfirmed);
+    let ledger = on_disk.filter(|ledger| !ledger.is_of_leftovers());
     let model = ledger.as_ref().and_then(|ledger| Source::applied(ledger).ok()).map(|source| source.model);
     let prefix = format!("vmnet-{lab}.");
     let namespaces = marked.things.iter().filter(|thing| thing.what == "namespace");
@@ -138,6 +146,7 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
         },
         guests: guests.into_iter().collect(),
         disks: marked.disks.iter().cloned().collect(),
+        confirm_until: unconfirmed.and_then(|(_, change)| change.confirm).map(|deadline| deadline.until),
     }
 }
 
@@ -147,16 +156,24 @@ fn text(report: &Report) -> String {
         text.push_str("there is no lab on this host\n");
     } else {
         let mut rows = table(&["lab", "state", "networks", "running", "file"]);
-        for LabReport { lab, state, file, networks, guests, disks: _ } in &report.labs {
+        for LabReport { lab, state, file, networks, guests, disks: _, confirm_until } in &report.labs {
             rows.add_row([
                 lab.clone(),
-                state.text().to_owned(),
+                state.text().to_owned() + confirm_until.map_or("", |_| ", unconfirmed"),
                 networks.map_or("-".into(), |count| count.to_string()),
                 guests.len().to_string(),
                 file.as_deref().map_or("-".into(), foreign),
             ]);
         }
         text.push_str(&format!("{rows}\n"));
+    }
+    for LabReport { lab, confirm_until, .. } in &report.labs {
+        if let Some(until) = confirm_until {
+            let until = clock(*until);
+            text.push_str(&format!(
+                "{WARN}lab {lab} is undone at {until}{WARN:#} unless you say vmnet confirm {lab}\n"
+            ));
+        }
     }
     if report.labs.iter().any(|lab| lab.state == State::Leftovers) {
         text.push_str("vmnet gc removes leftovers\n");

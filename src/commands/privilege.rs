@@ -56,6 +56,7 @@ impl Needs {
             | Command::Gc { .. }
             | Command::Boot { .. }
             | Command::Stop { .. }
+            | Command::Shutdown
             | Command::Reset { .. } => Self::CHANGE,
             Command::Verify { .. } => Self::PROBE,
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
@@ -94,7 +95,12 @@ pub(super) fn require_for(plan: &Plan) -> Result<(), Failure> {
         Op::StartGuest { guest, .. } | Op::StopGuest { guest, .. } => matches!(**guest, Guest::Qemu(_)),
         _ => false,
     };
-    if plan.ops().any(in_qemu) { require(GUESTS) } else { Ok(()) }
+    if plan.ops().any(in_qemu) { require_guests() } else { Ok(()) }
+}
+
+/// What starting and stopping guests in QEMU needs.
+pub(super) fn require_guests() -> Result<(), Failure> {
+    require(GUESTS)
 }
 
 /// What guests' folders need.

@@ -34,6 +34,9 @@ pub(super) const RESTORE: &str = "restore";
 /// Verbs that leave the definition as it was applied.
 const OF_GUESTS: [&str; 3] = ["boot", "stop", "reset"];
 
+/// What the watcher of an unconfirmed change does when its time has passed.
+pub(super) const GO_BACK: &str = "undo, since nobody confirmed it, of";
+
 /// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
 pub(super) fn paths() -> Result<Paths, Failure> {
     let root = |variable: &str, default: PathBuf| match std::env::var_os(variable).map(PathBuf::from) {
@@ -59,6 +62,8 @@ pub(super) struct Session {
     pub(super) ledger: Ledger,
     /// What other labs of this host found in settings that they changed and still need.
     others: Found,
+    /// Another lab's ledger can't be read, so its part of that is not known.
+    others_unknown: bool,
     /// Whether there was a ledger on disk.
     pub(super) is_known: bool,
     pub(super) host: KernelHost,
@@ -140,7 +145,13 @@ impl Session {
         scope.tables = ledger.tables.clone();
         scope.drop_ins = drop_ins(lab);
         let host = KernelHost::new(scope);
+        let mut others_unknown = false;
         let others = match held_by_others(&paths, &ledger) {
+            // Nor may it keep the host from being reachable again.
+            Err(_) if verb == GO_BACK => {
+                others_unknown = true;
+                Found::new()
+            }
             // Looking takes nothing from anybody, nor does a lab that comes back after a reboot: a damaged ledger of
             // another one must not keep it from that.
             Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => Found::new(),
@@ -153,6 +164,7 @@ impl Session {
             lab,
             ledger,
             others,
+            others_unknown,
             is_known,
             host,
             force,
@@ -299,8 +311,19 @@ impl Session {
             self.ledger.lock = source.lock.to_string();
         }
         let before = self.before(observation, old.as_ref())?;
-        let room = self.room()?;
-        self.begin(old.clone(), source, &before, plan, output)?;
+        let begun = self.room().and_then(|room| {
+            self.begin(old.clone(), source, &before, plan, output)?;
+            Ok(room)
+        });
+        let room = match begun {
+            // Removing is how people make room.
+            Err(failure) if !interruptible && failure.is_full() => {
+                self.unrecorded(output);
+                None
+            }
+            begun => Some(begun?),
+        };
+        let is_recorded = room.is_some();
         let mut progress = Progress::of(plan.len(), output);
         let found = self.to_restore();
         let signals = self.signals.take().unwrap_or_else(Signals::catch);
@@ -311,6 +334,8 @@ impl Session {
         drop(room);
         if result.is_ok()
             && let Err(source) = self.close(wanted)
+            // Then the ledger before it stands, and says the same of what counts.
+            && (is_recorded || !source.is_full())
         {
             let restored = apply::back(&mut self.host, &work.way_back(), &mut event).await;
             result = Err(ApplyError::Ledger { source, restored });
@@ -348,6 +373,9 @@ impl Session {
         self.ledger.progress = Came::Applied;
         ledger::write(&self.paths, &self.ledger)?;
         self.stale = None;
+        if self.confirm.is_some() {
+            self.keep_room();
+        }
         Ok(())
     }
 }

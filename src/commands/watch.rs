@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 use super::output::{BOLD, Output, chain, foreign};
-use super::session::{Session, boot_id, paths};
+use super::session::{GO_BACK, Session, boot_id, paths};
 use super::standing::{clock, span};
 use crate::cli::WATCH;
 use crate::engine::detach;
@@ -96,7 +96,7 @@ pub(super) async fn run(lab: &str, id: &str) -> Result<ExitCode, Failure> {
 /// Goes back, unless the change was confirmed or undone while the lock was waited for.
 async fn go_back(paths: &Paths, lab: &LabName, id: &str) -> Result<(), Failure> {
     let mut session = loop {
-        match Session::ending(lab, "undo, since nobody confirmed it, of") {
+        match Session::ending(lab, GO_BACK) {
             Err(failure) if failure.is_held() => {}
             session => break session?,
         }

@@ -42,8 +42,14 @@ pub fn reset(folder: &Path) -> Result<(), EngineError> {
     let number = instance(folder)?;
     let Some(folder) = Folder::open(folder)? else { return Ok(()) };
     // The number first: whatever interrupts this, the old disk is never started again under the new number.
-    folder.replace(INSTANCE, format!("{}\n", number.saturating_add(1)).as_bytes())?;
-    folder.remove(&disk_name(number))
+    let count = || folder.replace(INSTANCE, format!("{}\n", number.saturating_add(1)).as_bytes());
+    let counted = count();
+    if counted.as_ref().is_err_and(|error| !error.is_full()) {
+        return counted;
+    }
+    folder.remove(&disk_name(number))?;
+    // On a full disk only now there is room for the number; a fresh disk under the old one does no harm either.
+    counted.or_else(|_| count())
 }
 
 /// Makes the overlay where it is missing; says whether it did. Never leaves half of one.

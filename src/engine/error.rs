@@ -254,6 +254,12 @@ impl EngineError {
         })
     }
 
+    /// Whether the disk has no room for a file.
+    pub(super) fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, EngineError::File { source, .. } if full.contains(&source.kind()))
+    }
+
     /// Whether the host lacks something, as opposed to something going wrong (exit code 4).
     pub fn is_lack(&self) -> bool {
         matches!(self, EngineError::NoUser { .. } | EngineError::KvmAccess { .. })

@@ -16,15 +16,18 @@ use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::scope::own_scope;
-use super::{EngineError, disk, identity, spawn};
+use super::{EngineError, disk, identity, run_folder, spawn};
 use crate::kernel::{Kernel, child, sysctl, tap};
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
 use crate::state::{Link, LinkId, QemuGuest};
 
-/// What QEMU says, in a guest's run folder.
+/// What QEMU says, in a guest's run folder, as far as it fits there.
 const LOG: &str = "qemu.log";
+
+/// The unit that shuts guests down before systemd ends their scopes.
+const SHUTDOWN_UNIT: &str = "vmnet-guests.service";
 
 /// How long QEMU may take until its control socket is there.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -70,11 +73,7 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
     }
     let files = open_files(vm, guest, owner, kvm_group)?;
     let state = Folder::make(&guest.state_dir, owner)?;
-    // Sockets of a QEMU that was killed: a new one would not bind to them. The folder was that QEMU's own.
-    if let Some(old) = Folder::open(&guest.run_dir)? {
-        old.remove_all()?;
-    }
-    let run = Folder::make(&guest.run_dir, owner)?;
+    let run = run_folder::make(&guest.run_dir, owner)?;
     let mut launched = Launched { vm: vm.clone(), guest: guest.clone(), run, state, made_disk: false };
     match launched.begin(kernel, files, (owner, kvm_group)).await {
         Ok(()) => Ok(launched),
@@ -159,7 +158,8 @@ impl Launched {
             end(&vm, &process).await?;
         }
         record::remove(&guest.run_dir)?;
-        run.remove_all()?;
+        drop(run);
+        run_folder::remove(&guest.run_dir)?;
         if let (true, Some(name)) = (made_disk, guest.disk.as_ref().and_then(|disk| disk.path.file_name())) {
             state.remove(&name.to_string_lossy())?;
         }
@@ -183,9 +183,7 @@ pub async fn stop(vm: &VmName, guest: &QemuGuest, grace: Duration) -> Result<Sto
         None => Stopped::WasOff,
     };
     record::remove(&guest.run_dir)?;
-    if let Some(run) = Folder::open(&guest.run_dir)? {
-        run.remove_all()?;
-    }
+    run_folder::remove(&guest.run_dir)?;
     Ok(stopped)
 }
 
@@ -368,7 +366,7 @@ fn spawn(
 async fn scope(record: &Running) {
     let lab = record.guest.run_dir.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
     let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
-    if !own_scope(&name, record.pid).await {
+    if !own_scope(&name, record.pid, Some(SHUTDOWN_UNIT)).await {
         tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");
     }
 }

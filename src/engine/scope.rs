@@ -7,7 +7,9 @@ use crate::kernel::child;
 
 /// Under systemd, moves a process into a scope of its own, so that the end of a login does not end it. Says whether
 /// its life depends on no login; where systemd does not run there is nothing to do.
-pub async fn own_scope(name: &str, pid: i32) -> bool {
+///
+/// At shutdown systemd ends it only once it has stopped the unit `after`.
+pub async fn own_scope(name: &str, pid: i32, after: Option<&str>) -> bool {
     if !Path::new("/run/systemd/system").is_dir() {
         return true;
     }
@@ -15,7 +17,13 @@ pub async fn own_scope(name: &str, pid: i32) -> bool {
     let Some(busctl) = child::find("busctl") else { return false };
     let mut command = tokio::process::Command::from(child::command(&busctl, Caps::NONE));
     command.args(["--quiet", "call"]).args(manager).args(["StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"]);
-    command.args(["2", "PIDs", "au", "1", &pid.to_string(), "CollectMode", "s", "inactive-or-failed", "0"]);
+    command.arg(if after.is_some() { "3" } else { "2" });
+    command.args(["PIDs", "au", "1", &pid.to_string(), "CollectMode", "s", "inactive-or-failed"]);
+    if let Some(unit) = after {
+        // What is ordered before a unit is stopped behind it.
+        command.args(["Before", "as", "1", unit]);
+    }
+    command.arg("0");
     let output = command.output().await;
     output.as_ref().is_ok_and(|output| output.status.success())
 }

@@ -13,7 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::store::{Unreadable, make_folders, parse_versioned, read_versioned};
-use super::{Ledger, LedgerError, Progress, VERSION, write_atomically};
+use super::{Ledger, LedgerError, Progress, Room, VERSION, write_atomically};
 use crate::names::{LabName, VmName};
 use crate::paths::Paths;
 use crate::state::HostState;
@@ -180,6 +180,7 @@ pub fn write(paths: &Paths, change: &Change) -> Result<(), LedgerError> {
 /// [`LedgerError::Io`].
 pub fn end(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
     let path = file(paths, lab);
+    Room::give_up(paths, lab);
     let removed = match fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         // What was confirmed must not be undone after a power cut.

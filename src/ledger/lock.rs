@@ -73,7 +73,11 @@ impl ChangeLock {
             }
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        writeln!(file, "vmnet {verb} (process {})", std::process::id()).map_err(failed)?;
+        match writeln!(file, "vmnet {verb} (process {})", std::process::id()) {
+            // Nobody is named then; the lock is held all the same. A full disk must not keep anybody from removing.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written.map_err(failed)?,
+        }
         Ok(Self { _file: file })
     }
 }

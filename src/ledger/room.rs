@@ -10,6 +10,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::store::make_folders;
 use super::{Ledger, LedgerError};
+use crate::names::LabName;
 use crate::paths::Paths;
 
 /// What a ledger may grow by in a change, in bytes: fingerprints of tables.
@@ -28,7 +29,7 @@ impl Room {
     /// # Errors
     /// [`LedgerError::Io`] when there is not that much.
     pub fn take(paths: &Paths, ledger: &Ledger) -> Result<Self, LedgerError> {
-        let path = paths.ledger(&ledger.lab).join("room");
+        let path = file(paths, &ledger.lab);
         let failed = |source| LedgerError::Io { what: "written", path: path.clone(), source };
         make_folders(paths, &ledger.lab).map_err(failed)?;
         let mut options = OpenOptions::new();
@@ -43,6 +44,22 @@ impl Room {
             Err(errno) => Err(failed(errno.into())),
         }
     }
+}
+
+impl Room {
+    /// Leaves it there for another process.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    /// Gives the room that was kept for a lab, or left by a process that was killed, to whoever writes its ledger now.
+    pub fn give_up(paths: &Paths, lab: &LabName) {
+        drop(Self { path: file(paths, lab) });
+    }
+}
+
+fn file(paths: &Paths, lab: &LabName) -> PathBuf {
+    paths.ledger(lab).join("room")
 }
 
 impl Drop for Room {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +26,7 @@ pub struct Undone {
 impl Undone {
     /// What is known of a lab. Only told to people, so one that can't be read counts as none.
     pub fn read(paths: &Paths, lab: &LabName) -> Option<Self> {
-        serde_json::from_slice(&fs::read(file(paths, lab)).ok()?).ok()
+        serde_json::from_slice(&fs::read(paths.undone(lab)).ok()?).ok()
     }
 
     /// Writes it.
@@ -36,16 +35,12 @@ impl Undone {
     /// What the disk says.
     pub fn write(&self, paths: &Paths, lab: &LabName) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o755).recursive(true).create(paths.lab_run(lab))?;
-        write_atomically(&file(paths, lab), &serde_json::to_vec(self)?, 0o600)
+        write_atomically(&paths.undone(lab), &serde_json::to_vec(self)?, 0o600)
     }
 
     /// Forgets it: a change came after it.
     pub fn forget(paths: &Paths, lab: &LabName) {
         // What stays would only be told once more.
-        let _ = fs::remove_file(file(paths, lab));
+        let _ = fs::remove_file(paths.undone(lab));
     }
-}
-
-fn file(paths: &Paths, lab: &LabName) -> PathBuf {
-    paths.undone(lab)
 }

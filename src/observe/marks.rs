@@ -83,10 +83,13 @@ pub fn marks(paths: &Paths, known: &[LabName]) -> Result<Marks, ObserveError> {
 
 fn folders(paths: &Paths, marks: &mut Marks) -> Result<(), ObserveError> {
     for (lab, folder) in labs_below(&paths.run)? {
-        if holds_word_alone(paths, &lab) {
-            continue;
+        // A word about a change that was undone is nothing that is left over.
+        let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let is_word =
+            entries.next().is_some_and(|entry| entry.path() == paths.undone(&lab)) && entries.next().is_none();
+        if !is_word {
+            marks.add(&lab, "folder", folder);
         }
-        marks.add(&lab, "folder", folder);
     }
     for (lab, folder) in labs_below(&paths.state)? {
         let disks = ["guests", "by-hand"].map(|part| Path::new(&folder).join(part));
@@ -97,14 +100,6 @@ fn folders(paths: &Paths, marks: &mut Marks) -> Result<(), ObserveError> {
         }
     }
     Ok(())
-}
-
-/// Whether nothing of a lab is there but the word that its last change was undone, which `create` takes away.
-fn holds_word_alone(paths: &Paths, lab: &LabName) -> bool {
-    let word = paths.undone(lab);
-    let entries = fs::read_dir(paths.lab_run(lab)).into_iter().flatten();
-    let names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    names == [word]
 }
 
 fn labs_below(root: &Path) -> Result<Vec<(LabName, String)>, ObserveError> {

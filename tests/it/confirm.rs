@@ -1,6 +1,7 @@
 //! `create --confirm`, `confirm` and `undo`: whatever becomes of the client, the host goes back in time.
 
 mod ended;
+mod others;
 mod ssh;
 mod undo;
 

@@ -1,4 +1,4 @@
-//! What `make install` puts where, and the systemd unit among it.
+//! What `make install` puts where, and the systemd units among it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,7 @@ fn what_is_installed_is_removed_again() {
         let expected = [
             ("bin/vmnet", 0o755),
             ("lib/systemd/system/vmnet.service", 0o644),
+            ("lib/systemd/system/vmnet-guests.service", 0o644),
             ("share/man/man1/vmnet.1", 0o644),
             ("share/bash-completion/completions/vmnet", 0o644),
             ("share/zsh/site-functions/_vmnet", 0o644),
@@ -51,20 +52,24 @@ fn what_is_installed_is_removed_again() {
         assert_eq!(installed.len(), expected.len(), "{installed:?}");
         let unit = std::fs::read_to_string(place.join("lib/systemd/system/vmnet.service")).unwrap();
         assert!(unit.contains(&format!("ExecStart={}/bin/vmnet restore\n", prefix.display())), "{unit}");
+        let unit = std::fs::read_to_string(place.join("lib/systemd/system/vmnet-guests.service")).unwrap();
+        assert!(unit.contains(&format!("ExecStop={}/bin/vmnet shutdown\n", prefix.display())), "{unit}");
         make("uninstall", prefix, &destdir);
         assert_eq!(files(root), BTreeSet::new());
     }
 }
 
 #[test]
-fn systemd_has_nothing_against_the_unit() {
+fn systemd_has_nothing_against_the_units() {
     if !Path::new("/usr/bin/systemd-analyze").exists() {
         return skip_this("needs systemd-analyze");
     }
     let folder = tempfile::tempdir().unwrap();
     make("install", folder.path(), "");
-    let unit = folder.path().join("lib/systemd/system/vmnet.service");
-    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
-    let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && !said.contains("vmnet.service"), "{said}");
+    for name in ["vmnet.service", "vmnet-guests.service"] {
+        let unit = folder.path().join("lib/systemd/system").join(name);
+        let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
+        let said = String::from_utf8_lossy(&verified.stderr);
+        assert!(verified.status.success() && !said.contains("vmnet"), "{said}");
+    }
 }

@@ -33,6 +33,7 @@ mod properties;
 mod purity;
 mod sandbox;
 mod scenarios;
+mod shutdown;
 mod skip;
 mod snapshot;
 mod states;

@@ -57,7 +57,7 @@ fn each_command_works_with_what_it_needs_and_not_with_less() {
         works(&[], &lab, &["completions", "bash"]);
         works(&[], &lab, &["man"]);
         let empty = Snapshot::take();
-        let commands: [&[&str]; 14] = [
+        let commands: [&[&str]; 15] = [
             &["plan"],
             &["create", "--confirm", "60s"],
             &["undo"],
@@ -68,6 +68,7 @@ fn each_command_works_with_what_it_needs_and_not_with_less() {
             &["ps"],
             &["verify"],
             &["plan", "--check"],
+            &["shutdown"],
             &["stop", "--all"],
             &["reset", "--all"],
             &["destroy", "--purge"],

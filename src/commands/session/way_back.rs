@@ -46,6 +46,25 @@ impl Session {
         })
     }
 
+    /// Keeps room for the way back of a change that waits to be confirmed: the disk may be full by then. Where it is
+    /// full now, the way back tries without.
+    pub(super) fn keep_room(&self) {
+        if let Ok(room) = Room::take(&self.paths, &self.ledger) {
+            room.keep();
+        }
+    }
+
+    /// Says that a removal goes on although nothing of it can be written down. The ledger of before stands.
+    pub(super) fn unrecorded(&self, output: &Output) {
+        output.say(format_args!(
+            "{WARN}note{WARN:#}: there is no room below {} to write down where a way back leads: {} of lab {} goes on \
+             without; if it is interrupted, run it again",
+            self.paths.state.display(),
+            self.verb,
+            self.lab
+        ));
+    }
+
     fn unwritten(&self, error: impl Into<anyhow::Error>) -> Failure {
         let folder = self.paths.state.display();
         let message = "nothing was changed: the change can't be written down below";
@@ -119,15 +138,30 @@ impl Session {
     ) -> Result<(usize, BTreeSet<Hurt>), Failure> {
         self.host.scope.settings.extend(change.before.settings.keys().cloned());
         let observation = self.look(None)?;
-        let found = self.to_restore();
-        let way = WayBack { to: &change.before, found: &found, guests: change.guests.clone() };
+        let mut found = self.to_restore();
+        let mut before = change.before.clone();
+        // What another lab came to need since then stays as that one needs it, and goes back with it; so does what one
+        // may need of which nothing is known.
+        let mine = &self.ledger.found;
+        before
+            .settings
+            .retain(|key, _| !self.others.contains_key(key) && !(self.others_unknown && mine.contains_key(key)));
+        if self.others_unknown {
+            found.clear();
+        }
+        let way = WayBack { to: &before, found: &found, guests: change.guests.clone() };
         let plan = way.from(&observation.state);
         self.refuse_hurt(&observation, &plan)?;
         let hurt = self.hurt_by(&observation, &plan)?;
         KernelHost::prepare(&plan).map_err(no_modules)?;
         self.ledger.progress = Came::Changing;
+        Room::give_up(&self.paths, &self.lab);
         if self.is_known {
-            ledger::write(&self.paths, &self.ledger)?;
+            match ledger::write(&self.paths, &self.ledger) {
+                // The record says where to go, whatever the ledger says.
+                Err(error) if error.is_full() => {}
+                written => written?,
+            }
         }
         let mut progress = Progress::of(plan.len(), output);
         let signals = self.signals.take().unwrap_or_else(Signals::catch);

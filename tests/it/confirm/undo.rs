@@ -5,7 +5,7 @@ use std::process::Stdio;
 use super::{by_names, definition, fails, gone_back, json, same_names, until};
 use crate::sandbox;
 use crate::snapshot::Snapshot;
-use crate::world::{Lab, succeeds};
+use crate::world::{Lab, sh, succeeds};
 
 #[test]
 fn what_is_not_confirmed() {
@@ -14,6 +14,10 @@ fn what_is_not_confirmed() {
         assert!(fails(&lab, &["undo"]).contains("nothing to undo"));
         let nothing = Snapshot::when_settled();
         lab.ok(&["create", "--confirm", "60s"]);
+        let until = json(&lab, &["status"])["change"]["until"].clone();
+        let listed = &json(&lab, &["list"])["labs"][0];
+        assert_eq!((&listed["state"], &listed["confirm_until"]), (&"applied".into(), &until));
+        assert!(until.is_number() && lab.ok(&["list"]).contains("unless you say vmnet confirm confirm"));
         let report = json(&lab, &["undo"]);
         assert_eq!((&report["lab"], &report["verb"]), (&"confirm".into(), &"create".into()));
         gone_back(&nothing);
@@ -77,5 +81,29 @@ fn what_was_interrupted() {
         same_names(&before);
         lab.ok(&["plan", "--check"]);
         lab.ok(&["destroy", "--stop"]);
+    });
+}
+
+/// The way back needs no room that the disk does not have by then.
+#[test]
+fn on_a_disk_that_is_full_by_then() {
+    sandbox::run("confirm::undo::on_a_disk_that_is_full_by_then", || {
+        sh("mkdir /run/state; mount -t tmpfs -o size=512k,mode=755 tmpfs /run/state");
+        let fill = || sh("dd if=/dev/zero of=/run/state/ballast bs=4k 2>/dev/null || true");
+        let lab = Lab::from_text(&definition(2, 1));
+        let nothing = Snapshot::when_settled();
+        lab.ok(&["create", "--confirm", "2s"]);
+        fill();
+        gone_back(&nothing);
+        sh("rm /run/state/ballast");
+        lab.ok(&["create"]);
+        let before = Snapshot::when_settled();
+        Lab::from_text(&definition(4, 9)).ok(&["create", "--confirm", "2s"]);
+        fill();
+        gone_back(&before);
+        assert_eq!(json(&lab, &["status"])["change"], serde_json::Value::Null);
+        assert!(Lab::from_text(&definition(2, 1)).ok(&["plan"]).contains("nothing to do"));
+        lab.ok(&["destroy"]);
+        assert!(sh("ls -A /run/state").trim() == "ballast");
     });
 }

@@ -113,14 +113,23 @@ pub(crate) fn after_failure(
     ended: &Ended,
 ) -> Vec<String> {
     match ended.code() {
-        0 => match harmless(call) {
+        // The folder of labs that can't be removed stays, empty: the next destroy takes it.
+        0 if scenario.args[0] == "destroy"
+            && call.kind == Kind::Remove
+            && call.text.starts_with("rmdir(/run/state") =>
+        {
+            vmnet(&["destroy", LAB]);
+            nothing_left(place)
+        }
+        0 => match harmless(scenario, call, deed) {
             Some(_) => done(scenario, place),
             None => vec!["exits 0 although that failed".to_owned()],
         },
         // What is left of a lab that is gone are files, and the next destroy takes them.
-        1 if scenario.args[0] == "destroy"
-            && call.kind == Kind::Remove
-            && place.bare.differences(&Snapshot::of_the_network()).is_empty() =>
+        1 | 4
+            if scenario.args[0] == "destroy"
+                && call.kind == Kind::Remove
+                && place.bare.differences(&Snapshot::of_the_network()).is_empty() =>
         {
             says(ended, deed)
         }
@@ -157,8 +166,9 @@ pub(crate) fn done(scenario: &Scenario, place: &Place) -> Vec<String> {
 }
 
 /// Why the failure of a call need not fail the command.
-fn harmless(call: &Call) -> Option<&'static str> {
+fn harmless(scenario: &Scenario, call: &Call, deed: Deed) -> Option<&'static str> {
     let text = &call.text;
+    let is_full = deed == Deed::Fail(libc::ENOSPC);
     let rules = [
         (text.contains("vmnet-probe"), "a question to the kernel, which has no such link: does it know the kind?"),
         (call.kind == Kind::Thread, "others, or the same one, do its work"),
@@ -173,6 +183,14 @@ fn harmless(call: &Call) -> Option<&'static str> {
         (
             call.kind == Kind::Sync && text.ends_with("/ledger)"),
             "the removal of that record, which a power cut would bring back, and it would say nothing",
+        ),
+        (
+            is_full && scenario.args[0] == "destroy" && text.contains("/run/state"),
+            "removing is how people make room: it goes on without a record",
+        ),
+        (
+            is_full && call.kind == Kind::Write && text.contains("/run/vmnet/lock"),
+            "the name of who holds the lock; it is held all the same",
         ),
     ];
     rules.into_iter().find(|(applies, _)| *applies).map(|(_, why)| why)
@@ -208,6 +226,7 @@ fn says(ended: &Ended, deed: Deed) -> Vec<String> {
         "nft",
         " in host",
         "namespace host",
+        "the lab's namespaces",
     ];
     if !objects.iter().any(|object| said.contains(object)) {
         wrong.push("the message names no object".to_owned());

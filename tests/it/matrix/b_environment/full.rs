@@ -72,6 +72,39 @@ fn row_13_a_disk_that_fills_up() {
     });
 }
 
+/// The disk is full, its last page and its last file: guests are stopped, and the lab is removed, all the same. That is
+/// how people make room.
+#[test]
+fn row_13_full_when_something_goes() {
+    row!(|| {
+        let fills = [
+            "dd if=/dev/zero of=/run/state/ballast bs=4k 2>/dev/null || true",
+            "n=0; while n=$((n + 1)) && mkdir /run/state/ballast$n 2>/dev/null; do :; done",
+        ];
+        for fill in fills {
+            Place::with(|place| {
+                small_disk(256);
+                let none: Option<&str> = None;
+                mount(none, "/run/state", none, MsFlags::MS_REMOUNT, Some("nr_inodes=99")).unwrap();
+                place.prepare(&BOOT);
+                assert_eq!(vmnet(BOOT.args).code(), 0);
+                sh(fill);
+                let refused = vmnet(&["boot", "--all"]);
+                assert!(refused.code() == 1 && refused.said.contains("No space left"), "{fill}: {}", refused.said);
+                let stopped = vmnet(&["stop", "--all"]);
+                assert!(stopped.code() == 0 && stopped.said.contains("no room"), "{fill}: {}", stopped.said);
+                assert!(!sh("ls /run/netns").contains("vmnet-all."), "{fill}");
+                let destroyed = vmnet(&["destroy", place::LAB]);
+                assert!(destroyed.code() == 0 && destroyed.said.contains("no room"), "{fill}: {}", destroyed.said);
+                let mut wrong = promise::destroys(place);
+                wrong.retain(|line| !line.contains(": /run/state"));
+                assert!(wrong.is_empty(), "{fill}: {}", wrong.join("\n"));
+            });
+        }
+        tally("full disks", fills.len(), 0);
+    });
+}
+
 fn small_disk(pages: usize) {
     std::fs::create_dir("/run/state").unwrap();
     let size = format!("mode=711,size={}k", pages * 4);

@@ -48,7 +48,16 @@ fn row_30_gc() {
             ledger["definition"] = "".into();
             ledger["progress"] = "changing".into();
             std::fs::write("/run/state/row/ledger/ledger.json", ledger.to_string()).unwrap();
-            assert_eq!(gc(lab, &[]).1, 0);
+            let (done, code) = gc(lab, &[]);
+            assert_eq!((code, &done["labs"][0]["settings_unknown"]), (0, &true.into()), "{done:#}");
+            nothing_left(lab, &before);
+            lab.ok(&["create"]);
+            sh("rm -r /run/state/row/ledger");
+            let apart = "VMNET_STATE_DIR=/run/apart VMNET_RUN_DIR=/run/elsewhere";
+            let refused = sh(&format!("{apart} {} gc && exit 1; true", env!("CARGO_BIN_EXE_vmnet")));
+            assert!(refused.contains("it may belong to another VMNET_STATE_DIR"), "{refused}");
+            let text = lab.ok(&["gc"]);
+            assert!(text.contains("it has no ledger: settings of the host that it changed"), "{text}");
             nothing_left(lab, &before);
         });
         assert!(other.pings("vm1", "10.9.0.1"), "a lab with a ledger is not touched");
