@@ -76,13 +76,15 @@ fn same_names(before: &BTreeSet<String>) {
     assert!(gone.is_empty() && come.is_empty(), "gone: {gone:#?}\ncome: {come:#?}");
 }
 
-/// What there is, by names alone: what went and came again has other numbers.
+/// What there is, by names alone: what went and came again has other numbers, and bridges take a second each until they
+/// say of themselves that they are up.
 fn by_names() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let namespaces = namespace_names();
     for ns in std::iter::once(None).chain(namespaces.iter().map(|name| Some(name.as_str()))) {
         for command in ["ip -br address", "ip route", "bridge link", "nft list ruleset"] {
-            let without_numbers = "sed -E 's/@(if[0-9]+|[a-z0-9-]+)//; s/^[0-9]+: //; s/ +/ /g'";
+            let without_numbers =
+                "sed -E 's/@(if[0-9]+|[a-z0-9-]+)//; s/^[0-9]+: //; s/ +/ /g; s/ (UP|DOWN|UNKNOWN|LOWERLAYERDOWN) / /'";
             let text = output(&format!("{} | {without_numbers}", inside(ns, command)));
             found.extend(text.lines().map(|line| format!("{ns:?}: {command}: {line}")));
         }
