@@ -24,7 +24,7 @@ use serde::Serialize;
 
 pub use elsewhere::remotes;
 pub use facts::find_tool;
-pub use marks::{Marked, Marks, Thing, marks};
+pub use marks::{Doubt, Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;

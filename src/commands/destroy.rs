@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::list;
 use super::lookup;
 use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
@@ -14,7 +15,7 @@ use super::source::remove_if_there;
 use crate::engine;
 use crate::ledger;
 use crate::names::{LabName, VmName};
-use crate::observe::Observation;
+use crate::observe::{Doubt, Observation};
 use crate::paths::{Paths, unfinished};
 use crate::state::HostState;
 
@@ -37,6 +38,8 @@ struct Report<'a> {
     purged: Vec<PathBuf>,
     /// Whether it is not known what the lab changed of the host's own settings, so that they stay as they are.
     settings_unknown: bool,
+    /// What looks like the lab's, is not proven to be, and stays.
+    unproven: Vec<Doubt>,
 }
 
 /// What is said of a lab without a ledger.
@@ -58,8 +61,11 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     let purged = if options.purge { disks(&session.paths, &lab) } else { Vec::new() };
     let (changes, kept) = remove(&mut session, &observation, options, output).await?;
     let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
+    // Told beside what was done, which does not depend on it.
+    let mut unproven = list::everything(&session.paths).map(|(_, marks)| marks.unproven).unwrap_or_default();
+    unproven.retain(|doubt| doubt.lab.as_ref() == Some(&lab));
     let seconds = begun.elapsed().as_secs_f64();
-    let report = Report { lab: lab.as_str(), changes, seconds, kept, purged, settings_unknown };
+    let report = Report { lab: lab.as_str(), changes, seconds, kept, purged, settings_unknown, unproven };
     output.result(&report, || {
         let mut text = match report.changes {
             0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
@@ -72,6 +78,7 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         for disk in &report.kept {
             text.push_str(&format!("kept {} (vmnet destroy --purge {lab} removes it)\n", shown(disk)));
         }
+        text.push_str(&list::text_of_unproven(&report.unproven));
         text
     })?;
     Ok(ExitCode::SUCCESS)
@@ -164,7 +171,7 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
 }
 
 /// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks.
-fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
+pub(super) fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
     let folder = paths.lab_run(lab);
     // Those of guests are file systems of their own.
     for guest in std::fs::read_dir(folder.join("guests")).into_iter().flatten().filter_map(Result::ok) {

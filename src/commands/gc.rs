@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::destroy::{self, Options};
 use super::failure::Failure;
-use super::list::{self, UnprovenReport};
+use super::list;
 use super::output::{BAD, GOOD, Output, WARN, foreign};
 use super::session::{Session, paths};
 use crate::ledger;
 use crate::names::{IfName, LabName};
-use crate::observe::{Marked, Observation};
+use crate::observe::{Doubt, Marked, Observation};
 use crate::paths::Paths;
 use crate::state::{Guest, HostState, LinkKind, Ns};
 
@@ -21,7 +21,7 @@ struct Report {
     dry_run: bool,
     labs: Vec<LabReport>,
     /// What looks like vmnet's, is not proven to be, and stays.
-    unproven: Vec<UnprovenReport>,
+    unproven: Vec<Doubt>,
 }
 
 #[derive(Default, Serialize)]
@@ -42,7 +42,7 @@ struct LabReport {
 pub(super) async fn run(dry_run: bool, options: Options, output: &Output) -> Result<ExitCode, Failure> {
     let paths = paths()?;
     let (_, marks) = list::everything(&paths)?;
-    let mut report = Report { dry_run, labs: Vec::new(), unproven: list::unproven(marks.unproven) };
+    let mut report = Report { dry_run, labs: Vec::new(), unproven: marks.unproven };
     for (lab, marked) in &marks.labs {
         if is_left(&paths, lab, marked, options)? {
             report.labs.push(one(lab, dry_run, options, output).await);

@@ -14,14 +14,14 @@ use crate::engine;
 use crate::ledger::change::{self, Standing};
 use crate::ledger::{self, LedgerError, Progress};
 use crate::names::LabName;
-use crate::observe::{self, Marked, Marks, Thing};
+use crate::observe::{self, Doubt, Marked, Marks};
 use crate::paths::Paths;
 
 #[derive(Serialize)]
 struct Report {
     labs: Vec<LabReport>,
     /// What looks like vmnet's and is not proven to be.
-    unproven: Vec<UnprovenReport>,
+    unproven: Vec<Doubt>,
 }
 
 #[derive(Serialize)]
@@ -71,13 +71,6 @@ impl State {
 }
 
 /// Something that is listed and never touched.
-#[derive(Serialize)]
-pub(super) struct UnprovenReport {
-    #[serde(flatten)]
-    thing: Thing,
-    why: String,
-}
-
 pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
     let paths = paths()?;
     let (known, marks) = everything(&paths)?;
@@ -89,7 +82,7 @@ pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
             .into_iter()
             .map(|lab| describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id))
             .collect(),
-        unproven: unproven(marks.unproven),
+        unproven: marks.unproven,
     };
     output.result(&report, || text(&report))?;
     Ok(ExitCode::SUCCESS)
@@ -100,10 +93,6 @@ pub(super) fn everything(paths: &Paths) -> Result<(Vec<LabName>, Marks), Failure
     let known = ledger::labs(paths)?;
     let marks = observe::marks(paths, &known).map_err(unobservable)?;
     Ok((known, marks))
-}
-
-pub(super) fn unproven(list: Vec<(Thing, String)>) -> Vec<UnprovenReport> {
-    list.into_iter().map(|(thing, why)| UnprovenReport { thing, why }).collect()
 }
 
 /// What is known of a lab by its ledger and its marks.
@@ -183,8 +172,8 @@ fn text(report: &Report) -> String {
 }
 
 /// What is left alone, a line each.
-pub(super) fn text_of_unproven(list: &[UnprovenReport]) -> String {
-    let line = |UnprovenReport { thing, why }: &UnprovenReport| {
+pub(super) fn text_of_unproven(list: &[Doubt]) -> String {
+    let line = |Doubt { thing, why, lab: _ }: &Doubt| {
         format!("{WARN}not proven to be vmnet's{WARN:#}: {thing}: {}\n", foreign(why))
     };
     list.iter().map(line).collect()

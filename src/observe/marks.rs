@@ -53,8 +53,21 @@ pub struct Marked {
 pub struct Marks {
     /// By lab.
     pub labs: BTreeMap<LabName, Marked>,
-    /// What looks like vmnet's and can't be proven to be, each with the reason.
-    pub unproven: Vec<(Thing, String)>,
+    /// What looks like vmnet's and can't be proven to be.
+    pub unproven: Vec<Doubt>,
+}
+
+/// Something that looks like vmnet's and can't be proven to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doubt {
+    /// What it is.
+    #[serde(flatten)]
+    pub thing: Thing,
+    /// Why it is not proven; untrusted.
+    pub why: String,
+    /// The lab that it would be of, where it says so.
+    #[serde(skip)]
+    pub lab: Option<LabName>,
 }
 
 impl Marks {
@@ -62,8 +75,9 @@ impl Marks {
         self.labs.entry(lab.clone()).or_default().things.insert(Thing { what, name: name.into() });
     }
 
-    fn doubt(&mut self, what: &'static str, name: impl Into<String>, why: impl Into<String>) {
-        self.unproven.push((Thing { what, name: name.into() }, why.into()));
+    fn doubt(&mut self, lab: Option<&LabName>, what: &'static str, name: impl Into<String>, why: impl Into<String>) {
+        let thing = Thing { what, name: name.into() };
+        self.unproven.push(Doubt { thing, why: why.into(), lab: lab.cloned() });
     }
 }
 
@@ -143,8 +157,13 @@ fn namespaces(marks: &mut Marks) -> Result<(), ObserveError> {
         };
         match mark {
             Some(mark) if of(&mark.lab) => marks.add(&mark.lab, "namespace", name.as_str()),
-            Some(mark) => marks.doubt("namespace", name.as_str(), format!("its mark names lab {}", mark.lab)),
-            None => marks.doubt("namespace", name.as_str(), "it has no mark"),
+            Some(mark) => {
+                marks.doubt(Some(&mark.lab), "namespace", name.as_str(), format!("its mark names lab {}", mark.lab));
+            }
+            None => {
+                let lab = name.as_str().trim_start_matches("vmnet-").split('.').next().and_then(|lab| lab.parse().ok());
+                marks.doubt(lab.as_ref(), "namespace", name.as_str(), "it has no mark");
+            }
         }
     }
     Ok(())
@@ -179,9 +198,14 @@ fn tables(marks: &mut Marks) {
         let name = format!("{family} {}", row.name);
         match row.comment.as_deref().and_then(|comment| comment.parse::<Mark>().ok()) {
             Some(mark) if row.name == rule::router_namespace(&mark.lab).as_str() => marks.add(&mark.lab, "table", name),
-            Some(mark) => marks.doubt("table", name, format!("its comment names lab {}", mark.lab)),
-            None if row.name.starts_with("vmnet-") => marks.doubt("table", name, "it has no comment with a mark"),
-            None => {}
+            Some(mark) => {
+                marks.doubt(Some(&mark.lab), "table", name, format!("its comment names lab {}", mark.lab));
+            }
+            None => {
+                if let Some(lab) = row.name.strip_prefix("vmnet-") {
+                    marks.doubt(lab.parse().ok().as_ref(), "table", name, "it has no comment with a mark");
+                }
+            }
         }
     }
 }
@@ -208,7 +232,7 @@ fn links(known: &[LabName], marks: &mut Marks) -> Result<(), ObserveError> {
             }
             (Some(mark), _) => {
                 let why = format!("its alias names lab {}, and its link group is not that lab's", mark.lab);
-                marks.doubt("link", row.name.as_str(), why);
+                marks.doubt(Some(&mark.lab), "link", row.name.as_str(), why);
             }
             // vmnet was killed between its creation and its mark; with another alias it is somebody's.
             (None, Some(lab)) if row.alias.is_none() => {
@@ -217,10 +241,16 @@ fn links(known: &[LabName], marks: &mut Marks) -> Result<(), ObserveError> {
                 ours.insert(row.index);
             }
             (None, Some(lab)) => {
-                marks.doubt("link", row.name.as_str(), format!("its link group is lab {lab}'s, and its alias is not"));
+                let why = format!("its link group is lab {lab}'s, and its alias is not");
+                marks.doubt(Some(lab), "link", row.name.as_str(), why);
             }
             (None, None) if rule::is_link_group(row.group) => {
-                marks.doubt("link", row.name.as_str(), "its link group may be that of a lab of which nothing is known");
+                marks.doubt(
+                    None,
+                    "link",
+                    row.name.as_str(),
+                    "its link group may be that of a lab of which nothing is known",
+                );
             }
             (None, None) => {}
         }
@@ -229,7 +259,7 @@ fn links(known: &[LabName], marks: &mut Marks) -> Result<(), ObserveError> {
         if row.protocol == rule::ROUTE_PROTOCOL && row.index.is_none_or(|index| !ours.contains(&index)) {
             let dev = rows.iter().find(|link| Some(link.index) == row.index).map_or("nothing", |link| &link.name);
             let why = format!("it has vmnet's protocol number and leads out of {}", dev.escape_debug());
-            marks.doubt("route", row.to.to_string(), why);
+            marks.doubt(None, "route", row.to.to_string(), why);
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Came, Session, no_modules};
 use crate::apply::{self, KernelHost, Restored, WayBack};
+use crate::commands::destroy;
 use crate::commands::failure::Failure;
 use crate::commands::output::{Output, WARN, chain, shown};
 use crate::commands::progress::Progress;
@@ -183,7 +184,11 @@ impl Session {
                 ledger::write(&self.paths, &old)?;
                 change::end(&self.paths, &self.lab)?;
             }
-            None => ledger::remove(&self.paths, &self.lab)?,
+            None => {
+                // Empty folders of hooks, where a way back was interrupted before.
+                destroy::remove_run_folder(&self.paths, &self.lab)?;
+                ledger::remove(&self.paths, &self.lab)?;
+            }
         }
         Ok((plan.len(), hurt))
     }

@@ -107,6 +107,25 @@ fn row_30_unproven() {
     });
 }
 
+/// What another tool took the proof from stays, and `destroy` says so.
+#[test]
+fn row_30_destroy_tells_what_stays() {
+    row!(|| {
+        holds(LAB, |lab| {
+            lab.ok(&["create"]);
+            sh("ip link set br-web group 0; ip -n vmnet-row link set lo alias mine");
+            let said = lab.ok(&["destroy", "row"]);
+            for name in ["link br-web: its alias names lab row", "namespace vmnet-row: it has no mark"] {
+                assert!(said.contains(name), "{name}: {said}");
+            }
+            let again = json(&lab.ok(&["destroy", "row", "--json"]));
+            assert_eq!(again["unproven"].as_array().unwrap().len(), 2, "{again:#}");
+            sh("ip link del br-web; ip netns del vmnet-row");
+            assert!(!lab.ok(&["destroy", "row"]).contains("not proven"));
+        });
+    });
+}
+
 /// Disks are data: they outlive a lab, are listed, and go only with `--purge`.
 #[test]
 fn row_30_disks() {
