@@ -25,8 +25,9 @@ use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
 use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
 
-/// How long a command waits for another one's change.
-const LOCK_LIMIT: Duration = Duration::from_secs(60);
+/// How long a command waits for another one's change: longer than guests get to shut down ([`crate::engine::GRACE`]), so
+/// that a word of consent is not lost to somebody's `stop`.
+const LOCK_LIMIT: Duration = Duration::from_secs(120);
 
 /// The verb that brings a lab back.
 pub(super) const RESTORE: &str = "restore";
