@@ -14,7 +14,6 @@ mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod record;
-mod run_folder;
 mod scope;
 mod seed;
 mod spawn;
@@ -27,7 +26,6 @@ pub use disk::{instance, prepare, public_host_key, reset};
 pub use error::{BaseProblem, EngineError};
 pub use qemu::Stopped;
 pub use record::{Running, running, running_in};
-pub use run_folder::{ROOM, remove as remove_run_folder};
 pub use scope::own_scope;
 
 use crate::names::VmName;

@@ -12,7 +12,6 @@ use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
 use super::session::Session;
 use super::source::remove_if_there;
-use crate::engine;
 use crate::ledger;
 use crate::names::{LabName, VmName};
 use crate::observe::{Doubt, Observation};
@@ -173,13 +172,6 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
 /// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks.
 pub(super) fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
     let folder = paths.lab_run(lab);
-    // Those of guests are file systems of their own.
-    for guest in std::fs::read_dir(folder.join("guests")).into_iter().flatten().filter_map(Result::ok) {
-        if guest.file_type().is_ok_and(|kind| kind.is_dir()) {
-            engine::remove_run_folder(&guest.path())
-                .map_err(|error| Failure::failed(format!("{} can't be removed", folder.display()), error))?;
-        }
-    }
     match std::fs::remove_dir_all(&folder) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -157,6 +157,16 @@ impl Folder {
         if kind == libc::S_IFSOCK { Ok(fd) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
+    /// Removes the folder with all that is in it.
+    pub fn remove_all(self) -> Result<(), EngineError> {
+        // std's removal goes by descriptors and follows no link.
+        std::fs::remove_dir_all(&self.path).map_err(|source| EngineError::File {
+            action: "remove",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     fn fail(&self, action: &'static str, name: &str, source: io::Error) -> EngineError {
         EngineError::File { action, path: self.join(name), source }
     }
@@ -168,7 +178,7 @@ impl AsFd for Folder {
     }
 }
 
-/// More than any file that is read whole has, in bytes; a guest's run folder holds no more.
+/// More than any file that is read whole has, in bytes; QEMU's log can be longer.
 const SMALL: u64 = 1 << 20;
 
 fn split(path: &Path) -> Result<(&Path, &str), EngineError> {

@@ -16,14 +16,14 @@ use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::scope::own_scope;
-use super::{EngineError, disk, identity, run_folder, spawn};
+use super::{EngineError, disk, identity, spawn};
 use crate::kernel::{Kernel, child, sysctl, tap};
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
 use crate::state::{Link, LinkId, QemuGuest};
 
-/// What QEMU says, in a guest's run folder, as far as it fits there.
+/// What QEMU says, in a guest's run folder.
 const LOG: &str = "qemu.log";
 
 /// The unit that shuts guests down before systemd ends their scopes.
@@ -73,7 +73,11 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
     }
     let files = open_files(vm, guest, owner, kvm_group)?;
     let state = Folder::make(&guest.state_dir, owner)?;
-    let run = run_folder::make(&guest.run_dir, owner)?;
+    // Sockets of a QEMU that was killed: a new one would not bind to them. The folder was that QEMU's own.
+    if let Some(old) = Folder::open(&guest.run_dir)? {
+        old.remove_all()?;
+    }
+    let run = Folder::make(&guest.run_dir, owner)?;
     let mut launched = Launched { vm: vm.clone(), guest: guest.clone(), run, state, made_disk: false };
     match launched.begin(kernel, files, (owner, kvm_group)).await {
         Ok(()) => Ok(launched),
@@ -158,8 +162,7 @@ impl Launched {
             end(&vm, &process).await?;
         }
         record::remove(&guest.run_dir)?;
-        drop(run);
-        run_folder::remove(&guest.run_dir)?;
+        run.remove_all()?;
         if let (true, Some(name)) = (made_disk, guest.disk.as_ref().and_then(|disk| disk.path.file_name())) {
             state.remove(&name.to_string_lossy())?;
         }
@@ -183,7 +186,9 @@ pub async fn stop(vm: &VmName, guest: &QemuGuest, grace: Duration) -> Result<Sto
         None => Stopped::WasOff,
     };
     record::remove(&guest.run_dir)?;
-    run_folder::remove(&guest.run_dir)?;
+    if let Some(run) = Folder::open(&guest.run_dir)? {
+        run.remove_all()?;
+    }
     Ok(stopped)
 }
 

@@ -194,29 +194,6 @@ fn check_process(pid: i32) {
     }
 }
 
-/// What a guest makes QEMU print fills the guest's own run folder and nothing else, and QEMU goes on.
-#[test]
-fn what_qemu_prints_has_a_limit() {
-    Stand::run("what_qemu_prints_has_a_limit", async |mut stand| {
-        let (vm, guest) = stand.start("silent").await;
-        let pid = engine::running(&stand.paths, stand.model.lab()).unwrap()[0].pid;
-        let before = nix::sys::statvfs::statvfs("/run").unwrap().blocks_free();
-        let printed = fs::File::options().append(true).open(format!("/proc/{pid}/fd/2")).unwrap();
-        let text = vec![b'x'; 4 << 20];
-        let error = std::io::Write::write_all(&mut &printed, &text).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
-        let length = fs::metadata(guest.run_dir.join("qemu.log")).unwrap().len();
-        assert!((engine::ROOM / 2..=engine::ROOM).contains(&length), "{length}");
-        assert_eq!(nix::sys::statvfs::statvfs("/run").unwrap().blocks_free(), before, "/run itself has what it had");
-        let run = Folder::open(&guest.run_dir).unwrap().unwrap();
-        engine::qmp::Qmp::connect(&run).await.unwrap().execute("query-status").await.unwrap();
-        drop((printed, run));
-        assert_eq!(qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap(), Stopped::Quit);
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!guest.run_dir.exists() && !mounts.contains("guests/silent"), "{mounts}");
-    });
-}
-
 #[test]
 fn a_guest_with_ipv6_alone_answers_too() {
     Stand::run("a_guest_with_ipv6_alone_answers_too", async |mut stand| {

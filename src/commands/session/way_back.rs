@@ -14,7 +14,7 @@ use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
 use crate::ledger::{self, Ledger, Room, Undone};
 use crate::plan::{Hurt, Plan};
-use crate::state::HostState;
+use crate::state::{HostState, SettingKey};
 
 impl Session {
     /// Writes down where a way back leads, and that a change begins. Nothing was changed where that fails.
@@ -144,9 +144,9 @@ impl Session {
         // What another lab came to need since then stays as that one needs it, and goes back with it; so does what one
         // may need of which nothing is known.
         let mine = &self.ledger.found;
-        before
-            .settings
-            .retain(|key, _| !self.others.contains_key(key) && !(self.others_unknown && mine.contains_key(key)));
+        let is_others =
+            |key: &SettingKey| self.others.contains_key(key) || (self.others_unknown && mine.contains_key(key));
+        before.settings.retain(|key, _| !is_others(key));
         if self.others_unknown {
             found.clear();
         }
