@@ -106,27 +106,50 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
         confirm_until: session.deadline.map(|deadline| deadline.until),
     };
     let reminder = session.deadline.map(|deadline| format!("\n{}", watch::reminder(&session.lab, &deadline)));
-    let reminder = reminder.unwrap_or_default();
-    output.result(&report, || match report.changes {
-        0 if is_new => {
-            let names = outdated.iter().map(VmName::as_str).collect::<Vec<_>>().join(", ");
-            let guests = if names.is_empty() { names } else { format!("; at their next boot it counts for {names}") };
-            format!("lab {}: {GOOD}applied{GOOD:#}; nothing on the host changes{guests}{reminder}", report.lab)
-        }
-        0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
-        changes => format!(
-            "lab {}: {GOOD}created{GOOD:#}, {} in {:.2} s\nhooks for QEMU's script= are in {}{}{reminder}",
-            report.lab,
-            count(changes, "change"),
-            report.seconds,
-            report.hooks,
-            match source.model.vms().len() - guests.len() {
-                0 => String::new(),
-                stopped => format!("\nguests not started: {stopped}; start them with vmnet boot --all"),
-            }
-        ),
-    })?;
+    let said = Said {
+        is_new,
+        outdated: &outdated,
+        stopped: source.model.vms().len() - guests.len(),
+        reminder: &reminder.unwrap_or_default(),
+    };
+    output.result(&report, || said.text(&report))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What people are told beside the report.
+struct Said<'a> {
+    /// The definition as applied is another one now.
+    is_new: bool,
+    outdated: &'a [VmName],
+    /// How many guests don't run.
+    stopped: usize,
+    reminder: &'a str,
+}
+
+impl Said<'_> {
+    fn text(&self, report: &CreateReport<'_>) -> String {
+        let Self { is_new, outdated, stopped, reminder } = self;
+        match report.changes {
+            0 if *is_new => {
+                let names = outdated.iter().map(VmName::as_str).collect::<Vec<_>>().join(", ");
+                let guests =
+                    if names.is_empty() { names } else { format!("; at their next boot it counts for {names}") };
+                format!("lab {}: {GOOD}applied{GOOD:#}; nothing on the host changes{guests}{reminder}", report.lab)
+            }
+            0 => format!("lab {}: {GOOD}nothing to do{GOOD:#}", report.lab),
+            changes => format!(
+                "lab {}: {GOOD}created{GOOD:#}, {} in {:.2} s\nhooks for QEMU's script= are in {}{}{reminder}",
+                report.lab,
+                count(changes, "change"),
+                report.seconds,
+                report.hooks,
+                match stopped {
+                    0 => String::new(),
+                    stopped => format!("\nguests not started: {stopped}; start them with vmnet boot --all"),
+                }
+            ),
+        }
+    }
 }
 
 /// A way back has to lead to something whole.
