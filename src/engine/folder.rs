@@ -44,15 +44,15 @@ impl Folder {
         make_above(lab).map_err(|source| EngineError::File { action: "make", path: lab.to_owned(), source })?;
         let lab_fd = open_root(lab)?;
         let guests_fd = ours(&enter(&lab_fd, guests_name, 0o711, guests)?, guests)?;
+        let is_new = fstatat(&guests_fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_err();
         let fd = enter(&guests_fd, name, 0o700, path)?;
-        let found = fstat(&fd).map_err(|errno| lost(path, errno))?;
-        // Just made, or made by us for another user before.
-        if found.st_uid == Uid::effective().as_raw() && found.st_uid != owner.uid {
-            fchown(&fd, Some(owner.uid.into()), Some(owner.gid.into())).map_err(|errno| lost(path, errno))?;
-        } else if found.st_uid != owner.uid {
-            return Err(untrusted(path, "it belongs to another user"));
+        if let Err(error) = give(&fd, path, owner) {
+            // What could not be finished was not begun. It is empty, or it stays.
+            if is_new {
+                let _ = unlinkat(&guests_fd, name, UnlinkatFlags::RemoveDir);
+            }
+            return Err(error);
         }
-        fchmod(&fd, Mode::S_IRWXU).map_err(|errno| lost(path, errno))?;
         Ok(Self { fd, path: path.to_owned(), owner })
     }
 
@@ -211,6 +211,18 @@ fn make_above(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a folder its user's own.
+fn give(fd: &OwnedFd, path: &Path, owner: Owner) -> Result<(), EngineError> {
+    let found = fstat(fd).map_err(|errno| lost(path, errno))?;
+    // Just made, or made by us for another user before.
+    if found.st_uid == Uid::effective().as_raw() && found.st_uid != owner.uid {
+        fchown(fd, Some(owner.uid.into()), Some(owner.gid.into())).map_err(|errno| lost(path, errno))?;
+    } else if found.st_uid != owner.uid {
+        return Err(untrusted(path, "it belongs to another user"));
+    }
+    fchmod(fd, Mode::S_IRWXU).map_err(|errno| lost(path, errno))
+}
+
 /// Opens a folder in another and makes it when it is not there.
 fn enter(parent: &OwnedFd, name: &str, mode: u32, path: &Path) -> Result<OwnedFd, EngineError> {
     let mode = Mode::from_bits_truncate(mode);
@@ -222,7 +234,10 @@ fn enter(parent: &OwnedFd, name: &str, mode: u32, path: &Path) -> Result<OwnedFd
     match openat(parent, name, FOLDER, Mode::empty()) {
         Ok(fd) if made => {
             // The caller's umask took its share of the mode.
-            fchmod(&fd, mode).map_err(|errno| lost(path, errno))?;
+            fchmod(&fd, mode).map_err(|errno| {
+                let _ = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
+                lost(path, errno)
+            })?;
             Ok(fd)
         }
         Ok(fd) => Ok(fd),
