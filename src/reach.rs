@@ -342,6 +342,9 @@ fn beyond(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>, endpoint
 fn foreign(world: &World<'_>, target: &Target) -> (Expect, &'static str) {
     let mode = target.network.as_ref().map(|name| *world.model.networks()[name].mode());
     match (mode, &target.endpoint) {
+        (Some(Mode::Isolated), _) if world.is_next_door(target.address) => {
+            (Expect::Unknown, "a machine outside may have this address")
+        }
         (Some(Mode::Isolated), _) => (Expect::Deny, "isolated"),
         (Some(Mode::Nat), Endpoint::Guest(_)) => (Expect::Deny, "no way in from outside"),
         _ => (Expect::Unknown, "depends on machines that are not the lab's"),
@@ -372,7 +375,10 @@ fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation
                 None => (How::L3, Expect::Unknown, "needs a route outside"),
             },
             (Endpoint::Guest(_), Mode::Nat) => (How::Forced, Expect::Deny, "no way in from outside"),
-            (Endpoint::Guest(_), Mode::Isolated) => (How::Forced, Expect::Deny, "isolated"),
+            (Endpoint::Guest(_), Mode::Isolated) => match world.who_else_answers(target.address) {
+                Some(why) => (How::Forced, Expect::Unknown, why),
+                None => (How::Forced, Expect::Deny, "isolated"),
+            },
             (Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside, _) => continue,
         };
         all.push(Expectation {

@@ -185,6 +185,29 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Who else answers from a network with a way in, where a packet for an address of one without is handed to the
+    /// router: both may have the same subnet.
+    pub(super) fn who_else_answers(&self, to: IpAddr) -> Option<&'static str> {
+        match self.router_forwards(to) {
+            End::Guest { vm, nic } if *self.network(&vm.nics()[nic]).mode() == Mode::Routed => {
+                Some("another guest has this address there")
+            }
+            End::Router => Some("the router has this address"),
+            End::Unclear(why) => Some(why),
+            End::Guest { .. } | End::Outside | End::Foreign | End::Lost(_) => None,
+        }
+    }
+
+    /// Whether the router is on a network outside that holds the address: a machine there may have it, too.
+    pub(super) fn is_next_door(&self, address: IpAddr) -> bool {
+        match self.router().map(Router::external) {
+            Some(External::Macvlan(own) | External::Vlan { external: own, .. }) => {
+                own.addresses.iter().any(|net| net.contains(&address))
+            }
+            Some(External::Host(_) | External::None) | None => false,
+        }
+    }
+
     /// Whether the router's way outside leads through the host.
     pub(super) fn through_host(&self) -> bool {
         self.router().is_some_and(|router| matches!(router.external(), External::Host(_)))

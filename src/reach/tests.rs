@@ -205,6 +205,44 @@ fn a_twin_address_in_another_network_is_not_the_one_that_is_meant() {
 }
 
 #[test]
+fn an_isolated_network_may_have_the_subnet_of_another_one() {
+    let networks = r#"
+        [network.db]
+        mode = "routed"
+        subnet = "10.2.0.0/24"
+        [network.quiet]
+        mode = "isolated"
+        subnet = ["10.2.0.0/24", "192.168.1.0/24"]
+        [vm.d]
+        nic = "db"
+        [vm.q1]
+        nic = { network = "quiet", address = "10.2.0.10" }
+        [vm.q2]
+        nic = { network = "quiet", address = "10.2.0.1" }
+        [vm.q3]
+        nic = { network = "quiet", address = ["10.2.0.13", "192.168.1.20"] }
+    "#;
+    // What is handed to the router for them reaches somebody else.
+    has(
+        &lines(networks),
+        &[
+            "host -> d 10.2.0.10 l3: reach",
+            "host -> q1 10.2.0.10 forced: unknown",
+            "host -> q2 10.2.0.1 forced: unknown",
+            "host -> q3 10.2.0.13 forced: deny",
+            "d -> q3 192.168.1.20 l3: deny",
+        ],
+    );
+    let outside = r#"
+        [uplink.lan]
+        device = "nic0"
+        [router]
+        external = { via = "macvlan", address = "192.168.1.109/24", gateway = "192.168.1.1" }
+    "#;
+    has(&lines(&format!("{networks}{outside}")), &["d -> q3 192.168.1.20 l3: unknown"]);
+}
+
+#[test]
 fn two_subnets_of_one_network_meet_in_the_router() {
     let lines = lines(
         r#"
