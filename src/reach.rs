@@ -21,6 +21,7 @@ mod table;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 pub use compare::{Report, Row, Seen, Totals, Verdict};
@@ -128,11 +129,13 @@ pub struct Known {
     pub host: Vec<IpAddr>,
     /// Addresses beyond the external interface, of machines that answer echo requests.
     pub outside: Vec<IpAddr>,
+    /// Networks that the host has routes to: with `via = "host"` a machine there may have any of their addresses.
+    pub routes: Vec<IpNet>,
 }
 
 /// Everything to try in a lab, ordered by sender.
 pub fn expectations(model: &Model, known: &Known) -> Vec<Expectation> {
-    let world = World::new(model);
+    let world = World::new(model, &known.routes);
     let targets = targets(model, known);
     let mut all = Vec::new();
     for vm in model.vms().values() {
@@ -153,7 +156,7 @@ fn from_gateways(model: &Model, all: &mut Vec<Expectation>) {
     for (name, port) in router.ports() {
         for vm in model.vms().values() {
             for nic in vm.nics().iter().filter(|nic| nic.network() == name) {
-                let reachable = |net: &&ipnet::IpNet| port.addresses().iter().any(|own| own.contains(&net.addr()));
+                let reachable = |net: &&IpNet| port.addresses().iter().any(|own| own.contains(&net.addr()));
                 all.extend(nic.addresses().iter().filter(reachable).map(|net| Expectation {
                     from: Endpoint::Gateway(name.clone()),
                     to: Endpoint::Guest(vm.name().clone()),

@@ -96,7 +96,11 @@ fn the_host_reaches_routed_guests_and_no_others() {
 
 #[test]
 fn addresses_that_the_caller_knows_are_tried_too() {
-    let known = Known { host: vec!["192.0.2.1".parse().unwrap()], outside: vec!["198.51.100.1".parse().unwrap()] };
+    let known = Known {
+        host: vec!["192.0.2.1".parse().unwrap()],
+        outside: vec!["198.51.100.1".parse().unwrap()],
+        ..Known::default()
+    };
     has(
         &lines_with(TWO_NETWORKS, &known),
         &[
@@ -233,6 +237,8 @@ fn an_isolated_network_may_have_the_subnet_of_another_one() {
             "d -> q3 192.168.1.20 l3: deny",
         ],
     );
+    let known = Known { routes: vec!["192.168.1.0/24".parse().unwrap()], ..Known::default() };
+    has(&lines_with(networks, &known), &["d -> q3 192.168.1.20 l3: unknown", "host -> q3 192.168.1.20 forced: deny"]);
     let outside = r#"
         [uplink.lan]
         device = "nic0"
