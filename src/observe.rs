@@ -22,7 +22,7 @@ use std::time::Instant;
 use census::Census;
 use serde::Serialize;
 
-pub use elsewhere::remotes;
+pub use elsewhere::{hidden_vlans, remotes};
 pub use facts::find_tool;
 pub use marks::{Doubt, Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use facts::{Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, NO_MODULES, ServiceUser, Tool};
+pub use facts::{
+    Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, HiddenVlan, NO_MODULES, ServiceUser, Tool,
+};
 
 use crate::mark::Mark;
 use crate::names::{IfName, Mac, NsName, VlanId, VmName};

@@ -19,11 +19,11 @@ use crate::kernel::trust;
 use crate::ledger::change::{self, Change, Deadline, Standing};
 use crate::ledger::{self, ChangeLock, Ledger, LedgerError, Progress as Came};
 use crate::model::{Bridge, External, Model};
-use crate::names::{IfName, LabName, VmName};
+use crate::names::{IfName, LabName, VlanId, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
-use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
+use crate::state::{Feature, FoundRoute, Guest, HostState, LinkKind, Ns, SettingKey};
 
 /// How long a command waits for another one's change: longer than guests get to shut down ([`crate::engine::GRACE`]), so
 /// that a word of consent is not lost to somebody's `stop`.
@@ -205,6 +205,9 @@ impl Session {
         observation: &mut Observation,
         guests: &BTreeMap<VmName, Guest>,
     ) -> Result<(Desired, Vec<Refusal>), Failure> {
+        if wants_other_vlans(model, &observation.state) {
+            observation.facts.hidden_vlans = observe::hidden_vlans(&self.host.scope).map_err(unobservable)?;
+        }
         let facts = &mut observation.facts;
         facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
         let found = self.found_by_all();
@@ -380,6 +383,25 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether the lab's sub-interfaces are not those of the definition: only then namespaces of others are looked into,
+/// which costs a visit to each.
+fn wants_other_vlans(model: &Model, state: &HostState) -> bool {
+    let of_link = |kind: &LinkKind| match kind {
+        LinkKind::Vlan { id, .. } => Some(*id),
+        _ => None,
+    };
+    let external = model.router().as_ref().and_then(|router| match router.external() {
+        External::Vlan { vlan, .. } => Some(*vlan),
+        External::None | External::Host(_) | External::Macvlan(_) => None,
+    });
+    let networks = model.networks().values().filter_map(|network| Some(network.tagged().as_ref()?.vlan));
+    let mut wanted: Vec<VlanId> = networks.chain(external).collect();
+    let mut there: Vec<VlanId> = state.links.values().filter_map(|link| of_link(&link.kind)).collect();
+    wanted.sort();
+    there.sort();
+    wanted != there
 }
 
 /// This boot's identity.

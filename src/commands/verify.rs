@@ -67,7 +67,9 @@ fn known(observation: &Observation) -> Known {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
         IpAddr::V6(_) => false,
     });
-    Known { host: host.collect(), outside: Vec::new() }
+    // The default route leads to everything, and so says nothing.
+    let routes = observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0);
+    Known { host: host.collect(), outside: Vec::new(), routes: routes.collect() }
 }
 
 fn width() -> usize {

@@ -14,6 +14,10 @@ pub struct Facts {
     /// Every link of the host's namespace that is not this lab's, by name. Names are untrusted: the kernel accepts
     /// nearly any byte.
     pub devices: BTreeMap<String, Device>,
+    /// Sub-interfaces of the host's devices in namespaces of others; looked for where the lab wants a VLAN that it does
+    /// not have yet.
+    #[serde(default)]
+    pub hidden_vlans: Vec<HiddenVlan>,
     /// Routes of the host's main table that are not this lab's.
     pub routes: Vec<FoundRoute>,
     /// What stands below `/run/netns` and is not this lab's, by file name.
@@ -81,6 +85,22 @@ pub struct Device {
     pub lower: Option<String>,
     /// Has a carrier.
     pub carrier: bool,
+}
+
+/// A sub-interface that was moved into a namespace of somebody else. The VLAN stays taken on the device, and the host's
+/// own list of links does not show by what. Names are untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HiddenVlan {
+    /// The device of the host that it sits on.
+    pub device: String,
+    /// Its VLAN.
+    pub vlan: VlanId,
+    /// Its name there.
+    pub name: String,
+    /// Where it is, for people: a namespace's name, or a process in it.
+    pub place: String,
+    /// Its alias.
+    pub alias: Option<String>,
 }
 
 /// A route that is not ours.

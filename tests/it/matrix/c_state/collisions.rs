@@ -226,7 +226,7 @@ fn row_35_persistent_tap() {
     });
 }
 
-/// The VLAN is already on the NIC under another name: refused, named.
+/// The VLAN is already on the NIC under another name, here or in another namespace: refused, named.
 #[test]
 fn row_36_vlan_taken() {
     row!(|| {
@@ -238,7 +238,12 @@ fn row_36_vlan_taken() {
             for verb in ["plan", "create"] {
                 refused(lab, &[verb], &["VLAN 10 is on nic0 already, as tenth"]);
             }
-            sh("ip link del tenth");
+            // In another namespace it keeps the number, and the host's own list does not show it.
+            sh("ip link set tenth netns outside");
+            for verb in ["plan", "create"] {
+                refused(lab, &[verb], &["VLAN 10 is on nic0 already, as tenth in namespace outside"]);
+            }
+            sh("ip -n outside link del tenth");
         });
     });
 }
