@@ -236,7 +236,7 @@ impl Session {
     }
 
     /// What goes back to what it was when this lab does not need it any more: not what another lab needs.
-    fn to_restore(&self) -> Found {
+    pub(super) fn to_restore(&self) -> Found {
         let found = self.ledger.found.clone().into_iter();
         found.filter(|(key, _)| !self.others.contains_key(key)).collect()
     }

@@ -83,7 +83,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         false => (Plan::default(), Extent::Part, Vec::new()),
     };
     let notes = wanted.notes;
-    let differences = differences(&observation.state, &wanted.state, extent);
+    let differences = differences(&observation.state, &wanted.state, &session.to_restore(), extent);
     let model = &source.model;
     let ports = ports(&observation);
     let report = Report {
