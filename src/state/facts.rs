@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{IfName, Mac, VlanId};
+use crate::names::{IfName, Mac, NsName, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,10 @@ pub struct Facts {
     pub devices: BTreeMap<String, Device>,
     /// Routes of the host's main table that are not this lab's.
     pub routes: Vec<FoundRoute>,
+    /// Routes of the main tables in the lab's own namespaces that somebody else made, each in the place of one of the
+    /// lab's to the same destination: the kernel takes no second one.
+    #[serde(default)]
+    pub routes_inside: Vec<(NsName, FoundRoute)>,
     /// What stands below `/run/netns` and is not this lab's, by file name.
     pub namespaces: BTreeMap<String, ForeignNamespace>,
     /// Kernel features that are there or can be loaded.
