@@ -165,7 +165,7 @@ pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
 }
 
 /// Refuses to remove disks under a running machine: one that somebody else started, or of which there is no record.
-fn nobody_works_on(disks: &[PathBuf], so: &str) -> Result<(), Failure> {
+pub(super) fn nobody_works_on(disks: &[PathBuf], so: &str) -> Result<(), Failure> {
     for disk in disks {
         let path = shown(disk);
         let is_in_use =
@@ -173,7 +173,7 @@ fn nobody_works_on(disks: &[PathBuf], so: &str) -> Result<(), Failure> {
         if is_in_use {
             return Err(Failure::advised(
                 format!("a machine that vmnet has no record of runs from {path}; {so}"),
-                "shut it down first, or say destroy without --purge, which keeps disks",
+                "shut it down first; destroy without --purge keeps disks",
             ));
         }
     }

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::source::Source;
 use super::standing::{interrupted, unconfirmed};
+use super::unrecorded;
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
 use crate::kernel::trust;
@@ -252,11 +253,13 @@ impl Session {
         Source::applied(&self.ledger)
     }
 
-    /// Refuses a plan that would take the network from somebody else's device, or the device itself.
+    /// Refuses a plan that would take the network from somebody else's device, or the device itself; or from a guest of
+    /// which there is no record.
     pub(super) fn refuse_hurt(&self, observation: &Observation, plan: &Plan) -> Result<(), Failure> {
         if self.force {
             return Ok(());
         }
+        unrecorded::refuse(&self.lab, &observation.state, plan)?;
         let all = self.hurt_by(observation, plan)?;
         if all.is_empty() {
             return Ok(());

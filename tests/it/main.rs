@@ -38,5 +38,6 @@ mod skip;
 mod snapshot;
 mod states;
 mod suite;
+mod unrecorded;
 mod wire;
 mod world;
