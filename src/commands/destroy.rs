@@ -126,6 +126,9 @@ pub(super) async fn remove(
         others.retain(|disk| disk.starts_with(&by_hand));
         nobody_works_on(&others, "nothing was changed")?;
     }
+    for key in &session.stays_up {
+        output.say(format_args!("{WARN}note{WARN:#}: the {key} is left as it is: others use the device by now"));
+    }
     session.force = options.force;
     let empty = HostState::default();
     let plan = session.plan(observation, &empty);

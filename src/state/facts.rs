@@ -55,6 +55,17 @@ pub struct Facts {
     pub foreign_macs: BTreeMap<Mac, String>,
 }
 
+impl Facts {
+    /// Whether anybody but the lab uses a device of the host: it has an address or a route, is a port of something, or
+    /// something sits on it.
+    pub fn is_used(&self, name: &str) -> bool {
+        let own = self.devices.get(name).is_some_and(|device| !device.addresses.is_empty() || device.master.is_some());
+        // The two ends of a veth pair name each other.
+        let sits = |device: &Device| device.lower.as_deref() == Some(name) && device.kind.as_deref() != Some("veth");
+        own || self.devices.values().any(sits) || self.routes.iter().any(|route| route.dev.as_deref() == Some(name))
+    }
+}
+
 /// A link of the host that is not the lab's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
