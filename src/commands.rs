@@ -27,6 +27,7 @@ mod standing;
 mod status;
 mod stop;
 mod undo;
+mod unrecorded;
 mod verify;
 mod watch;
 

@@ -13,7 +13,7 @@ use super::outdated::outdated;
 use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
-use super::watch;
+use super::{unrecorded, watch};
 use crate::desired::Note;
 use crate::names::{HostName, VmName};
 use crate::plan::{Hurt, Op, Plan, Wave};
@@ -43,6 +43,11 @@ pub(super) async fn plan(
     wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
     let plan = session.plan(&observation, &wanted.state);
     wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
+    let unknown = unrecorded::taps(&observation.state);
+    if !unknown.is_empty() {
+        let text = format!("{}; create refuses", unrecorded::text(&session.lab, &unknown));
+        wanted.notes.push(Note { about: "guests".to_owned(), text });
+    }
     let report = PlanReport {
         lab: session.lab.as_str(),
         changes: plan.len(),

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::source::Source;
 use super::standing::{interrupted, unconfirmed};
+use super::unrecorded;
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
 use crate::kernel::trust;
@@ -70,6 +71,8 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
+    /// States of devices that were down and that somebody uses by now: setting them down would cut the host off.
+    pub(super) stays_up: BTreeSet<SettingKey>,
     /// Before the lock: they are caught as long as it is held.
     signals: Option<Signals>,
     /// A change has to be confirmed within this time, else it is undone.
@@ -169,6 +172,7 @@ impl Session {
             is_known,
             host,
             force,
+            stays_up: BTreeSet::new(),
             signals: None,
             confirm,
             deadline,
@@ -184,7 +188,13 @@ impl Session {
         if let Some(model) = model {
             self.host.scope.forwards = forwards(model);
         }
-        self.host.look().map_err(unobservable)
+        let observation = self.host.look().map_err(unobservable)?;
+        let found = self.ledger.found.iter().chain(self.pending.iter().flat_map(|(_, change)| &change.before.settings));
+        let downs = found.filter(|(key, value)| {
+            matches!(key, SettingKey::DeviceState { device } if *value == "down" && observation.facts.is_used(device.as_str()))
+        });
+        self.stays_up = downs.map(|(key, _)| key.clone()).collect();
+        Ok(observation)
     }
 
     /// What shall be, with these guests running; the settings that it names are read into `observation` too.
@@ -239,9 +249,9 @@ impl Session {
     }
 
     /// What goes back to what it was when this lab does not need it any more: not what another lab needs.
-    fn to_restore(&self) -> Found {
+    pub(super) fn to_restore(&self) -> Found {
         let found = self.ledger.found.clone().into_iter();
-        found.filter(|(key, _)| !self.others.contains_key(key)).collect()
+        found.filter(|(key, _)| !self.others.contains_key(key) && !self.stays_up.contains(key)).collect()
     }
 
     /// The definition as applied; asked after the lock was taken, so that nobody changes it in between.
@@ -255,11 +265,13 @@ impl Session {
         Source::applied(&self.ledger)
     }
 
-    /// Refuses a plan that would take the network from somebody else's device, or the device itself.
+    /// Refuses a plan that would take the network from somebody else's device, or the device itself; or from a guest of
+    /// which there is no record.
     pub(super) fn refuse_hurt(&self, observation: &Observation, plan: &Plan) -> Result<(), Failure> {
         if self.force {
             return Ok(());
         }
+        unrecorded::refuse(&self.lab, &observation.state, plan)?;
         let all = self.hurt_by(observation, plan)?;
         if all.is_empty() {
             return Ok(());

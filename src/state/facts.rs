@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{IfName, Mac, VlanId};
+use crate::names::{IfName, Mac, NsName, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,10 @@ pub struct Facts {
     pub hidden_vlans: Vec<HiddenVlan>,
     /// Routes of the host's main table that are not this lab's.
     pub routes: Vec<FoundRoute>,
+    /// Routes of the main tables in the lab's own namespaces that somebody else made, each in the place of one of the
+    /// lab's to the same destination: the kernel takes no second one.
+    #[serde(default)]
+    pub routes_inside: Vec<(NsName, FoundRoute)>,
     /// What stands below `/run/netns` and is not this lab's, by file name.
     pub namespaces: BTreeMap<String, ForeignNamespace>,
     /// Kernel features that are there or can be loaded.
@@ -53,6 +57,17 @@ pub struct Facts {
     pub foreign_files: BTreeSet<PathBuf>,
     /// MACs that foreign libvirt domains of this host use, with the domain's name.
     pub foreign_macs: BTreeMap<Mac, String>,
+}
+
+impl Facts {
+    /// Whether anybody but the lab uses a device of the host: it has an address or a route, is a port of something, or
+    /// something sits on it.
+    pub fn is_used(&self, name: &str) -> bool {
+        let own = self.devices.get(name).is_some_and(|device| !device.addresses.is_empty() || device.master.is_some());
+        // The two ends of a veth pair name each other.
+        let sits = |device: &Device| device.lower.as_deref() == Some(name) && device.kind.as_deref() != Some("veth");
+        own || self.devices.values().any(sits) || self.routes.iter().any(|route| route.dev.as_deref() == Some(name))
+    }
 }
 
 /// A link of the host that is not the lab's.

@@ -38,5 +38,7 @@ mod shutdown;
 mod skip;
 mod snapshot;
 mod states;
+mod suite;
+mod unrecorded;
 mod wire;
 mod world;

@@ -50,6 +50,23 @@ fn row_31_name_taken() {
     });
 }
 
+/// A link that carries the lab's mark and lost its group is not proven to be the lab's: it stays, and the message says
+/// how it becomes the lab's again.
+#[test]
+fn row_31_group_lost() {
+    row!(|| {
+        holds(LAB, |lab| {
+            lab.ok(&["create"]);
+            let group = vmnet::rule::link_group(&"row".parse().unwrap());
+            sh("ip link set br-quiet group 0");
+            let remedy = format!("ip link set br-quiet group {group}");
+            refused(lab, &["create"], &["br-quiet", "exists already (lab row's)", &remedy]);
+            sh(&remedy);
+            as_applied(lab);
+        });
+    });
+}
+
 /// A foreign sub-interface has the name of ours.
 #[test]
 fn row_31_sub_interface_name_taken() {
