@@ -37,5 +37,6 @@ mod shutdown;
 mod skip;
 mod snapshot;
 mod states;
+mod trace;
 mod wire;
 mod world;
