@@ -172,7 +172,7 @@ impl Seen {
         let traced = plan.tries.iter().find(|traced| traced.number == number)?;
         let by_point: BTreeMap<&Point, &Watched> =
             self.points.iter().map(|watched| (&watched.point, watched)).collect();
-        let trail = Trail::new(traced, &by_point);
+        let trail = Trail::new(traced, &by_point, &expectation.macs);
         let text = trail.text(expectation, outcome);
         Some(Stopped { request_last: trail.request_last(), reply_last: trail.reply_last(), text })
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::probe::crowd;
 use super::sandbox;
 use super::scenarios::has_kind;
 use super::skip::skip;
@@ -226,6 +227,25 @@ fn what_leaks_and_what_is_too_much() {
             format!("request seen last on {tap} (TAP of vm1); never on br-web (bridge of web), which is down")
         );
         lab.ok(&["destroy", "--stop", "--purge", "--force"]);
+    });
+}
+
+#[test]
+fn from_a_probe_in_a_guests_place() {
+    sandbox::run("trace::from_a_probe_in_a_guests_place", || {
+        let lab = crowd();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "--all"]);
+        let ns = lab.guest_ns("g2");
+        sh(&format!("ip -n {ns} link set eth0 arp off"));
+        let report = verify(&lab);
+        let text = said(&report, "g10", "g2", "l2");
+        assert_eq!(text, format!("request reached {} (TAP of g2); no reply came from it", lab.tap("g2")));
+        let text = said(&report, "g10", "g2", "l3");
+        let wanted =
+            format!("the question who has 10.1.0.10 reached {} (TAP of g2); no answer came from it", lab.tap("g2"));
+        assert_eq!(text, wanted);
+        lab.ok(&["destroy", "--stop", "--purge"]);
     });
 }
 

@@ -61,11 +61,13 @@ impl Step<'_> {
 /// The steps of a try.
 pub(super) struct Trail<'a> {
     traced: &'a Traced,
+    /// Whose answer to a question counts; empty: anybody's.
+    macs: &'a [Mac],
     steps: Vec<Step<'a>>,
 }
 
 impl<'a> Trail<'a> {
-    pub(super) fn new(traced: &'a Traced, by_point: &BTreeMap<&Point, &'a Watched>) -> Self {
+    pub(super) fn new(traced: &'a Traced, by_point: &BTreeMap<&Point, &'a Watched>, macs: &'a [Mac]) -> Self {
         let mut steps = Vec::new();
         for (number, stretch) in traced.way.iter().enumerate() {
             for point in &stretch.points {
@@ -73,7 +75,7 @@ impl<'a> Trail<'a> {
                 steps.push(step(traced, number, stretch.question, point, watched));
             }
         }
-        Self { traced, steps }
+        Self { traced, macs, steps }
     }
 
     /// The step that the request came to, where it came to one.
@@ -206,13 +208,17 @@ impl<'a> Trail<'a> {
         }
     }
 
+    fn is_somebody_else(&self, mac: Mac) -> bool {
+        !self.macs.is_empty() && !self.macs.contains(&mac)
+    }
+
     /// `what` came back to this step.
     fn lost_reply(&self, at: usize, what: &str) -> String {
         let step = &self.steps[at];
         let before = self.steps[..at].iter().rev().find(|step| step.tells());
         match before {
             Some(before) => last_seen(what, step, before),
-            None => match step.answered_by.filter(|_| self.traced.only_questions) {
+            None => match step.answered_by.filter(|mac| self.traced.only_questions && self.is_somebody_else(*mac)) {
                 Some(mac) => format!("{what} seen on {}, but from {mac}, which is somebody else", step.place()),
                 None => format!("{what} seen on {}, and the sender did not take it", step.place()),
             },
