@@ -16,15 +16,17 @@
 mod compare;
 mod junit;
 mod path;
+pub mod points;
 mod position;
 mod table;
+pub mod trace;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use compare::{Report, Row, Seen, Totals, Verdict};
+pub use compare::{Report, Row, Seen, Totals, Traces, Verdict};
 pub use position::{Position, free_addresses};
 
 use crate::model::{Bridge, External, Mode, Model, Network, RouterPort, Vm};

@@ -135,7 +135,7 @@ impl<'a> World<'a> {
     }
 
     /// Follows a packet that the router forwards.
-    fn router_forwards(&self, to: IpAddr) -> End<'a> {
+    pub(super) fn router_forwards(&self, to: IpAddr) -> End<'a> {
         let Some(router) = self.router() else { return End::Lost("there is no router") };
         let ports = || router.ports().iter();
         if ports().any(|(_, port)| port.addresses().iter().any(|own| own.addr() == to)) {

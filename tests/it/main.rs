@@ -39,6 +39,7 @@ mod skip;
 mod snapshot;
 mod states;
 mod suite;
+mod trace;
 mod unrecorded;
 mod wire;
 mod world;
