@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::names::{FileDigest, VmName};
+use crate::names::{FileDigest, HostName, VmName};
 
 /// One TOML file in, a working VM network out.
 ///
@@ -56,6 +56,9 @@ pub enum Command {
         /// The definition.
         #[command(flatten)]
         file: File,
+        /// The part of it.
+        #[command(flatten)]
+        here: Here,
         /// Exit with 3 when there is something to do.
         #[arg(long)]
         check: bool,
@@ -65,6 +68,9 @@ pub enum Command {
         /// The definition.
         #[command(flatten)]
         file: File,
+        /// The part of it.
+        #[command(flatten)]
+        here: Here,
         /// Undo it after this time (60s, 5m) unless `vmnet confirm` comes before: for changes that might cut you off.
         #[arg(long, value_name = "TIME", value_parser = duration)]
         confirm: Option<Duration>,
@@ -235,6 +241,14 @@ pub struct File {
     /// The definition.
     #[arg(value_name = "FILE", default_value = "net.toml")]
     pub file: PathBuf,
+}
+
+/// One host's part of a definition.
+#[derive(Debug, Args)]
+pub struct Here {
+    /// Take this host's part of the definition, on this machine.
+    #[arg(long, value_name = "HOST")]
+    pub here: Option<HostName>,
 }
 
 /// A lab, by file or by name.

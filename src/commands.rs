@@ -1,6 +1,7 @@
 //! One verb a file, thin: read, observe, plan, apply, show. Everything between is in the rooms below.
 
 mod boot;
+mod bundle;
 mod check;
 mod confirm;
 mod create;
@@ -54,8 +55,10 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(file) => check::run(&file.file, output),
-        Command::Plan { file, check } => wait_for(create::plan(&file.file, check, output)),
-        Command::Create { file, confirm } => wait_for(create::run(&file.file, confirm, output)),
+        Command::Plan { file, here, check } => wait_for(create::plan(&file.file, here.here.as_ref(), check, output)),
+        Command::Create { file, here, confirm } => {
+            wait_for(create::run(&file.file, here.here.as_ref(), confirm, output))
+        }
         Command::Confirm(lab) => confirm::run(&lab.lab, output),
         Command::Undo(lab) => wait_for(undo::run(&lab.lab, output)),
         Command::Restore { labs } => wait_for(restore::run(&labs, output)),

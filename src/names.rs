@@ -160,6 +160,10 @@ name_type! {
     UplinkName, "uplink name", check_name
 }
 name_type! {
+    /// The name of a host, a machine that carries a part of a lab.
+    HostName, "host name", check_name
+}
+name_type! {
     /// The name of a guest image.
     ImageName, "image name", check_name
 }

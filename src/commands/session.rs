@@ -310,6 +310,7 @@ impl Session {
             self.ledger.definition.clone_from(&source.text);
             self.ledger.path.clone_from(&source.path);
             self.ledger.lock = source.lock.to_string();
+            self.ledger.origin.clone_from(&source.origin);
         }
         let before = self.before(observation, old.as_ref())?;
         let begun = self.room().and_then(|room| {

@@ -49,7 +49,7 @@ fn sub_interface(context: &mut Context<'_>, network: &Network, bridge: &IfName, 
     vlan_is_free(context, &format!("network {}", network.name()), device, tagged, remedy);
     let name = rule::sub_interface_name(device, tagged.vlan);
     let kind = LinkKind::Vlan { parent: device.clone(), id: tagged.vlan };
-    let mac = rule::device_mac(context.lab(), "uplink", network.name().as_str());
+    let mac = context.model.device_mac("uplink", network.name().as_str());
     let mut link = context.link(kind, mac, context.mtu_of(network), "uplink", network.name().as_str());
     link.master = Some(bridge.to_string());
     context.wires.push(name.clone());
