@@ -60,7 +60,7 @@ pub struct Has {
 pub async fn send(
     place: &Place,
     files: &[PathBuf],
-    mut on_progress: impl FnMut(&Path, u64, u64),
+    on_progress: impl FnMut(&Path, u64, u64),
 ) -> Result<BTreeMap<PathBuf, PathBuf>, RemoteError> {
     let mut known = BTreeMap::new();
     for path in files {
@@ -71,14 +71,28 @@ pub async fn send(
     if known.is_empty() {
         return Ok(BTreeMap::new());
     }
+    let folder = send_known(place, &known, on_progress).await?;
+    Ok(known.into_iter().map(|(path, (digest, _))| (path, folder.join(digest.as_str()))).collect())
+}
+
+/// As [`send`], of files whose content is known: one that several hosts get is read once for that. Gives the folder that
+/// they are in there.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_known(
+    place: &Place,
+    known: &BTreeMap<PathBuf, (FileDigest, u64)>,
+    mut on_progress: impl FnMut(&Path, u64, u64),
+) -> Result<PathBuf, RemoteError> {
     let Has { folder, mut missing } = ask(place, known.values().map(|(digest, _)| digest)).await?;
-    for (path, (digest, size)) in &known {
+    for (path, (digest, size)) in known {
         // One that stands under two names is sent once.
         let Some(at) = missing.iter().position(|name| name == digest) else { continue };
         missing.swap_remove(at);
         take(place, path, digest, *size, |done| on_progress(path, done, *size)).await?;
     }
-    Ok(known.into_iter().map(|(path, (digest, _))| (path, folder.join(digest.as_str()))).collect())
+    Ok(folder)
 }
 
 /// Which of these the host has.
