@@ -18,7 +18,7 @@ mod services;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use devices::{Devices, uplink_devices};
 pub use firewall::table_name;
@@ -55,7 +55,7 @@ pub struct Desired {
 }
 
 /// Something that is no error and that an administrator wants to know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// What it is about, for example a device.
     pub about: String,
