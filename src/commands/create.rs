@@ -33,10 +33,9 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     let mut session = Session::look_at(source.model.lab())?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
-    let plan = session.plan(&observation, &wanted.state);
     wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
     let report = PlanReport {
         lab: session.lab.as_str(),
@@ -78,11 +77,10 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
     }
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     let outdated = outdated(&session, &source, &observation, &wanted.mtu);
     wanted.notes.extend(outdated.iter().cloned().map(at_next_boot));
-    let plan = session.plan(&observation, &wanted.state);
     output.notes(&wanted.notes);
     missing_files(&source, output);
     let same_source = session.is_known

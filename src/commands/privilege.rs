@@ -34,7 +34,8 @@ enum Needs {
 
 impl Needs {
     const NOTHING: Self = Self::Only { always: Caps::NONE, sometimes: Caps::NONE };
-    /// Entries of guests' folders, and iptables' old tables, are looked at where there are any.
+    /// Entries of guests' folders, and iptables' old tables, are looked at where there are any; the wire is asked for
+    /// new addresses of the router.
     const LOOK: Self = Self::Only { always: NETWORK, sometimes: Caps::DAC_OVERRIDE.and(Caps::NET_RAW) };
     const CHANGE: Self =
         Self::Only { always: NETWORK, sometimes: GUESTS.and(Caps::SETPCAP).and(Caps::SYS_MODULE).and(Caps::NET_RAW) };
