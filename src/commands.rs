@@ -1,6 +1,7 @@
 //! One verb a file, thin: read, observe, plan, apply, show. Everything between is in the rooms below.
 
 mod boot;
+mod bundle;
 mod check;
 mod confirm;
 mod create;
@@ -25,7 +26,9 @@ mod source;
 mod standing;
 mod status;
 mod stop;
+mod store;
 mod undo;
+mod unrecorded;
 mod verify;
 mod watch;
 
@@ -34,13 +37,13 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Store};
 pub use failure::Failure;
-use output::Output;
+use output::{Form, Output};
 
 /// Carries out a command line, and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
-    let output = Output::new(cli.json, cli.verbose > 0);
+    let output = Output::new(Form::of(cli.json, cli.events), cli.verbose > 0);
     match privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)) {
         Ok(code) => code,
         Err(failure) => {
@@ -53,8 +56,10 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(file) => check::run(&file.file, output),
-        Command::Plan { file, check } => wait_for(create::plan(&file.file, check, output)),
-        Command::Create { file, confirm } => wait_for(create::run(&file.file, confirm, output)),
+        Command::Plan { file, here, check } => wait_for(create::plan(&file.file, here.here.as_ref(), check, output)),
+        Command::Create { file, here, confirm } => {
+            wait_for(create::run(&file.file, here.here.as_ref(), confirm, output))
+        }
         Command::Confirm(lab) => confirm::run(&lab.lab, output),
         Command::Undo(lab) => wait_for(undo::run(&lab.lab, output)),
         Command::Restore { labs } => wait_for(restore::run(&labs, output)),
@@ -78,6 +83,8 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
+        Command::Store(Store::Has { digests }) => store::has(&digests, output),
+        Command::Store(Store::Take { digest, size }) => store::take(&digest, size, output),
         Command::Completions { shell } => {
             // Into memory first: clap_complete takes a reader that is gone for a bug.
             let mut script = Vec::new();

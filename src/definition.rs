@@ -20,8 +20,8 @@ pub use key::Key;
 pub use problem::{Problem, ProblemReport, Problems};
 pub use value::{Bytes, Cpus, ExternalKind, Login, Text};
 
-use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
-use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName};
+use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName};
 
 /// A definition as written: nothing filled in, nothing compared.
 ///
@@ -42,6 +42,8 @@ pub struct Definition {
     pub images: Entries<ImageName, ImageDef>,
     /// `[vm.*]`
     pub vms: Entries<VmName, VmDef>,
+    /// `[host.*]`
+    pub hosts: Entries<HostName, HostDef>,
     /// What is wrong with it so far: unknown keys, and values that are not what they should be.
     pub problems: Problems,
 }
@@ -74,11 +76,32 @@ pub struct NetworkDef {
     pub bridge: Key<IfName>,
     /// `ifname`: fixes the name of the bridge
     pub ifname: Key<IfName>,
+    /// `across`: what joins its parts on several hosts
+    pub across: Key<Across>,
+    /// `hosts`, one or a list: where it is although no guest needs it
+    pub hosts: Key<Vec<At<HostName>>>,
+}
+
+/// `[host.*]`: a machine, and what differs on it. What it overrides stands at the same path as at the top.
+#[derive(Debug, Clone, Default)]
+pub struct HostDef {
+    /// `ssh`: the destination for OpenSSH
+    pub ssh: Key<Text>,
+    /// `underlay`: its address for the other hosts
+    pub underlay: Key<IpAddr>,
+    /// `uplink.*`
+    pub uplinks: Entries<UplinkName, UplinkDef>,
+    /// `network.*`: `uplink`, `subnet`, `mtu`, `bridge` and `ifname` alone
+    pub networks: Entries<NetName, NetworkDef>,
+    /// `router.external`
+    pub router: Key<RouterDef>,
 }
 
 /// `[router]`
 #[derive(Debug, Clone, Default)]
 pub struct RouterDef {
+    /// `host`: where it lives
+    pub host: Key<HostName>,
     /// `external`
     pub external: Key<ExternalDef>,
 }
@@ -140,6 +163,8 @@ pub struct VmDef {
     pub ssh_keys: Key<Vec<At<Text>>>,
     /// `autostart`
     pub autostart: Key<bool>,
+    /// `host`: where it runs
+    pub host: Key<HostName>,
 }
 
 /// One nic of a guest, `"web"` being short for `{ network = "web" }`.
@@ -158,6 +183,14 @@ pub struct NicDef {
 }
 
 impl Definition {
+    /// The same lab with namespaces for guests, whatever it says of their engines.
+    #[must_use]
+    pub fn rehearsed(mut self) -> Self {
+        let netns = || Key::Is(At::new(0..0, Engine::Netns));
+        self.vms.values_mut().for_each(|vm| vm.engine = netns());
+        self
+    }
+
     /// Reads a definition.
     ///
     /// # Errors

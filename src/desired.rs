@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use claims::{Claim, Claims, claims, unasked};
+pub use devices::{Devices, uplink_devices};
 pub use firewall::table_name;
 pub use refusal::{Lack, Refusal};
 

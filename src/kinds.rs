@@ -64,6 +64,17 @@ impl Mode {
     }
 }
 
+/// What joins the parts of a network that are on several hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Across {
+    /// One layer-2 segment: a VLAN of the trunk that the hosts share.
+    #[default]
+    Vlan,
+    /// A subnet for each host, and static routes between them.
+    Routed,
+}
+
 /// What runs a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,6 +5,7 @@
 //! never guessed at when it is damaged.
 
 pub mod change;
+pub mod files;
 mod ground;
 mod lock;
 mod room;
@@ -24,7 +25,7 @@ pub use store::{
 };
 pub use undone::Undone;
 
-use crate::names::LabName;
+use crate::names::{HostName, LabName};
 use crate::observe::Recorded;
 use crate::plan::Found;
 use crate::state::{SettingKey, TableId};
@@ -50,12 +51,36 @@ pub struct Ledger {
     pub path: PathBuf,
     /// The lock file's text that went with it.
     pub lock: String,
+    /// What came with the definition.
+    #[serde(default, skip_serializing_if = "Origin::is_plain")]
+    pub origin: Origin,
     /// What stood in settings that were changed.
     #[serde(with = "found")]
     pub found: Found,
     /// The nftables tables as the kernel listed them right after they were applied.
     #[serde(with = "tables")]
     pub tables: BTreeMap<TableId, Recorded>,
+}
+
+/// What came with a definition that is more than a file on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The host whose part this is, where the definition names hosts.
+    pub here: Option<HostName>,
+    /// It came from another host: nothing stands at its path here.
+    pub sent: bool,
+    /// Where the files are that came with it, by what the definition says.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Every guest is a namespace, whatever the definition says of its engine.
+    pub rehearsed: bool,
+}
+
+impl Origin {
+    /// A file of this host, and all of it.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How far a change came.
@@ -85,6 +110,7 @@ impl Ledger {
             definition: String::new(),
             path: PathBuf::new(),
             lock: String::new(),
+            origin: Origin::default(),
             found: Found::new(),
             tables: BTreeMap::new(),
         }

@@ -33,6 +33,7 @@
 //! - [`observe`], the state that there is
 //! - [`ledger`], what is remembered on disk
 //! - [`apply`], carries out a plan
+//! - [`remote`], other hosts, over OpenSSH
 //! - [`cli`], the command line as clap sees it
 //! - [`commands`], one verb a file
 
@@ -53,6 +54,7 @@ pub mod paths;
 pub mod plan;
 pub mod probe;
 pub mod reach;
+pub mod remote;
 pub mod render;
 pub mod rule;
 pub mod state;

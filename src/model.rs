@@ -6,27 +6,31 @@
 
 mod address;
 mod devices;
+mod hosts;
 mod image;
 mod lock;
 mod nic;
 mod resolve;
 mod router;
 mod segment;
+mod share;
+mod slice;
 pub mod ssh;
 mod vm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
-use crate::names::{IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
+use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 
-pub use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
-pub use lock::{Lock, LockError, NicKey};
+pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};
+pub use slice::slice;
 
 /// A struct whose fields only this room can set and everybody can read.
 macro_rules! record {
@@ -48,14 +52,64 @@ record! {
     Model {
         /// Its name.
         lab: LabName,
+        /// The host whose part this is; `None`: all of it.
+        here: Option<HostName>,
+        /// Its hosts; none where the definition names none: then it is this machine's.
+        hosts: BTreeMap<HostName, Host>,
         /// Its uplinks.
         uplinks: BTreeMap<UplinkName, Uplink>,
         /// Its networks.
         networks: BTreeMap<NetName, Network>,
         /// Its router; `None` when no network is routed or translated.
         router: Option<Router>,
+        /// Of one host's part: what is reached by way of other hosts.
+        elsewhere: Vec<Elsewhere>,
         /// Its guests.
         vms: BTreeMap<VmName, Vm>,
+    }
+}
+
+record! {
+    /// A machine that carries a part of the lab.
+    Host {
+        /// Its name.
+        name: HostName,
+        /// The destination for OpenSSH.
+        ssh: String,
+        /// Its address for the other hosts.
+        underlay: Option<IpAddr>,
+        /// Devices of uplinks that have another name there.
+        devices: BTreeMap<UplinkName, DeviceRef>,
+        /// What differs of networks.
+        networks: BTreeMap<NetName, NetworkOfHost>,
+        /// The router's way to the outside there, where it differs.
+        external: Option<External>,
+    }
+}
+
+record! {
+    /// What differs of a network on one host.
+    NetworkOfHost {
+        /// The uplink that carries its VLAN.
+        uplink: Option<UplinkName>,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+        /// The foreign bridge, or the name of vmnet's own.
+        bridge: Option<IfName>,
+    }
+}
+
+record! {
+    /// A subnet whose gateway is on another host.
+    Elsewhere {
+        /// The network.
+        network: NetName,
+        /// The host that has the gateway.
+        host: HostName,
+        /// The subnet.
+        to: IpNet,
+        /// The address of that host, or of its router.
+        via: IpAddr,
     }
 }
 
@@ -86,6 +140,12 @@ record! {
         dns: Vec<IpAddr>,
         /// MTU in bytes of every hop of the segment; `None`: the uplink's, or 1500 where there is none.
         mtu: Option<u32>,
+        /// What joins its parts on several hosts.
+        across: Across,
+        /// The hosts that need it for guests, or that the definition lists.
+        hosts: BTreeSet<HostName>,
+        /// With [`Across::Routed`]: the subnets of each host.
+        shares: BTreeMap<HostName, Vec<Subnet>>,
     }
 }
 
@@ -140,6 +200,8 @@ record! {
     Router {
         /// Its namespace.
         namespace: NsName,
+        /// The host that holds the gateways of networks which are one segment.
+        host: Option<HostName>,
         /// Its way to the outside.
         external: External,
         /// Its port in every network it serves.
@@ -253,6 +315,8 @@ record! {
         ssh_keys: Vec<String>,
         /// `vmnet restore` starts it.
         autostart: bool,
+        /// Where it runs; `None` where the definition names no hosts.
+        host: Option<HostName>,
         /// Its interfaces.
         nics: Vec<Nic>,
     }
@@ -293,6 +357,11 @@ record! {
 }
 
 impl Model {
+    /// The MAC of a device of ours on this host: hosts of one lab never share one, whatever they were cloned from.
+    pub fn device_mac(&self, role: &str, name: &str) -> Mac {
+        slice::device_mac(&self.lab, self.here.as_ref(), role, name)
+    }
+
     /// The network that a nic is on.
     pub fn network_of(&self, nic: &Nic) -> &Network {
         // `resolve` makes nics of networks of the same model only.

@@ -8,14 +8,38 @@ pub mod domain;
 pub mod hooks;
 pub mod qemu;
 pub mod seed;
-mod shell;
+pub mod shell;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Model, Vm};
 
 /// The usual MTU of Ethernet in bytes; where a segment has it, nobody is told about it.
 pub const ETHERNET_MTU: u32 = 1500;
+
+/// Where the files are that a definition names.
+#[derive(Debug, Clone, Copy)]
+pub struct Files<'a> {
+    /// The definition's folder, absolute: relative paths start there.
+    pub folder: &'a Path,
+    /// Those that stand elsewhere, by what the definition says: on hosts that got the definition from another one.
+    pub elsewhere: &'a BTreeMap<String, PathBuf>,
+}
+
+impl<'a> Files<'a> {
+    /// All where the definition says.
+    pub fn beside(folder: &'a Path) -> Self {
+        static NONE: BTreeMap<String, PathBuf> = BTreeMap::new();
+        Self { folder, elsewhere: &NONE }
+    }
+
+    /// An absolute path from one that may be relative to the definition.
+    pub fn find(&self, path: &Path) -> PathBuf {
+        let moved = path.to_str().and_then(|path| self.elsewhere.get(path));
+        moved.cloned().unwrap_or_else(|| self.folder.join(path))
+    }
+}
 
 /// A guest of a lab, with what the definition's surroundings add to it.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +48,8 @@ pub struct GuestView<'a> {
     pub model: &'a Model,
     /// The guest.
     pub vm: &'a Vm,
-    /// The definition's folder, absolute: relative paths of images start there.
-    pub folder: &'a Path,
+    /// Where the files are that the definition names.
+    pub files: Files<'a>,
     /// The public keys that may log in, one line each, files already read.
     pub keys: &'a [String],
     /// The number of the guest's disk, counted from 1 and new after each `reset`.
@@ -47,7 +71,7 @@ impl GuestView<'_> {
 
     /// An absolute path from one that may be relative to the definition.
     fn absolute(&self, path: &Path) -> PathBuf {
-        self.folder.join(path)
+        self.files.find(path)
     }
 }
 

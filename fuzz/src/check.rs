@@ -16,7 +16,7 @@ use vmnet::paths::Paths;
 use vmnet::plan::{Found, diff};
 use vmnet::reach::{self, Known, Report, Seen};
 use vmnet::render::qemu::{Privilege, SEED_IMAGE, by_hand, disk_name, overlay};
-use vmnet::render::{GuestFiles, GuestView, domain, qemu, seed};
+use vmnet::render::{Files, GuestFiles, GuestView, domain, qemu, seed};
 use vmnet::rule;
 use vmnet::state::{Device, Facts, Guest, HostState, Table};
 
@@ -97,7 +97,7 @@ fn guest(model: &Model, name: &VmName, facts: &Facts) -> Guest {
     let vm = &model.vms()[name];
     let paths = Paths::default();
     let keys = ["ssh-ed25519 AAAA somebody".to_owned()];
-    let view = GuestView { model, vm, folder: Path::new("/lab"), keys: &keys, instance: 1, mtus: &[] };
+    let view = GuestView { model, vm, files: Files::beside(Path::new("/lab")), keys: &keys, instance: 1, mtus: &[] };
     for (_, text) in seed::files(&view) {
         let json = text.strip_prefix("#cloud-config\n").unwrap_or(&text);
         serde_json::from_str::<Value>(json).expect("a seed is JSON");

@@ -207,7 +207,7 @@ pub(super) fn machine(
     let mtus = mtus(vm, mtu);
     let folder = session.paths.guest_state(source.model.lab(), vm.name());
     let instance = engine::instance(&folder)?;
-    let view = GuestView { model: &source.model, vm, folder: source.folder(), keys: &keys, instance, mtus: &mtus };
+    let view = GuestView { model: &source.model, vm, files: source.files(), keys: &keys, instance, mtus: &mtus };
     qemu::guest(&view, &session.paths, facts).map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))
 }
 
@@ -219,7 +219,7 @@ pub(super) fn mtus(vm: &Vm, mtu: &BTreeMap<NetName, u32>) -> Vec<u32> {
 pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {
     let Some(image) = vm.image() else { return Ok(()) };
     for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
-        let path = source.folder().join(file);
+        let path = source.files().find(file);
         if !path.is_file() {
             let (vm, image, path) = (vm.name(), image.name(), path.display());
             let help = format!("put it there, or correct [image.{image}] and run vmnet create");

@@ -13,9 +13,9 @@ use super::outdated::outdated;
 use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
-use super::watch;
+use super::{unrecorded, watch};
 use crate::desired::Note;
-use crate::names::VmName;
+use crate::names::{HostName, VmName};
 use crate::plan::{Hurt, Op, Plan, Wave};
 
 #[derive(Serialize)]
@@ -28,8 +28,13 @@ struct PlanReport<'a> {
 }
 
 /// `vmnet plan`
-pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<ExitCode, Failure> {
-    let source = Source::read(file)?;
+pub(super) async fn plan(
+    file: &Path,
+    here: Option<&HostName>,
+    check: bool,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
+    let source = Source::read(file, here)?;
     let mut session = Session::look_at(source.model.lab())?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
@@ -37,6 +42,11 @@ pub(super) async fn plan(file: &Path, check: bool, output: &Output) -> Result<Ex
     wanted.notes.extend(source.remarks());
     wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
     wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
+    let unknown = unrecorded::taps(&observation.state);
+    if !unknown.is_empty() {
+        let text = format!("{}; create refuses", unrecorded::text(&session.lab, &unknown));
+        wanted.notes.push(Note { about: "guests".to_owned(), text });
+    }
     let report = PlanReport {
         lab: session.lab.as_str(),
         changes: plan.len(),
@@ -66,9 +76,14 @@ struct CreateReport<'a> {
 }
 
 /// `vmnet create`
-pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    file: &Path,
+    here: Option<&HostName>,
+    confirm: Option<Duration>,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let source = Source::read(file)?;
+    let source = Source::read(file, here)?;
     let mut session = Session::change_of(source.model.lab(), "create")?;
     session.confirm = to_be_confirmed(&session, confirm)?;
     if session.is_known && session.ledger.path != source.path {
@@ -86,7 +101,8 @@ pub(super) async fn run(file: &Path, confirm: Option<Duration>, output: &Output)
     let same_source = session.is_known
         && session.ledger.definition == source.text
         && session.ledger.path == source.path
-        && session.ledger.lock == source.lock.to_string();
+        && session.ledger.lock == source.lock.to_string()
+        && session.ledger.origin == source.origin;
     let mut repaired = 0;
     let is_new = !same_source || source.lock != source.old_lock;
     if !plan.is_empty() || is_new {
@@ -237,7 +253,7 @@ fn missing_files(source: &Source, output: &Output) {
     let images = source.model.vms().values().filter_map(|vm| vm.image().as_ref());
     let files = images.flat_map(|image| {
         let files = [image.file(), image.kernel(), image.initrd()].into_iter().flatten();
-        files.map(move |file| (format!("image {}", image.name()), source.folder().join(file)))
+        files.map(move |file| (format!("image {}", image.name()), source.files().find(file)))
     });
     let keys = source
         .model

@@ -19,7 +19,7 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
             keys.push(entry.clone());
             continue;
         }
-        let path = expand(source.folder(), entry);
+        let path = expand(source, entry);
         let place = format!("vm {}: ssh_keys: {}", vm.name(), path.display());
         let length =
             std::fs::metadata(&path).map(|metadata| if metadata.is_file() { metadata.len() } else { u64::MAX });
@@ -46,16 +46,17 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
 
 /// The files that a guest's keys are in.
 pub(super) fn files(source: &Source, vm: &Vm) -> impl Iterator<Item = PathBuf> {
-    vm.ssh_keys().iter().filter(|entry| !ssh::is_key(entry)).map(|entry| expand(source.folder(), entry))
+    vm.ssh_keys().iter().filter(|entry| !ssh::is_key(entry)).map(|entry| expand(source, entry))
 }
 
 /// `~` is the caller's home: under sudo, that of who called sudo.
-fn expand(folder: &Path, entry: &str) -> PathBuf {
-    let Some(rest) = entry.strip_prefix("~/") else { return folder.join(entry) };
+fn expand(source: &Source, entry: &str) -> PathBuf {
+    let as_written = source.files().find(Path::new(entry));
+    let Some(rest) = entry.strip_prefix("~/").filter(|_| !source.origin.sent) else { return as_written };
     let caller =
         std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map_or_else(Uid::current, Uid::from_raw);
     match User::from_uid(caller) {
         Ok(Some(user)) => user.dir.join(rest),
-        _ => folder.join(entry),
+        _ => as_written,
     }
 }

@@ -62,7 +62,7 @@ fn lab_or(
         // The file had one lab's name, and has another's by now.
         (Some(last), false) => {
             applied.push(last);
-            let now = Source::read(Path::new(argument)).ok().map(|source| source.model.lab().clone());
+            let now = Source::read_whole(Path::new(argument)).ok().map(|source| source.model.lab().clone());
             let file = path.display();
             return now.filter(|now| applied.contains(now)).ok_or_else(|| {
                 Failure::Usage(format!("several labs were created from {file}: name one of {}", names(&applied)))

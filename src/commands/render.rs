@@ -89,7 +89,7 @@ async fn with_files(
     let mtus = super::boot::mtus(vm, &mtu);
     let keys = keys::read(&source, vm)?;
     let view =
-        GuestView { model: &source.model, vm, folder: source.folder(), keys: &keys, instance: INSTANCE, mtus: &mtus };
+        GuestView { model: &source.model, vm, files: source.files(), keys: &keys, instance: INSTANCE, mtus: &mtus };
     let folder: PathBuf = session.paths.by_hand(&lab, vm.name(), owner.uid);
     let disk = overlay(&view, &folder.join(disk_name(INSTANCE)));
     engine::prepare(vm.name(), &folder, owner, disk.as_ref(), &seed::files(&view)).await?;

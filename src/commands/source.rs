@@ -5,12 +5,15 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::bundle::Bundle;
 use super::failure::Failure;
+use super::output::shown;
 use crate::definition::Definition;
 use crate::desired::Note;
-use crate::ledger;
-use crate::model::{Lock, Model, Resolved, resolve};
-use crate::names::LabName;
+use crate::ledger::{self, Origin};
+use crate::model::{Lock, Model, Resolved, resolve, slice};
+use crate::names::{HostName, LabName};
+use crate::render::Files;
 
 /// A definition of this size has more than a hundred thousand lines.
 const LARGEST: u64 = 8 << 20;
@@ -23,7 +26,11 @@ pub(super) struct Source {
     /// Its text.
     pub(super) text: String,
     /// What it means.
+    pub(super) whole: Model,
+    /// This host's part of that; all of it where the definition names no hosts.
     pub(super) model: Model,
+    /// What came with it.
+    pub(super) origin: Origin,
     /// The lock file as it was.
     pub(super) old_lock: Lock,
     /// Its text, where there is one.
@@ -35,25 +42,57 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads `net.toml` and the `net.lock` beside it.
-    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+    /// Reads `net.toml` and the `net.lock` beside it, or what another host sent, and takes one host's part.
+    pub(super) fn read(path: &Path, here: Option<&HostName>) -> Result<Self, Failure> {
+        let mut source = Self::read_whole(path)?;
+        let hosts = source.whole.hosts();
+        let known = || hosts.keys().map(HostName::as_str).collect::<Vec<_>>().join(", ");
+        match here {
+            None if hosts.is_empty() => {}
+            None => {
+                let help = format!("say which part is meant: --here with one of {}", known());
+                return Err(Failure::advised(format!("{} names hosts", shown(path)), help));
+            }
+            Some(here) => {
+                let Some(part) = slice(&source.whole, here) else {
+                    return Err(Failure::Usage(match hosts.is_empty() {
+                        true => format!("{} names no hosts: leave out --here", shown(path)),
+                        false => format!("{} has no host {here}; it has {}", shown(path), known()),
+                    }));
+                };
+                source.model = part;
+                source.origin.here = Some(here.clone());
+            }
+        }
+        Ok(source)
+    }
+
+    /// Reads all of it; `-` is what another host sent, on standard input.
+    pub(super) fn read_whole(path: &Path) -> Result<Self, Failure> {
+        if path == Path::new(Bundle::ARGUMENT) {
+            return Self::sent(Bundle::read()?);
+        }
         let text = read_text(path)?;
         let path =
             std::path::absolute(path).map_err(|error| Failure::failed("the working directory is gone", error))?;
         let lock_path = path.with_extension("lock");
         let old_lock_text = lock_path.exists().then(|| read_text(&lock_path)).transpose()?;
         let old_lock = match &old_lock_text {
-            Some(text) => {
-                Lock::parse(text).map_err(|error| Failure::Usage(format!("{}: {error}", lock_path.display())))?
-            }
+            Some(text) => parse_lock(&lock_path, text)?,
             None => Lock::default(),
         };
-        Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock)? })
+        Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock, Origin::default())? })
+    }
+
+    fn sent(bundle: Bundle) -> Result<Self, Failure> {
+        let Bundle { version: _, path, definition, lock, files, rehearsed } = bundle;
+        let lock = if lock.is_empty() { Lock::default() } else { parse_lock(&path.with_extension("lock"), &lock)? };
+        Self::resolve(path, definition, lock, Origin { here: None, sent: true, files, rehearsed })
     }
 
     /// The lab that a definition is of. What its lock file says does not matter for that.
     pub(super) fn lab_in(path: &Path) -> Result<LabName, Failure> {
-        let source = Self::resolve(path.to_owned(), read_text(path)?, Lock::default())?;
+        let source = Self::resolve(path.to_owned(), read_text(path)?, Lock::default(), Origin::default())?;
         Ok(source.model.lab().clone())
     }
 
@@ -62,18 +101,24 @@ impl Source {
         let damaged =
             |error| Failure::failed(format!("the ledger of lab {} holds a damaged lock file", ledger.lab), error);
         let lock = if ledger.lock.is_empty() { Lock::default() } else { Lock::parse(&ledger.lock).map_err(damaged)? };
-        Self::resolve(ledger.path.clone(), ledger.definition.clone(), lock)
+        let mut source = Self::resolve(ledger.path.clone(), ledger.definition.clone(), lock, ledger.origin.clone())?;
+        if let Some(part) = ledger.origin.here.as_ref().and_then(|here| slice(&source.whole, here)) {
+            source.model = part;
+        }
+        Ok(source)
     }
 
-    fn resolve(path: PathBuf, text: String, old_lock: Lock) -> Result<Self, Failure> {
+    fn resolve(path: PathBuf, text: String, old_lock: Lock, origin: Origin) -> Result<Self, Failure> {
         let resolved = Definition::parse(&text).and_then(|definition| {
+            let definition = if origin.rehearsed { definition.rehearsed() } else { definition };
             let says_router = !definition.router.is_missing();
             resolve(&definition, &old_lock).map(|resolved| (resolved, says_router))
         });
         match resolved {
             Ok((Resolved { model, lock }, says_router)) => {
                 let router_is_idle = says_router && model.router().is_none();
-                Ok(Self { path, text, model, old_lock, old_lock_text: None, lock, router_is_idle })
+                let (whole, old_lock_text) = (model.clone(), None);
+                Ok(Self { path, text, whole, model, origin, old_lock, old_lock_text, lock, router_is_idle })
             }
             Err(problems) => Err(Failure::Definition { path, text, problems }),
         }
@@ -88,12 +133,12 @@ impl Source {
     /// Whether the definition's file says something else by now.
     pub(super) fn file_changed(&self) -> bool {
         // By now it may be anything, a FIFO that nobody writes to for one.
-        read_text(&self.path).is_ok_and(|text| text != self.text)
+        !self.origin.sent && read_text(&self.path).is_ok_and(|text| text != self.text)
     }
 
-    /// The definition's folder, where relative paths start.
-    pub(super) fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("/"))
+    /// Where the files are that the definition names.
+    pub(super) fn files(&self) -> Files<'_> {
+        Files { folder: self.path.parent().unwrap_or(Path::new("/")), elsewhere: &self.origin.files }
     }
 
     /// Where the lock file is.
@@ -103,7 +148,7 @@ impl Source {
 
     /// Writes the lock file where it differs; nothing is written for a lab that needs none.
     pub(super) fn write_lock(&self) -> Result<bool, Failure> {
-        if self.lock == self.old_lock {
+        if self.lock == self.old_lock || self.origin.sent {
             return Ok(false);
         }
         let path = self.lock_path();
@@ -122,12 +167,16 @@ impl Source {
     pub(super) fn restore_lock(&self) -> Result<(), Failure> {
         let path = self.lock_path();
         let done = match &self.old_lock_text {
-            _ if self.lock == self.old_lock => Ok(()),
+            _ if self.lock == self.old_lock || self.origin.sent => Ok(()),
             Some(text) => self.write_lock_text(text.as_bytes()),
             None => remove_if_there(&path),
         };
         done.map_err(|error| Failure::failed(format!("{} can't be put back", path.display()), error))
     }
+}
+
+fn parse_lock(path: &Path, text: &str) -> Result<Lock, Failure> {
+    Lock::parse(text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
 }
 
 /// Removes a file, there or not.

@@ -18,6 +18,11 @@ impl<K: Ord, V> Entries<K, V> {
         self.by_name.insert(name, table);
     }
 
+    /// The tables, to be changed.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.by_name.values_mut().map(At::get_mut)
+    }
+
     /// Something of the section could not be read; there is a problem about it already.
     pub(super) fn broken(&mut self) {
         self.whole = false;

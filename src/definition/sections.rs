@@ -7,18 +7,24 @@ use toml::de::{DeTable, DeValue};
 use super::read::Reader;
 use super::value::{FromValue, wrong};
 use super::{
-    At, Definition, ExternalDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef, VmDef,
+    At, Definition, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef,
+    VmDef,
 };
 
 /// The keys of each kind of table, in the order in which they are read.
-const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm"];
+const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm", "host"];
 const UPLINK: &[&str] = &["device"];
 const DEFAULTS: &[&str] = &["vm"];
-const NETWORK: &[&str] = &["mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname"];
-const ROUTER: &[&str] = &["external"];
+const NETWORK: &[&str] =
+    &["mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname", "across", "hosts"];
+const ROUTER: &[&str] = &["host", "external"];
 const EXTERNAL: &[&str] = &["via", "uplink", "vlan", "address", "gateway", "snat", "transit"];
 const IMAGE: &[&str] = &["file", "format", "kernel", "initrd", "cmdline"];
-const VM: &[&str] = &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys", "autostart"];
+const VM: &[&str] =
+    &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys", "autostart", "host"];
+const HOST: &[&str] = &["ssh", "underlay", "uplink", "network", "router"];
+const NETWORK_OF_HOST: &[&str] = &["uplink", "subnet", "mtu", "bridge", "ifname"];
+const ROUTER_OF_HOST: &[&str] = &["external"];
 const NIC: &[&str] = &["network", "address", "mac", "model", "tap"];
 
 /// The kinds of tables as people write them, with their keys.
@@ -32,6 +38,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("[image.NAME]", IMAGE),
     ("[vm.NAME]", VM),
     ("a nic", NIC),
+    ("[host.NAME]", HOST),
 ];
 
 pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> Definition {
@@ -48,6 +55,7 @@ pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> De
         router: reader.table("router", "router", problems, router),
         images: reader.section("image", problems, image),
         vms: reader.section("vm", problems, vm),
+        hosts: reader.section("host", problems, host),
         problems: Problems::default(),
     };
     reader.finish();
@@ -77,6 +85,8 @@ fn network(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Prob
         mtu: reader.get("mtu", problems),
         bridge: reader.get("bridge", problems),
         ifname: reader.get("ifname", problems),
+        across: reader.get("across", problems),
+        hosts: reader.list("hosts", problems),
     };
     reader.finish();
     network
@@ -84,9 +94,46 @@ fn network(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Prob
 
 fn router(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> RouterDef {
     let mut reader = Reader::new(table, what, ROUTER, problems);
-    let router = RouterDef { external: reader.table("external", "router.external", problems, external) };
+    let router = RouterDef {
+        host: reader.get("host", problems),
+        external: reader.table("external", "router.external", problems, external),
+    };
     reader.finish();
     router
+}
+
+fn host(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> HostDef {
+    let mut reader = Reader::new(table, what, HOST, problems);
+    let host = HostDef {
+        ssh: reader.get("ssh", problems),
+        underlay: reader.get("underlay", problems),
+        uplinks: reader.section("uplink", problems, uplink),
+        networks: reader.section("network", problems, network_of_host),
+        router: reader.table("router", &format!("{what}.router"), problems, router_of_host),
+    };
+    reader.finish();
+    host
+}
+
+fn network_of_host(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> NetworkDef {
+    let mut reader = Reader::new(table, &format!("{what} of a host"), NETWORK_OF_HOST, problems);
+    let network = NetworkDef {
+        uplink: reader.get("uplink", problems),
+        subnets: reader.list("subnet", problems),
+        mtu: reader.get("mtu", problems),
+        bridge: reader.get("bridge", problems),
+        ifname: reader.get("ifname", problems),
+        ..NetworkDef::default()
+    };
+    reader.finish();
+    network
+}
+
+fn router_of_host(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> RouterDef {
+    let mut reader = Reader::new(table, what, ROUTER_OF_HOST, problems);
+    let external = reader.table("external", &format!("{what}.external"), problems, external);
+    reader.finish();
+    RouterDef { host: Key::Missing, external }
 }
 
 fn external(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems) -> ExternalDef {
@@ -146,6 +193,7 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
         user: reader.get("user", problems),
         ssh_keys: reader.list("ssh_keys", problems),
         autostart: reader.get("autostart", problems),
+        host: reader.get("host", problems),
     };
     reader.finish();
     vm

@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
-use crate::kinds::{Accel, DeviceRef, Engine, ImageFormat, Mode, NicModel};
-use crate::names::{IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, quoted};
+use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, quoted};
 
 /// A value that a key of the definition may have.
 pub(super) trait FromValue: Sized {
@@ -93,6 +93,7 @@ macro_rules! named_values {
 
 named_values! {
     LabName: "a lab's name",
+    HostName: "a host's name",
     UplinkName: "an uplink's name",
     NetName: "a network's name",
     ImageName: "an image's name",
@@ -172,6 +173,7 @@ words! {
         "isolated" => Mode::Isolated,
         "bridged" => Mode::Bridged,
     }
+    Across: "what joins a network's hosts" { "vlan" => Across::Vlan, "routed" => Across::Routed, }
     Engine: "an engine" { "qemu" => Engine::Qemu, "netns" => Engine::Netns, }
     Accel: "an accelerator" { "kvm" => Accel::Kvm, "tcg" => Accel::Tcg, }
     NicModel: "a nic model" {

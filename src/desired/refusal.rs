@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::names::{Mac, NetName, UplinkName, VlanId, VmName};
+use crate::names::{Mac, NetName, NsName, UplinkName, VlanId, VmName};
 use crate::state::{Feature, NO_MODULES, Tool};
 
 /// Something that makes a lab impossible on this host as it is. Display names the thing, the place and the remedy;
@@ -110,6 +110,21 @@ pub enum Refusal {
         owner: String,
         /// What to do.
         remedy: String,
+    },
+    /// Somebody made a route in one of the lab's namespaces where one of the lab's has to be.
+    #[error(
+        "a route to {to} in {ns} exists already{dev}, and is not the lab's, which needs one there; remove it (ip -n \
+         {ns} {family}route del {to})"
+    )]
+    RouteTaken {
+        /// The namespace.
+        ns: NsName,
+        /// The destination, as `ip` writes it.
+        to: String,
+        /// `-6 ` for `ip`, where it has to be told.
+        family: &'static str,
+        /// The device that it leads out of, escaped, with a separator.
+        dev: String,
     },
     /// Two links of the lab would have one name on this host.
     #[error("{name} would be the name of {first} and of {second}; give one of them another ifname or tap")]

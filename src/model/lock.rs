@@ -5,9 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Mac, NetName, VmName, quoted};
+use crate::names::{HostName, Mac, NetName, VmName, quoted};
 
 /// The version that this program writes and the only one it reads.
 const VERSION: u32 = 1;
@@ -74,11 +76,45 @@ pub struct Lock {
     /// The MACs that settled a collision inside the definition.
     #[serde(default, rename = "mac")]
     pub macs: BTreeMap<NicKey, Mac>,
+    /// Each host's subnets of networks that are routed between hosts.
+    #[serde(default, rename = "share")]
+    pub shares: BTreeMap<ShareKey, Vec<IpNet>>,
+}
+
+/// One host's part of a network.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ShareKey {
+    /// The network.
+    pub network: NetName,
+    /// The host.
+    pub host: HostName,
+}
+
+impl fmt::Display for ShareKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.host)
+    }
+}
+
+impl TryFrom<String> for ShareKey {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let (network, host) = text.split_once('/').ok_or_else(|| format!("{} is not network/host", quoted(&text)))?;
+        let network = network.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { network, host: host.parse().map_err(|error| format!("{error}"))? })
+    }
+}
+
+impl From<ShareKey> for String {
+    fn from(key: ShareKey) -> String {
+        key.to_string()
+    }
 }
 
 impl Default for Lock {
     fn default() -> Self {
-        Self { version: VERSION, addresses: BTreeMap::new(), macs: BTreeMap::new() }
+        Self { version: VERSION, addresses: BTreeMap::new(), macs: BTreeMap::new(), shares: BTreeMap::new() }
     }
 }
 
@@ -147,7 +183,7 @@ impl Lock {
 
     /// Nothing is locked: no file is needed.
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.macs.is_empty()
+        self.addresses.is_empty() && self.macs.is_empty() && self.shares.is_empty()
     }
 }
 
@@ -155,7 +191,7 @@ impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Written out, since the form is three lines and a serializer's error has no place in a Display.
         writeln!(f, "{HEADER}version = {VERSION}")?;
-        let Self { version: _, addresses, macs } = self;
+        let Self { version: _, addresses, macs, shares } = self;
         if !addresses.is_empty() {
             f.write_str("\n[address]\n")?;
         }
@@ -168,6 +204,13 @@ impl fmt::Display for Lock {
         }
         for (key, mac) in macs {
             writeln!(f, "\"{key}\" = \"{mac}\"")?;
+        }
+        if !shares.is_empty() {
+            f.write_str("\n[share]\n")?;
+        }
+        for (key, list) in shares {
+            let list: Vec<String> = list.iter().map(|net| format!("\"{net}\"")).collect();
+            writeln!(f, "\"{key}\" = [{}]", list.join(", "))?;
         }
         Ok(())
     }

@@ -12,10 +12,11 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::address::{Free, natural, unusable};
+use super::hosts::host_of;
 use super::lock::{Lock, NicKey};
 use super::segment::subnets_are_known;
 use super::vm::{are, some_of};
-use super::{Network, Nic, NicModel};
+use super::{Network, Nic, NicModel, Subnet};
 use crate::definition::{At, Definition, Key, NicDef, Problem, Problems};
 use crate::names::{IfName, LabName, Mac, NetName, VmName};
 use crate::rule;
@@ -42,6 +43,14 @@ struct Input<'a> {
     definition: &'a Definition,
     networks: &'a BTreeMap<NetName, Network>,
     lock: &'a Lock,
+}
+
+impl Input<'_> {
+    /// The subnets that a guest can have addresses of: its host's share, or all of the network's.
+    fn subnets<'n>(&self, network: &'n Network, vm: &VmName) -> &'n [Subnet] {
+        let share = host_of(vm, self.definition).and_then(|host| network.shares.get(host));
+        share.unwrap_or(&network.subnets)
+    }
 }
 
 pub(super) fn nics(
@@ -139,7 +148,8 @@ struct Addresses {
 fn choose_addresses(drafts: &mut [Draft<'_>], input: &Input<'_>, lock: &mut Lock, problems: &mut Problems) {
     let mut all: BTreeMap<&NetName, Addresses> = BTreeMap::new();
     for (name, network) in input.networks {
-        let gateways = network.subnets.iter().filter_map(|subnet| subnet.gateway);
+        let subnets = network.subnets.iter().chain(network.shares.values().flatten());
+        let gateways = subnets.filter_map(|subnet| subnet.gateway);
         let holders = gateways.map(|gateway| (gateway, Holder::Gateway)).collect();
         all.insert(name, Addresses { holders, free: BTreeMap::new() });
     }
@@ -151,12 +161,13 @@ fn choose_addresses(drafts: &mut [Draft<'_>], input: &Input<'_>, lock: &mut Lock
         let network = &input.networks[&draft.key.network];
         for at in draft.def.addresses.items() {
             let addresses = all.entry(&network.name).or_default();
-            draft.addresses.extend(said_address(at, network, addresses, &draft.key, input.definition, problems));
+            draft.addresses.extend(said_address(at, network, addresses, &draft.key, input, problems));
         }
     }
     for draft in drafts.iter_mut().filter(|draft| draft.def.addresses.is_missing()) {
         let network = &input.networks[&draft.key.network];
-        free_addresses(draft, network, all.entry(&network.name).or_default(), problems);
+        let subnets = input.subnets(network, &draft.key.vm);
+        free_addresses(draft, (network, subnets), all.entry(&network.name).or_default(), problems);
         if !draft.addresses.is_empty() {
             lock.addresses.insert(draft.key.clone(), draft.addresses.iter().map(IpNet::addr).collect());
         }
@@ -172,7 +183,8 @@ fn locked_addresses(
     problems: &mut Problems,
 ) {
     for address in input.lock.addresses.get(&draft.key).into_iter().flatten() {
-        let subnet = network.subnets.iter().find(|subnet| subnet.net.contains(address));
+        let subnets = input.subnets(network, &draft.key.vm);
+        let subnet = subnets.iter().find(|subnet| subnet.net.contains(address));
         let Some(subnet) = subnet.filter(|subnet| unusable(&subnet.net, *address).is_none()) else { continue };
         if draft.addresses.iter().any(|other| other.addr().is_ipv4() == address.is_ipv4()) {
             continue;
@@ -202,15 +214,17 @@ fn said_address(
     network: &Network,
     addresses: &mut Addresses,
     key: &NicKey,
-    definition: &Definition,
+    input: &Input<'_>,
     problems: &mut Problems,
 ) -> Option<IpNet> {
     let address = *at.get_ref();
-    let Some(subnet) = network.subnets.iter().find(|subnet| subnet.net.contains(&address)) else {
-        let known = definition.networks.get(&network.name).is_none_or(|def| subnets_are_known(def.get_ref(), network));
+    let subnets = input.subnets(network, &key.vm);
+    let Some(subnet) = subnets.iter().find(|subnet| subnet.net.contains(&address)) else {
+        let known =
+            input.definition.networks.get(&network.name).is_none_or(|def| subnets_are_known(def.get_ref(), network));
         if known {
             let title = format!("address {address} is in no subnet of network {}", network.name);
-            let nets: Vec<String> = network.subnets.iter().map(|subnet| subnet.net.to_string()).collect();
+            let nets: Vec<String> = subnets.iter().map(|subnet| subnet.net.to_string()).collect();
             problems.push(Problem::new(at.span(), title).help(match nets.len() {
                 0 => "give the network a subnet, or remove the address".to_owned(),
                 1 => format!("its subnet is {}", nets[0]),
@@ -251,10 +265,15 @@ fn taken(at: &At<IpAddr>, network: &Network, holder: &Holder) -> Option<Problem>
 }
 
 /// The lowest free address of the first subnet of each family that it has none of.
-fn free_addresses(draft: &mut Draft<'_>, network: &Network, addresses: &mut Addresses, problems: &mut Problems) {
+fn free_addresses(
+    draft: &mut Draft<'_>,
+    (network, subnets): (&Network, &[Subnet]),
+    addresses: &mut Addresses,
+    problems: &mut Problems,
+) {
     let Addresses { holders, free } = addresses;
     for ipv4 in [true, false] {
-        let subnet = network.subnets.iter().find(|subnet| subnet.net.addr().is_ipv4() == ipv4);
+        let subnet = subnets.iter().find(|subnet| subnet.net.addr().is_ipv4() == ipv4);
         let has_one = draft.addresses.iter().any(|address| address.addr().is_ipv4() == ipv4);
         let Some(subnet) = subnet.filter(|_| !has_one) else { continue };
         let Some(address) = free.entry(subnet.net).or_default().next(&subnet.net, holders) else {

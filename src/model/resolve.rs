@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::lock::Lock;
-use super::{Model, Uplink, devices, router, segment, vm};
+use super::{Model, Uplink, devices, hosts, router, segment, share, vm};
 use crate::definition::{Definition, Entries, Key, Problem, Problems, UplinkDef};
 use crate::names::{LabName, UplinkName};
 
@@ -24,7 +24,7 @@ pub struct Resolved {
 /// # Errors
 /// Every problem of the definition, each at its place; those of single values too.
 pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problems> {
-    let Definition { lab, uplinks, defaults: _, networks, router, images: _, vms: _, problems } = definition;
+    let Definition { lab, uplinks, defaults: _, networks, router, images: _, vms: _, hosts: _, problems } = definition;
     let mut problems = problems.clone();
     // Without a name the rest is resolved all the same, so that its problems show too.
     let lab_name = || "lab".parse::<LabName>().expect("lab is a lab name");
@@ -36,11 +36,23 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
             lab_name()
         }
     };
-    let networks = segment::networks(&lab, networks, uplinks, &mut problems);
-    let router = router::router(&lab, router, &networks, definition, &mut problems);
-    let (vms, lock) = vm::vms(&lab, definition, &networks, lock, &mut problems);
+    let mut networks = segment::networks(&lab, networks, uplinks, &mut problems);
+    let mut needed = hosts::needed(definition, &mut problems);
+    for network in networks.values_mut() {
+        network.hosts = needed.remove(&network.name).unwrap_or_default();
+    }
+    let shares = share::shares(&mut networks, definition, lock, &mut problems);
+    let mut router = router::router(&lab, router, &networks, definition, &mut problems);
+    let (vms, mut lock) = vm::vms(&lab, definition, &networks, lock, &mut problems);
+    lock.shares = shares;
+    let hosts = hosts::hosts(&lab, definition, &networks, &mut problems);
+    if let Some(router) = &mut router {
+        router.host = hosts::of_router(definition, &networks, &mut problems);
+    }
+    hosts::joined(&networks, definition, &mut problems);
     let uplinks = read_uplinks(uplinks, &mut problems);
-    let model = Model { lab, uplinks, networks, router, vms };
+    let model = Model { lab, here: None, hosts, uplinks, networks, router, elsewhere: Vec::new(), vms };
+    hosts::reachable(&model, definition, &mut problems);
     devices::names_differ(&model, definition, &mut problems);
     problems.into_result(Resolved { model, lock })
 }

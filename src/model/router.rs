@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::address::{special, unusable};
 use super::resolve::pick_uplink;
 use super::{External, HostExternal, Network, OwnExternal, Router, RouterPort};
-use crate::definition::{At, Definition, ExternalDef, ExternalKind, Key, Problem, Problems, RouterDef};
+use crate::definition::{At, Definition, ExternalDef, ExternalKind, HostDef, Key, Problem, Problems, RouterDef};
 use crate::names::{LabName, NetName, UplinkName, VlanId};
 use crate::rule;
 
@@ -38,10 +38,10 @@ pub(super) fn router(
         .filter(|network| network.mode.has_router())
         .map(|network| (network.name.clone(), port(lab, network)))
         .collect();
-    (!ports.is_empty()).then(|| Router { namespace: rule::router_namespace(lab), external, ports })
+    (!ports.is_empty()).then(|| Router { namespace: rule::router_namespace(lab), host: None, external, ports })
 }
 
-fn port(lab: &LabName, network: &Network) -> RouterPort {
+pub(super) fn port(lab: &LabName, network: &Network) -> RouterPort {
     let gateways = network.subnets.iter().filter_map(|subnet| {
         // The prefix length was one of this address's family before.
         IpNet::new(subnet.gateway?, subnet.net.prefix_len()).ok()
@@ -53,6 +53,34 @@ fn port(lab: &LabName, network: &Network) -> RouterPort {
         inner_mac: rule::device_mac(lab, "gateway", network.name.as_str()),
         addresses: gateways.collect(),
     }
+}
+
+/// The way to the outside on one host, where it says something about it: key by key over what is said at the top; alone
+/// where it goes another way.
+pub(super) fn external_of_host(
+    lab: &LabName,
+    host: &HostDef,
+    definition: &Definition,
+    networks: &BTreeMap<NetName, Network>,
+    problems: &mut Problems,
+) -> Option<External> {
+    let own = host.router.value()?.external.as_ref()?;
+    let top = definition.router.value().and_then(|router| router.external.value());
+    let (def, none) = (own.get_ref(), ExternalDef::default());
+    let another = def.via.value().is_some_and(|via| top.is_some_and(|top| top.via.value() != Some(via)));
+    let top = top.filter(|_| !another).unwrap_or(&none);
+    let merged = ExternalDef {
+        via: def.via.or(&top.via).clone(),
+        uplink: def.uplink.or(&top.uplink).clone(),
+        vlan: def.vlan.or(&top.vlan).clone(),
+        addresses: def.addresses.or(&top.addresses).clone(),
+        gateways: def.gateways.or(&top.gateways).clone(),
+        snat: def.snat.or(&top.snat).clone(),
+        transit: def.transit.or(&top.transit).clone(),
+    };
+    let external = read_external(lab, &At::new(own.span(), merged), definition, problems)?;
+    apart_from_outside(&external, &host.router, networks, definition, problems);
+    Some(external)
 }
 
 fn host_external(lab: &LabName, def: Option<&ExternalDef>) -> External {

@@ -1,6 +1,6 @@
 //! Networks: modes, VLANs, subnets, bridges. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::address::{nth, special, unusable};
 use super::resolve::pick_uplink;
-use super::{Bridge, Mode, Network, Subnet, Tagged};
+use super::{Across, Bridge, Mode, Network, Subnet, Tagged};
 use crate::definition::{At, Entries, Key, NetworkDef, Problem, Problems, UplinkDef};
 use crate::names::{IfName, LabName, NetName, UplinkName};
 use crate::rule;
@@ -33,6 +33,9 @@ pub(super) fn networks(
             // Any mode would bring complaints that may not be true; this one brings the fewest.
             Key::Wrong(_) => Mode::Isolated,
         };
+        if def.across.value() == Some(&Across::Routed) {
+            fits_across(name, mode, def, problems);
+        }
         if !def.mode.is_wrong() {
             fits_mode(name, span.clone(), mode, def, problems);
         }
@@ -44,6 +47,10 @@ pub(super) fn networks(
             subnets: subnets(mode, def, problems),
             dns: dns(def, problems),
             mtu: mtu(def, problems),
+            across: def.across.value().copied().unwrap_or_default(),
+            // Who needs it, and each host's share, is known when the guests are.
+            hosts: BTreeSet::new(),
+            shares: BTreeMap::new(),
         };
         networks.insert(name.clone(), network);
     }
@@ -56,6 +63,24 @@ pub(super) fn networks(
 /// Whether every subnet that was written could be read: what is in none of them is a mistake then.
 pub(super) fn subnets_are_known(def: &NetworkDef, network: &Network) -> bool {
     !def.subnets.is_wrong() && def.subnets.items().count() == network.subnets.len()
+}
+
+/// A subnet for each host wants a router on each.
+fn fits_across(name: &NetName, mode: Mode, def: &NetworkDef, problems: &mut Problems) {
+    let Some(across) = def.across.as_ref() else { return };
+    if !mode.has_router() && !def.mode.is_wrong() {
+        let title = format!("network {name} is {} and can't be routed between hosts", mode.word());
+        let problem = Problem::new(across.span(), title);
+        problems.push(problem.help("say mode = \"routed\" or \"nat\", or join the hosts by a vlan"));
+    }
+    let keys = [
+        def.vlan.as_ref().map(|at| ("vlan", at.span(), "each host has a segment of its own")),
+        def.gateways.as_ref().map(|at| ("gateway", at.span(), "each host's subnet has its first address as gateway")),
+    ];
+    for (key, span, why) in keys.into_iter().flatten() {
+        let problem = Problem::new(span, format!("{key} has no meaning with across = \"routed\""));
+        problems.push(problem.related(across.span(), "said here").help(format!("remove {key}: {why}")));
+    }
 }
 
 fn fits_mode(name: &NetName, span: Range<usize>, mode: Mode, def: &NetworkDef, problems: &mut Problems) {
@@ -171,12 +196,14 @@ fn subnets(mode: Mode, def: &NetworkDef, problems: &mut Problems) -> Vec<Subnet>
         }
         let net = *net.get_ref();
         // Nobody but us can say which address the router gets; a physical segment has its own.
-        let gateway = if mode.has_router() { nth(&net, 1) } else { None };
+        let shared = def.across.value() == Some(&Across::Routed);
+        let gateway = if mode.has_router() && !shared { nth(&net, 1) } else { None };
         subnets.push(Subnet { net, gateway });
     }
     let known = !def.subnets.is_wrong() && subnets.len() == def.subnets.items().count();
     // Isolated and with a gateway is a mistake that was told already.
-    let gateways = def.gateways.items().filter(|_| mode != Mode::Isolated);
+    let shared = def.across.value() == Some(&Across::Routed);
+    let gateways = def.gateways.items().filter(|_| mode != Mode::Isolated && !shared);
     let mut said: BTreeMap<IpNet, Range<usize>> = BTreeMap::new();
     for gateway in gateways {
         set_gateway(&mut subnets, gateway, known, &mut said, problems);
@@ -210,7 +237,7 @@ fn set_gateway(
     subnet.gateway = Some(address);
 }
 
-fn bad_subnet(at: &At<IpNet>) -> Option<Problem> {
+pub(super) fn bad_subnet(at: &At<IpNet>) -> Option<Problem> {
     let net = at.get_ref();
     let longest = if net.addr().is_ipv4() { 30 } else { 126 };
     if net.addr() != net.network() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::hosts::host_of;
 use super::image::images;
 use super::lock::Lock;
 use super::nic::{self, Nics};
@@ -79,6 +80,7 @@ fn vm(
         image: image.filter(|_| engine == Engine::Qemu).cloned(),
         disk: def.disk.or(&defaults.disk).value().map(|disk| disk.0),
         user: def.user.or(&defaults.user).value().map_or_else(|| "lab".to_owned(), |user| user.0.clone()),
+        host: host_of(name, definition).cloned(),
         autostart: def.autostart.or(&defaults.autostart).value().is_some_and(|autostart| *autostart),
         ssh_keys: keys.items().map(|key| key.get_ref().0.clone()).collect(),
         nics,

@@ -192,15 +192,80 @@ pub(crate) fn read_frame(frame: &[u8]) -> Option<Answer> {
     }
 }
 
+/// What passes on the way of a probe's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// The question who has an address, and the MAC that asks.
+    Asks(Mac, IpAddr),
+    /// The answer that it is at the frame's sender, to this MAC or to everybody.
+    Has(Option<Mac>, IpAddr),
+    /// An echo request.
+    Request(Token),
+    /// Its reply.
+    Reply(Token),
+}
+
+/// A frame as it passes a link, whoever it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Passer {
+    /// The MAC that it comes from.
+    pub from: Mac,
+    /// The MAC that it goes to; `None`: to several.
+    pub to: Option<Mac>,
+    /// The VLAN of a tag in the frame.
+    pub tag: Option<u16>,
+    /// What it is.
+    pub what: Passing,
+}
+
+/// Reads a frame that passes; `None` when it is none of those.
+pub(super) fn read_passing(frame: &[u8]) -> Option<Passer> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let ethernet = Ethernet2Slice::from_slice_without_fcs(frame).ok()?;
+    let from = Mac::try_from(ethernet.source()).ok()?;
+    // Multicast and broadcast addresses are no MAC of anybody's.
+    let to = Mac::try_from(ethernet.destination()).ok();
+    let tag = packet.vlan_ids().first().map(|id| id.value());
+    let what = match (packet.net?, packet.transport) {
+        (NetSlice::Arp(arp), _) => {
+            let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+            match arp.operation() {
+                ArpOperation::REQUEST => Passing::Asks(from, address(arp.target_protocol_addr())?),
+                ArpOperation::REPLY => Passing::Has(to, address(arp.sender_protocol_addr())?),
+                _ => return None,
+            }
+        }
+        (NetSlice::Ipv4(_), Some(TransportSlice::Icmpv4(icmp))) => match icmp.icmp_type() {
+            Icmpv4Type::EchoRequest(_) => Passing::Request(Token::read(icmp.payload())?),
+            Icmpv4Type::EchoReply(_) => Passing::Reply(Token::read(icmp.payload())?),
+            _ => return None,
+        },
+        (NetSlice::Ipv6(_), Some(TransportSlice::Icmpv6(icmp))) => match (icmp.type_u8(), icmp.icmp_type()) {
+            (_, Icmpv6Type::EchoRequest(_)) => Passing::Request(Token::read(icmp.payload())?),
+            (_, Icmpv6Type::EchoReply(_)) => Passing::Reply(Token::read(icmp.payload())?),
+            (SOLICITATION, _) => Passing::Asks(from, target(&icmp)?),
+            (ADVERTISEMENT, _) => Passing::Has(to, target(&icmp)?),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(Passer { from, to, tag, what })
+}
+
+/// The address that a solicitation or an advertisement is about (RFC 4861, 4.3 and 4.4).
+fn target(icmp: &Icmpv6Slice<'_>) -> Option<IpAddr> {
+    let target: [u8; 16] = *icmp.slice().get(8..)?.first_chunk()?;
+    Some(IpAddr::from(target))
+}
+
 /// A neighbour advertisement. The answer to duplicate address detection carries the MAC in an option, which the
 /// frame's own sender equals on Ethernet.
 fn advertisement(frame: &[u8], icmp: &Icmpv6Slice<'_>) -> Option<Answer> {
     if icmp.type_u8() != ADVERTISEMENT {
         return None;
     }
-    let target: [u8; 16] = *icmp.slice().get(8..)?.first_chunk()?;
     let mac = Ethernet2Slice::from_slice_without_fcs(frame).ok()?.source();
-    Some(Answer::Has(IpAddr::from(target), Mac::try_from(mac).ok()?))
+    Some(Answer::Has(target(icmp)?, Mac::try_from(mac).ok()?))
 }
 
 fn read_echo(from: IpAddr, icmp: &Icmpv4Slice<'_>) -> Option<Answer> {
@@ -289,6 +354,28 @@ mod tests {
         frame[34] = 0;
         assert_eq!(read_frame(&frame), Some(Answer::Echo(from.into(), TOKEN)));
         assert_eq!(read_icmp(from.into(), &frame[14..]), Some(Answer::Echo(from.into(), TOKEN)));
+    }
+
+    #[test]
+    fn what_passes_is_read_with_its_tag() {
+        let addresses = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let mut frame = echo_frame((mac(1), mac(2)), addresses, TOKEN);
+        let passer = |tag, what| Some(Passer { from: mac(1), to: Some(mac(2)), tag, what });
+        assert_eq!(read_passing(&frame), passer(None, Passing::Request(TOKEN)));
+        frame[34] = 0;
+        frame.splice(12..12, [0x81, 0, 0x20, 10]);
+        assert_eq!(read_passing(&frame), passer(Some(10), Passing::Reply(TOKEN)));
+        for target in ["192.0.2.2", "2001:db8::2"] {
+            let target: IpAddr = target.parse().unwrap();
+            let asked = read_passing(&who_has(mac(1), None, target)).unwrap();
+            assert_eq!((asked.to, asked.what), (None, Passing::Asks(mac(1), target)));
+        }
+        let mut answer = who_has(mac(2), Some(addresses.1.into()), addresses.0.into());
+        answer[..6].copy_from_slice(&mac(1).octets());
+        answer[21] = 2;
+        let has = read_passing(&answer).unwrap();
+        assert_eq!((has.from, has.what), (mac(2), Passing::Has(Some(mac(1)), addresses.1.into())));
+        assert_eq!(read_passing(&[0; 60]), None);
     }
 
     #[test]

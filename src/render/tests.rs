@@ -67,7 +67,14 @@ fn with_view<T>(text: &str, vm: &str, work: impl FnOnce(&GuestView<'_>) -> T) ->
     let model = model(text);
     let keys = ["ssh-ed25519 AAAA me@here".to_owned()];
     let vm = &model.vms()[vm];
-    work(&GuestView { model: &model, vm, folder: Path::new("/home/me/lab"), keys: &keys, instance: 1, mtus: &[1400] })
+    work(&GuestView {
+        model: &model,
+        vm,
+        files: Files::beside(Path::new("/home/me/lab")),
+        keys: &keys,
+        instance: 1,
+        mtus: &[1400],
+    })
 }
 
 fn files() -> GuestFiles {
@@ -176,7 +183,17 @@ fn hostile_views(check: impl Fn(&str, &GuestView<'_>)) {
         let model = resolved.model;
         let keys = [value.to_owned()];
         let vm = &model.vms()["vm1"];
-        check(value, &GuestView { model: &model, vm, folder: Path::new("/f"), keys: &keys, instance: 1, mtus: &[] });
+        check(
+            value,
+            &GuestView {
+                model: &model,
+                vm,
+                files: Files::beside(Path::new("/f")),
+                keys: &keys,
+                instance: 1,
+                mtus: &[],
+            },
+        );
     }
 }
 

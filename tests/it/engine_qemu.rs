@@ -13,7 +13,7 @@ use vmnet::kernel::Kernel;
 use vmnet::model::{Lock, Model, resolve};
 use vmnet::names::VmName;
 use vmnet::paths::Paths;
-use vmnet::render::{self, GuestView};
+use vmnet::render::{self, Files, GuestView};
 use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
 
 use crate::sandbox;
@@ -112,7 +112,8 @@ impl Stand {
     fn guest(&self, vm: &str) -> (VmName, QemuGuest) {
         let vm = &self.model.vms()[vm];
         let instance = engine::instance(&self.paths.guest_state(self.model.lab(), vm.name())).unwrap();
-        let view = GuestView { model: &self.model, vm, folder: &images(), keys: &[], instance, mtus: &[] };
+        let images = images();
+        let view = GuestView { model: &self.model, vm, files: Files::beside(&images), keys: &[], instance, mtus: &[] };
         (vm.name().clone(), render::qemu::guest(&view, &self.paths, &self.facts).unwrap())
     }
 

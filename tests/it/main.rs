@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod by_hand;
 mod check;
 mod confirm;
 mod definitions;
@@ -16,6 +17,7 @@ mod first_use;
 mod foreign;
 mod fuzz;
 mod hooks;
+mod hosts;
 mod install;
 mod kernel_apply;
 mod kernel_observe;
@@ -37,5 +39,8 @@ mod shutdown;
 mod skip;
 mod snapshot;
 mod states;
+mod suite;
+mod trace;
+mod unrecorded;
 mod wire;
 mod world;

@@ -9,7 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use vmnet::definition::Definition;
 use vmnet::model::{Lock, Model, resolve};
-use vmnet::render::{GuestFiles, GuestView, domain, seed};
+use vmnet::render::{Files, GuestFiles, GuestView, domain, seed};
 
 use crate::matrix::promise::{keep, said};
 use crate::matrix::row;
@@ -62,7 +62,7 @@ fn toml_string(text: &str) -> String {
 }
 
 fn with_view<T>(model: &Model, folder: &Path, keys: &[String], work: impl FnOnce(&GuestView<'_>) -> T) -> T {
-    work(&GuestView { model, vm: &model.vms()["q"], folder, keys, instance: 1, mtus: &[] })
+    work(&GuestView { model, vm: &model.vms()["q"], files: Files::beside(folder), keys, instance: 1, mtus: &[] })
 }
 
 /// What `program` prints for a text on its stdin.
