@@ -1,5 +1,6 @@
 //! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
 
+mod claims;
 mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
