@@ -339,14 +339,6 @@ fn host_share(model: &Model, host: &HostExternal, ways: &[(IfName, IpNet)]) -> S
     body.counters(&["refused-forward", "refused-input"]);
     body.set("sources", NETS4, std::iter::once(&transit_net).chain(routed.iter().copied()));
     body.set("routed", NETS4, routed.iter().copied());
-    body.chain(
-        "forward",
-        &[
-            "type filter hook forward priority filter; policy accept;".to_owned(),
-            format!("iifname \"{veth}\" goto from-lab"),
-            format!("oifname \"{veth}\" goto to-lab"),
-        ],
-    );
     const STATE: &str = "ct state vmap { invalid : goto refused, established : accept, related : accept }";
     let (mut from_lab, mut to_lab) = (vec![STATE], vec![STATE]);
     if !ways.is_empty() {
@@ -358,6 +350,14 @@ fn host_share(model: &Model, host: &HostExternal, ways: &[(IfName, IpNet)]) -> S
         from_lab.extend(["oifname . ip daddr @ways ip saddr @own accept", "ip daddr @elsewhere goto refused"]);
         to_lab.extend(["iifname . ip saddr @ways ip daddr @own accept", "ip saddr @elsewhere goto refused"]);
     }
+    body.chain(
+        "forward",
+        &[
+            "type filter hook forward priority filter; policy accept;".to_owned(),
+            format!("iifname \"{veth}\" goto from-lab"),
+            format!("oifname \"{veth}\" goto to-lab"),
+        ],
+    );
     from_lab.extend(["ip saddr @sources accept", "goto refused"]);
     to_lab.extend(["ip daddr @routed accept", "goto refused"]);
     body.chain("from-lab", &from_lab);
