@@ -85,10 +85,12 @@ fn both_say(holder: &Holder<'_>, other: &Host) -> bool {
 fn no_hop(holder: &Holder<'_>, ipv4: bool, definition: &Definition) -> (Range<usize>, String, String) {
     let Holder { host, network, external } = holder;
     let name = &host.name;
-    let router = definition.router.as_ref().map(At::span);
-    let (span, whose) = match (&host.external, router) {
-        (None, Some(router)) => (router, "the router".to_owned()),
-        _ => (place(&definition.hosts, name), format!("the router of host {name}")),
+    let (span, whose) = match &host.external {
+        Some(_) => (place(&definition.hosts, name), format!("the router of host {name}")),
+        None => {
+            let network = || definition.networks.get(*network).map_or(0..0, At::span);
+            (definition.router.as_ref().map_or_else(network, At::span), "the router".to_owned())
+        }
     };
     match (external, ipv4) {
         (External::None, _) => (

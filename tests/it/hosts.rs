@@ -116,13 +116,14 @@ struct World {
     outsider: Host,
 }
 
-fn world() -> World {
+fn world(definition: &str) -> World {
     sh("ip link add underlay type bridge; ip link set underlay up");
     let host = |name: &str, address: &str| {
         let host = Host::new(name, address);
         // As some distributions have it: a source must come in where its answer would go out.
         host.sh("ip route add default via 198.51.100.9; echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter");
-        std::fs::write(format!("/proc/{}/root/run/lab/net.toml", host.holder.id()), WIDE).expect("net.toml is written");
+        std::fs::write(format!("/proc/{}/root/run/lab/net.toml", host.holder.id()), definition)
+            .expect("net.toml is written");
         host
     };
     let outsider = Host::new("out", "198.51.100.9/24");
@@ -132,6 +133,15 @@ fn world() -> World {
 }
 
 impl World {
+    fn create(&self) {
+        for (host, name) in [(&self.h1, "h1"), (&self.h2, "h2")] {
+            host.vmnet(&format!("create --here {name} net.toml"));
+            host.vmnet("boot --all --of wide");
+            host.vmnet(&format!("plan --check --here {name} net.toml"));
+            assert!(host.vmnet("status wide").contains("as applied"), "{}", host.vmnet("status wide"));
+        }
+    }
+
     fn of(&self, vm: &str) -> &Host {
         if ["vm1", "vm2"].contains(&vm) { &self.h1 } else { &self.h2 }
     }
@@ -142,7 +152,7 @@ impl World {
 
     #[track_caller]
     fn pings(&self, vm: &str, address: &str) {
-        let output = self.in_guest(vm, &format!("ping -q -c 1 -W 2 {address}"));
+        let output = self.in_guest(vm, &format!("ping -q -c 3 -i 0.3 -W 2 {address}"));
         assert!(output.status.success(), "{vm} to {address}: {}", String::from_utf8_lossy(&output.stdout));
     }
 
@@ -167,14 +177,9 @@ fn labs_without_a_trunk_reach_each_other_by_static_routes() {
         if !succeeds("command -v tcpdump traceroute nsenter") {
             return super::skip::skip("hosts::labs_without_a_trunk…", "needs tcpdump and traceroute");
         }
-        let world = world();
+        let world = world(WIDE);
         let before = [world.h1.picture(), world.h2.picture()];
-        for (host, name) in [(&world.h1, "h1"), (&world.h2, "h2")] {
-            host.vmnet(&format!("create --here {name} net.toml"));
-            host.vmnet("boot --all --of wide");
-            host.vmnet(&format!("plan --check --here {name} net.toml"));
-            assert!(host.vmnet("status wide").contains("as applied"), "{}", host.vmnet("status wide"));
-        }
+        world.create();
         everybody_reaches_everybody(&world);
         the_outside_is_kept_apart(&world);
         hop_by_hop(&world);
@@ -184,6 +189,70 @@ fn labs_without_a_trunk_reach_each_other_by_static_routes() {
             host.vmnet("destroy wide --stop --purge");
             assert_eq!(host.picture(), before);
         }
+    });
+}
+
+/// Two hosts whose routers have addresses of their own on the underlay, of both families.
+const OWN: &str = r#"
+lab = "wide"
+[defaults.vm]
+engine = "netns"
+[uplink.lan]
+device = "eth0"
+[router]
+external = { via = "macvlan", gateway = "198.51.100.9" }
+[network.web]
+across = "routed"
+subnet = ["192.168.0.0/16", "fd00:1::/48"]
+[vm.vm1]
+nic = "web"
+host = "h1"
+[vm.vm4]
+nic = "web"
+host = "h2"
+[host.h1]
+router.external.address = ["198.51.100.101/24", "2001:db8::101/64"]
+[host.h2]
+router.external.address = ["198.51.100.102/24", "2001:db8::102/64"]
+"#;
+
+#[test]
+fn routers_with_addresses_of_their_own_reach_each_other() {
+    sandbox::run("hosts::routers_with_addresses_of_their_own_reach_each_other", || {
+        let world = world(OWN);
+        let before = [world.h1.picture(), world.h2.picture()];
+        world.create();
+        world.pings("vm1", "192.168.2.10");
+        world.pings("vm4", "192.168.1.10");
+        world.pings("vm1", "fd00:1:0:2::a");
+        world.pings("vm4", "fd00:1:0:1::a");
+        let seen = world.sources(&world.h2, "icmp and dst 192.168.2.10", || world.pings("vm1", "192.168.2.10"));
+        assert!(seen.contains("192.168.1.10 > 192.168.2.10"), "{seen}");
+        let seen = world.sources(&world.outsider, "icmp and dst 198.51.100.9", || world.pings("vm1", "198.51.100.9"));
+        assert!(seen.contains("198.51.100.101 > 198.51.100.9"), "{seen}");
+        world.outsider.sh("ip route replace 192.168.1.0/24 via 198.51.100.101");
+        assert!(!world.outsider.output("ping -q -c 1 -W 1 192.168.1.10").status.success());
+        for (host, before) in [&world.h1, &world.h2].into_iter().zip(before) {
+            host.vmnet("destroy wide --stop --purge");
+            assert_eq!(host.picture(), before);
+        }
+    });
+}
+
+/// A lab without a ledger is found by its marks, and its routes with it.
+#[test]
+fn routes_that_were_left_are_known_by_their_metric() {
+    sandbox::run("hosts::routes_that_were_left_are_known_by_their_metric", || {
+        let world = world(WIDE);
+        world.h1.vmnet("create --here h1 net.toml");
+        let routes = || world.h1.sh("ip route show proto 118 dev eth0");
+        assert_eq!(routes().lines().count(), 2, "{}", routes());
+        // One of somebody else who likes the number.
+        world.h1.sh("ip route add 203.0.113.0/24 via 198.51.100.9 dev eth0 proto 118");
+        world.h1.sh("rm -r /run/state/wide/ledger");
+        let text = world.h1.vmnet("gc");
+        assert!(text.contains("203.0.113.0/24") && !text.contains("10.20.2.0/24"), "{text}");
+        assert!(routes().starts_with("203.0.113.0/24 ") && routes().lines().count() == 1, "{}", routes());
     });
 }
 
@@ -240,13 +309,24 @@ fn hop_by_hop(world: &World) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let hops: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
     let transit = |host: &Host, number: &str| {
-        let net = host.sh("ip -br address show dev rt-host-$(ip -br link | sed -n 's/^rt-host-\\([0-9a-f]*\\).*/\\1/p')");
-        let address = net.split_whitespace().nth(2).and_then(|net| net.split('/').next()).expect("an address").to_owned();
+        let net =
+            host.sh("ip -br address show dev rt-host-$(ip -br link | sed -n 's/^rt-host-\\([0-9a-f]*\\).*/\\1/p')");
+        let address =
+            net.split_whitespace().nth(2).and_then(|net| net.split('/').next()).expect("an address").to_owned();
         let address: std::net::Ipv4Addr = address.parse().expect("an address");
-        if number == "host" { address.to_string() } else { (u32::from(address) + 1).to_be_bytes().map(|b| b.to_string()).join(".") }
+        if number == "host" {
+            address.to_string()
+        } else {
+            (u32::from(address) + 1).to_be_bytes().map(|b| b.to_string()).join(".")
+        }
     };
-    let expected =
-        ["192.168.1.1".to_owned(), transit(&world.h1, "host"), "198.51.100.2".to_owned(), transit(&world.h2, "router"), "192.168.2.10".to_owned()];
+    let expected = [
+        "192.168.1.1".to_owned(),
+        transit(&world.h1, "host"),
+        "198.51.100.2".to_owned(),
+        transit(&world.h2, "router"),
+        "192.168.2.10".to_owned(),
+    ];
     assert_eq!(hops, expected, "{text}");
 }
 
