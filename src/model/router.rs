@@ -245,7 +245,7 @@ fn each_host_says_its_own(definition: &Definition) -> bool {
         let external = host.router.value().and_then(|router| router.external.value());
         external.is_some_and(|external| !external.addresses.is_missing())
     };
-    definition.hosts.len() > 0 && definition.hosts.iter().all(|(_, host)| says(host.get_ref()))
+    !definition.hosts.is_empty() && definition.hosts.iter().all(|(_, host)| says(host.get_ref()))
 }
 
 fn vlan_apart(vlan: &At<VlanId>, uplink: &UplinkName, definition: &Definition, problems: &mut Problems) {
