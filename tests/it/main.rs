@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod across;
 mod by_hand;
 mod check;
 mod confirm;
@@ -37,6 +38,7 @@ mod sandbox;
 mod scenarios;
 mod shutdown;
 mod skip;
+mod slices;
 mod snapshot;
 mod states;
 mod suite;
