@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fleet::{TWO, has, json, said, states, two};
+use super::fleet::{SETTLED, TWO, as_before, has, json, said, states, two};
 use super::{Hosts, can};
 use crate::sandbox;
 use crate::world::Lab;
@@ -23,7 +23,7 @@ fn a_host_that_is_not_there_or_another_stops_all() {
             let (text, code) = said(&lab, &["create"]);
             assert!(code == 1 || code == 4, "{code}: {text}");
             has(&text, words);
-            assert_eq!(states(hosts), before, "{text}");
+            as_before(hosts, &before, SETTLED, &text);
             assert!(!lab.folder().join("net.lock").exists());
             code
         };
@@ -50,7 +50,7 @@ fn a_host_that_is_not_there_or_another_stops_all() {
         let (text, code) = said(&lab, &["create"]);
         assert!(code == 1 || code == 4, "{text}");
         has(&text, &["nothing was changed on any host", "h2", "br0", "could do its part"]);
-        assert_eq!(states(&hosts), lacks);
+        as_before(&hosts, &lacks, SETTLED, "after");
         hosts.sh(
             2,
             "ip link add br0 type bridge forward_delay 0; ip link set nic0 master br0; ip link set br0 up; sleep 1",
@@ -99,13 +99,13 @@ fn one_lab_has_one_definition_and_every_host_its_own_part() {
         has(&text, &["there were 2 definitions"]);
         assert_eq!(json(&lab, &["status"]).0["whole"], true);
         assert_eq!(said(&lab, &["destroy"]).1, 0);
-        assert_eq!(states(&hosts), before);
+        as_before(&hosts, &before, SETTLED, "after");
         // Two hosts that are one machine.
         fs::write(lab.folder().join("net.toml"), TWO.replace("[host.h2]", "[host.h2]\nssh = \"h1\"")).unwrap();
         let (text, code) = said(&lab, &["create"]);
         assert_eq!(code, 1, "{text}");
         has(&text, &["h2", "same machine as h1", "[host.h2]"]);
-        assert_eq!(states(&hosts), before);
+        as_before(&hosts, &before, SETTLED, "after");
         // Hosts that were exchanged, and a lab of that name that knows no hosts.
         fs::write(lab.folder().join("net.toml"), TWO).unwrap();
         assert_eq!(said(&lab, &["create"]).1, 0);
@@ -120,14 +120,14 @@ fn one_lab_has_one_definition_and_every_host_its_own_part() {
         fs::write(lab.folder().join("net.toml"), TWO).unwrap();
         assert_eq!(said(&lab, &["destroy"]).1, 0);
         fs::write(hosts.path(2, "/run/own.toml"), "lab = \"two\"\n[network.x]\nmode = \"isolated\"\n").unwrap();
-        hosts.sh(2, "vmnet create /run/own.toml");
+        hosts.sh(2, "vmnet create /run/own.toml; sleep 2");
         let there = states(&hosts);
         for verb in ["create", "destroy"] {
             let (text, code) = said(&lab, &[verb]);
             assert_eq!(code, 1, "{text}");
             has(&text, &["h2", "knows no hosts"]);
         }
-        assert_eq!(states(&hosts), there);
+        as_before(&hosts, &there, SETTLED, "after");
     });
 }
 
@@ -143,7 +143,7 @@ fn a_host_that_fails_in_the_middle_takes_all_back() {
         // Between plan and create somebody takes a name on h2.
         let own = env!("CARGO_BIN_EXE_vmnet");
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in *' create '*) ip link add br-db type dummy;; esac\n{own} \"$@\"\ncode=$?\n\
+            "#!/bin/sh\ncase \"$*\" in *' create '*) ip link add br-db type bridge;; esac\n{own} \"$@\"\ncode=$?\n\
              case \"$*\" in *' create '*) ip link del br-db;; esac\nexit $code\n"
         );
         hosts.replace_vmnet(2, Some(&script));
@@ -152,7 +152,7 @@ fn a_host_that_fails_in_the_middle_takes_all_back() {
         has(failure["error"].as_str().unwrap(), &["was not created", "all hosts are as before"]);
         assert_eq!(failure["hosts"]["h1"]["state"], "it went back");
         has(&failure["hosts"]["h2"].to_string(), &["br-db", "as before"]);
-        assert_eq!(states(&hosts), before);
+        as_before(&hosts, &before, SETTLED, "after");
         assert!(!lab.folder().join("net.lock").exists(), "no host uses it");
         // The same where there was a lab before: it is what it was.
         hosts.replace_vmnet(2, Some(&format!("#!/bin/sh\nexec {own} \"$@\"\n")));
@@ -172,7 +172,7 @@ fn a_host_that_fails_in_the_middle_takes_all_back() {
         let (text, code) = said(&lab, &["create"]);
         assert_eq!(code, 1, "{text}");
         has(&text, &["h2", "nonsense", "all hosts are as before"]);
-        assert_eq!(states(&hosts), made);
+        as_before(&hosts, &made, SETTLED, "after");
         assert_eq!(fs::read(lab.folder().join("net.lock")).unwrap(), lock);
     });
 }
