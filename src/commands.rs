@@ -29,6 +29,7 @@ mod status;
 mod stop;
 mod store;
 mod undo;
+mod unrecorded;
 mod verify;
 mod watch;
 

@@ -3,6 +3,7 @@
 //! Every decision about this host is taken here: which device an altname means, what is in the way, which MTU a hop
 //! gets. What can't be is a [`Refusal`], all of them at once, before anything is touched. Pure.
 
+mod claims;
 mod collisions;
 mod context;
 mod devices;
@@ -20,6 +21,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use claims::{Claim, Claims, claims, unasked};
+pub use devices::{Devices, uplink_devices};
 pub use firewall::table_name;
 pub use refusal::{Lack, Refusal};
 

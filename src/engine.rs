@@ -22,7 +22,7 @@ pub mod wait;
 
 use std::time::Duration;
 
-pub use disk::{instance, prepare, public_host_key, reset};
+pub use disk::{instance, is_in_use, prepare, public_host_key, reset};
 pub use error::{BaseProblem, EngineError};
 pub use qemu::Stopped;
 pub use record::{Running, running, running_in};

@@ -1,10 +1,11 @@
 //! The kernel as a thin typed layer: links, addresses and routes over rtnetlink, namespaces, sysctls, offloads,
-//! nftables and TAPs.
+//! nftables, TAPs, and what passes a link.
 //!
 //! Nothing is decided here: every function has one effect, named by its arguments. Errors carry what was asked for
 //! and the kernel's own words. Dumps are read by [`dump`], changes are sent by [`Kernel`].
 
 pub mod caps;
+pub mod capture;
 pub mod child;
 pub mod dump;
 mod error;

@@ -28,7 +28,7 @@
 //!
 //! With effects:
 //! - [`kernel`], links, namespaces, nftables, TAPs, sysctls
-//! - [`probe`], who does reach whom
+//! - [`probe`], who does reach whom, who has an address already
 //! - [`engine`], guests
 //! - [`observe`], the state that there is
 //! - [`ledger`], what is remembered on disk

@@ -83,6 +83,17 @@ fn check_unreserved(what: &'static str, text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// What stands below the run folder beside the folders of labs: no lab's folder can have its name.
+pub const LOCK: &str = "lock";
+
+fn check_lab(what: &'static str, text: &str) -> Result<(), NameError> {
+    check_name(what, text)?;
+    match text == LOCK {
+        true => Err(NameError::new(what, text, "is reserved", "choose a name other than lock")),
+        false => Ok(()),
+    }
+}
+
 /// Makes a newtype over `String` with one parser for `FromStr`, `TryFrom<String>` and serde.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:path) => {
@@ -145,7 +156,7 @@ pub use digest::FileDigest;
 
 name_type! {
     /// The name of a lab: everything that one definition describes.
-    LabName, "lab name", check_name
+    LabName, "lab name", check_lab
 }
 name_type! {
     /// The name of a network, one layer-2 segment. Shares one name space with guests.
@@ -377,6 +388,7 @@ mod tests {
             assert!(reserved.parse::<NetName>().is_err());
             assert!(reserved.parse::<VmName>().is_err());
         }
+        assert!(LOCK.parse::<LabName>().is_err() && LOCK.parse::<NetName>().is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::time::Instant;
 use census::Census;
 use serde::Serialize;
 
-pub use elsewhere::remotes;
+pub use elsewhere::{hidden_vlans, remotes};
 pub use facts::find_tool;
 pub use marks::{Doubt, Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
@@ -129,8 +129,8 @@ pub enum ObserveError {
 pub fn observe(scope: &Scope) -> Result<Observation, ObserveError> {
     let begun = Instant::now();
     let (census, mut observation) = look(scope)?;
-    let Facts { devices, routes, tables, .. } = std::mem::take(&mut observation.facts);
-    observation.facts = Facts { devices, routes, tables, ..facts::read(scope, &census) };
+    let Facts { devices, routes, routes_inside, tables, .. } = std::mem::take(&mut observation.facts);
+    observation.facts = Facts { devices, routes, routes_inside, tables, ..facts::read(scope, &census) };
     tracing::debug!(elapsed = ?begun.elapsed(), "observed the host");
     Ok(observation)
 }
@@ -167,8 +167,13 @@ fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
         files: files?,
         guests: guests::read(scope, &census)?,
     };
-    let facts =
-        Facts { devices: sorted.devices, routes: sorted.foreign_routes, tables: found.foreign, ..Facts::default() };
+    let facts = Facts {
+        devices: sorted.devices,
+        routes: sorted.foreign_routes,
+        routes_inside: sorted.routes_inside,
+        tables: found.foreign,
+        ..Facts::default()
+    };
     Ok((census, Observation { state, facts, strangers: sorted.strangers, recorded: found.recorded }))
 }
 

@@ -1,4 +1,4 @@
-//! Who does reach whom: expectations of [`crate::reach`] in, what was seen out.
+//! Who does reach whom: expectations of [`crate::reach`] in, what was seen out. And who has an address already ([`ask`]).
 //!
 //! A guest that is a namespace probes from inside. For every other one a probe stands in, with a free address of the
 //! guest's subnets and the guest's gateways, on a short-lived port of its network ([`kernel::stand`]): "from the
@@ -6,19 +6,25 @@
 //!
 //! [`kernel::stand`]: crate::kernel::stand
 
+mod claim;
+pub(crate) mod line;
 pub(crate) mod packet;
 mod sender;
+pub mod trace;
 mod tries;
 
+pub use claim::{Asked, ask};
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::IpAddr;
 
 use crate::kernel::KernelError;
 use crate::model::{Engine, Model};
-use crate::names::{Mac, VmName};
+use crate::names::VmName;
 use crate::reach::{Endpoint, Expectation, Seen};
-use sender::Sender;
+use sender::{Numbered, Sender};
 use tries::{Attempt, Port, Try};
 
 /// Namespace guests up to this many probe from inside. Each pair costs entries in the kernel's neighbour table, which
@@ -48,13 +54,30 @@ pub enum ProbeError {
     },
 }
 
-/// Tries every expectation; one outcome each, in order. `running` are the guests that run.
+/// A number that tells the requests of one run from those of all others.
+pub fn new_run() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Whether a probe stands in for a guest, rather than that it sends itself.
+pub fn stands_in(model: &Model, vm: &VmName) -> bool {
+    let inside = namespace_guests(model) <= INSIDE_MAX;
+    !(inside && model.vms().get(vm).is_some_and(|vm| *vm.engine() == Engine::Netns))
+}
+
+/// Tries every expectation; one outcome each, in order. `running` are the guests that run. Each echo request carries
+/// the number of the run and that of its expectation.
 ///
 /// Blocking, for one to four seconds.
 ///
 /// # Errors
 /// When a probe can't be put in place or can't open its sockets; not when there is no answer.
-pub fn run(model: &Model, running: &BTreeSet<VmName>, expectations: &[Expectation]) -> Result<Vec<Seen>, ProbeError> {
+pub fn run(
+    model: &Model,
+    running: &BTreeSet<VmName>,
+    expectations: &[Expectation],
+    run: u64,
+) -> Result<Vec<Seen>, ProbeError> {
     let mut seen: Vec<Option<Seen>> = vec![None; expectations.len()];
     let mut by_sender = BTreeMap::<Sender, Vec<usize>>::new();
     let inside = namespace_guests(model) <= INSIDE_MAX;
@@ -64,7 +87,7 @@ pub fn run(model: &Model, running: &BTreeSet<VmName>, expectations: &[Expectatio
             Err(reason) => seen[number] = Some(Seen::Untested { reason }),
         }
     }
-    for (numbers, outcomes) in from_all(model, &by_sender, expectations)? {
+    for (numbers, outcomes) in from_all(model, &by_sender, expectations, run)? {
         for (number, outcome) in numbers.iter().zip(outcomes) {
             seen[*number] = Some(outcome);
         }
@@ -91,13 +114,15 @@ fn from_all<'a>(
     model: &Model,
     by_sender: &'a BTreeMap<Sender, Vec<usize>>,
     expectations: &[Expectation],
+    run: u64,
 ) -> Result<Outcomes<'a>, ProbeError> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = by_sender
             .iter()
             .map(|(sender, numbers)| {
-                let wanted: Vec<&Expectation> = numbers.iter().map(|number| &expectations[*number]).collect();
-                (numbers.as_slice(), scope.spawn(move || sender.send(model, &wanted)))
+                let numbered = |number: &usize| (u32::try_from(*number).unwrap_or(u32::MAX), &expectations[*number]);
+                let wanted: Vec<Numbered<'_>> = numbers.iter().map(numbered).collect();
+                (numbers.as_slice(), scope.spawn(move || sender.send(model, run, &wanted)))
             })
             .collect();
         let join = |(numbers, thread): (&'a [usize], std::thread::ScopedJoinHandle<'_, _>)| {
@@ -109,6 +134,7 @@ fn from_all<'a>(
     })
 }
 
-fn who_has(port: Port, target: IpAddr, macs: Vec<Mac>, wanted: bool) -> Attempt {
-    Attempt { what: Try::WhoHas { port, sender: None, target, macs }, wanted }
+/// Asks whether an address is free; a question carries no number.
+fn who_has(port: Port, target: IpAddr) -> Attempt {
+    Attempt { what: Try::WhoHas { port, sender: None, target, macs: Vec::new() }, wanted: false, number: 0 }
 }

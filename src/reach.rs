@@ -16,14 +16,17 @@
 mod compare;
 mod junit;
 mod path;
+pub mod points;
 mod position;
 mod table;
+pub mod trace;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
-pub use compare::{Report, Row, Seen, Totals, Verdict};
+pub use compare::{Report, Row, Seen, Totals, Traces, Verdict};
 pub use position::{Position, free_addresses};
 
 use crate::model::{Bridge, External, Mode, Model, Network, RouterPort, Vm};
@@ -128,11 +131,13 @@ pub struct Known {
     pub host: Vec<IpAddr>,
     /// Addresses beyond the external interface, of machines that answer echo requests.
     pub outside: Vec<IpAddr>,
+    /// Networks that the host has routes to: with `via = "host"` a machine there may have any of their addresses.
+    pub routes: Vec<IpNet>,
 }
 
 /// Everything to try in a lab, ordered by sender.
 pub fn expectations(model: &Model, known: &Known) -> Vec<Expectation> {
-    let world = World::new(model);
+    let world = World::new(model, &known.routes);
     let targets = targets(model, known);
     let mut all = Vec::new();
     for vm in model.vms().values() {
@@ -153,7 +158,7 @@ fn from_gateways(model: &Model, all: &mut Vec<Expectation>) {
     for (name, port) in router.ports() {
         for vm in model.vms().values() {
             for nic in vm.nics().iter().filter(|nic| nic.network() == name) {
-                let reachable = |net: &&ipnet::IpNet| port.addresses().iter().any(|own| own.contains(&net.addr()));
+                let reachable = |net: &&IpNet| port.addresses().iter().any(|own| own.contains(&net.addr()));
                 all.extend(nic.addresses().iter().filter(reachable).map(|net| Expectation {
                     from: Endpoint::Gateway(name.clone()),
                     to: Endpoint::Guest(vm.name().clone()),
@@ -342,6 +347,9 @@ fn beyond(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>, endpoint
 fn foreign(world: &World<'_>, target: &Target) -> (Expect, &'static str) {
     let mode = target.network.as_ref().map(|name| *world.model.networks()[name].mode());
     match (mode, &target.endpoint) {
+        (Some(Mode::Isolated), _) if world.is_next_door(target.address) => {
+            (Expect::Unknown, "a machine outside may have this address")
+        }
         (Some(Mode::Isolated), _) => (Expect::Deny, "isolated"),
         (Some(Mode::Nat), Endpoint::Guest(_)) => (Expect::Deny, "no way in from outside"),
         _ => (Expect::Unknown, "depends on machines that are not the lab's"),
@@ -372,7 +380,10 @@ fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation
                 None => (How::L3, Expect::Unknown, "needs a route outside"),
             },
             (Endpoint::Guest(_), Mode::Nat) => (How::Forced, Expect::Deny, "no way in from outside"),
-            (Endpoint::Guest(_), Mode::Isolated) => (How::Forced, Expect::Deny, "isolated"),
+            (Endpoint::Guest(_), Mode::Isolated) => match world.who_else_answers(target.address) {
+                Some(why) => (How::Forced, Expect::Unknown, why),
+                None => (How::Forced, Expect::Deny, "isolated"),
+            },
             (Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside, _) => continue,
         };
         all.push(Expectation {

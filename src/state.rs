@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use facts::{Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, NO_MODULES, ServiceUser, Tool};
+pub use facts::{
+    Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, HiddenVlan, NO_MODULES, ServiceUser, Tool,
+};
 
 use crate::mark::Mark;
 use crate::names::{IfName, Mac, NsName, VlanId, VmName};
@@ -31,7 +33,7 @@ pub struct HostState {
     pub links: BTreeMap<LinkId, Link>,
     /// Addresses on those links.
     pub addresses: BTreeSet<Address>,
-    /// Routes with our protocol number on the host, and all static ones in the lab's namespaces.
+    /// Routes with our protocol number, on the host out of those links, in the lab's namespaces out of any.
     pub routes: BTreeSet<Route>,
     /// Settings of things that are not ours as a whole: sysctls, a NIC's administrative state.
     #[serde(with = "pairs")]

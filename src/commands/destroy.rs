@@ -12,11 +12,11 @@ use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
 use super::session::Session;
 use super::source::remove_if_there;
-use crate::ledger;
 use crate::names::{LabName, VmName};
 use crate::observe::{Doubt, Observation};
 use crate::paths::{Paths, unfinished};
 use crate::state::HostState;
+use crate::{engine, ledger};
 
 /// What the command line says beside the lab.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +120,14 @@ pub(super) async fn remove(
     let lab = session.lab.clone();
     if options.purge && folders_of_guests(&session.paths, &lab).iter().any(|folder| folder.exists()) {
         privilege::require_folders()?;
+        // Guests of vmnet's own are stopped first.
+        let [_, by_hand] = folders_of_guests(&session.paths, &lab);
+        let mut others = disks(&session.paths, &lab);
+        others.retain(|disk| disk.starts_with(&by_hand));
+        nobody_works_on(&others, "nothing was changed")?;
+    }
+    for key in &session.stays_up {
+        output.say(format_args!("{WARN}note{WARN:#}: the {key} is left as it is: others use the device by now"));
     }
     session.force = options.force;
     let empty = HostState::default();
@@ -129,6 +137,7 @@ pub(super) async fn remove(
     }
     let kept = if options.purge { Vec::new() } else { disks(&session.paths, &lab) };
     if options.purge {
+        nobody_works_on(&disks(&session.paths, &lab), "disks were kept")?;
         purge(&session.paths, &lab)?;
     }
     // What a crash left of a lock file, beside the definition; the lock file itself is the user's.
@@ -156,6 +165,22 @@ pub(super) fn disks(paths: &Paths, lab: &LabName) -> Vec<PathBuf> {
         .collect();
     disks.sort();
     disks
+}
+
+/// Refuses to remove disks under a running machine: one that somebody else started, or of which there is no record.
+pub(super) fn nobody_works_on(disks: &[PathBuf], so: &str) -> Result<(), Failure> {
+    for disk in disks {
+        let path = shown(disk);
+        let is_in_use =
+            engine::is_in_use(disk).map_err(|error| Failure::failed(format!("{path} can't be looked at"), error))?;
+        if is_in_use {
+            return Err(Failure::advised(
+                format!("a machine that vmnet has no record of runs from {path}; {so}"),
+                "shut it down first; destroy without --purge keeps disks",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {

@@ -10,11 +10,12 @@ use super::failure::Failure;
 use super::list;
 use super::output::{BAD, GOOD, Output, WARN, foreign};
 use super::session::{Session, paths};
+use super::unrecorded;
 use crate::ledger;
-use crate::names::{IfName, LabName};
+use crate::names::LabName;
 use crate::observe::{Doubt, Marked, Observation};
 use crate::paths::Paths;
-use crate::state::{Guest, HostState, LinkKind, Ns};
+use crate::state::HostState;
 
 #[derive(Serialize)]
 struct Report {
@@ -90,7 +91,7 @@ async fn clean(
     report.settings_unknown = destroy::settings_unknown(&session, &observation);
     destroy::may_go(lab, &observation, options, "gc")?;
     if !options.force {
-        nobody_holds_taps(lab, &observation)?;
+        unrecorded::refuse(lab, &observation.state, &plan)?;
         is_of_this_run_folder(&session, &observation)?;
         session.refuse_hurt(&observation, &plan)?;
     }
@@ -98,28 +99,6 @@ async fn clean(
         destroy::remove(&mut session, &observation, options, output).await?;
     }
     Ok(())
-}
-
-/// A TAP of ours is there as long as a process holds it. Where no guest is known to, its record is gone, or it stands
-/// in another run folder: a lab that somebody keeps apart looks like leftovers.
-fn nobody_holds_taps(lab: &LabName, observation: &Observation) -> Result<(), Failure> {
-    let state = &observation.state;
-    let held = |name: &IfName| {
-        state.guests.values().any(|guest| match guest {
-            Guest::Qemu(qemu) => qemu.taps.iter().any(|(tap, _)| tap == name),
-            Guest::Netns { .. } => false,
-        })
-    };
-    let taps = state.links.iter().filter(|(id, link)| id.ns == Ns::Host && link.kind == LinkKind::Tap);
-    let unknown: Vec<&str> = taps.filter(|(id, _)| !held(&id.name)).map(|(id, _)| id.name.as_str()).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let names = unknown.join(", ");
-    Err(Failure::because(format!(
-        "processes hold TAPs of lab {lab} ({names}), and vmnet has no record of them: guests run, or the lab belongs to \
-         another VMNET_STATE_DIR; nothing was changed; end them first, or say vmnet gc --force"
-    )))
 }
 
 /// The hooks of a lab's networks are the first that comes and the last that goes. Where there are none, it is a lab that

@@ -23,6 +23,10 @@ const PREPARING: Caps = FOLDERS.and(Caps::SETGID).and(Caps::SETUID);
 /// Folders of guests, which belong to another user.
 const FOLDERS: Caps = Caps::CHOWN.and(Caps::DAC_OVERRIDE).and(Caps::FOWNER);
 
+/// Entries of guests' folders, iptables' old tables, who has an address on a wire, and the namespaces of processes, which have more rights than are
+/// left here: a container's device may hang on the lab's.
+const LOOKING: Caps = Caps::DAC_OVERRIDE.and(Caps::NET_RAW).and(Caps::SYS_PTRACE);
+
 /// What a command may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
@@ -34,10 +38,9 @@ enum Needs {
 
 impl Needs {
     const NOTHING: Self = Self::Only { always: Caps::NONE, sometimes: Caps::NONE };
-    /// Entries of guests' folders, and iptables' old tables, are looked at where there are any.
-    const LOOK: Self = Self::Only { always: NETWORK, sometimes: Caps::DAC_OVERRIDE.and(Caps::NET_RAW) };
+    const LOOK: Self = Self::Only { always: NETWORK, sometimes: LOOKING };
     const CHANGE: Self =
-        Self::Only { always: NETWORK, sometimes: GUESTS.and(Caps::SETPCAP).and(Caps::SYS_MODULE).and(Caps::NET_RAW) };
+        Self::Only { always: NETWORK, sometimes: LOOKING.and(GUESTS).and(Caps::SETPCAP).and(Caps::SYS_MODULE) };
     const PROBE: Self = Self::Only { always: NETWORK.and(Caps::NET_RAW), sometimes: Caps::DAC_OVERRIDE };
     /// A guest's disk and seed for somebody else; nothing is signalled, nothing of the network changed.
     const PREPARE: Self = Self::Only { always: NETWORK, sometimes: PREPARING.and(Caps::SETPCAP).and(Caps::NET_RAW) };

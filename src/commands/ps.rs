@@ -1,5 +1,6 @@
 //! `vmnet ps`: guests and their nics.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -9,6 +10,7 @@ use super::lookup;
 use super::outdated::outdated;
 use super::output::{Output, table};
 use super::session::Session;
+use super::unrecorded;
 use crate::engine;
 use crate::model::{Engine, Vm};
 use crate::state::Guest;
@@ -24,6 +26,8 @@ struct VmReport {
     name: String,
     engine: &'static str,
     running: bool,
+    /// A process holds its TAP, and there is no record of it: it may run.
+    unrecorded: bool,
     /// It runs, and not as the definition says by now.
     outdated: bool,
     pid: Option<i32>,
@@ -55,6 +59,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     };
     let outdated = mtu.map(|mtu| outdated(&session, &source, &observation, &mtu)).unwrap_or_default();
     let model = &source.model;
+    let unknown: BTreeSet<String> = unrecorded::taps(&observation.state).into_iter().map(|(_, vm)| vm).collect();
     let report = |vm: &Vm| {
         let process = processes.iter().find(|process| process.vm == *vm.name());
         let guest = observation.state.guests.get(vm.name());
@@ -65,6 +70,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
                 (Some(Guest::Netns { .. }), _) | (None, Engine::Netns) => "netns",
             },
             running: guest.is_some(),
+            unrecorded: unknown.iter().any(|name| name == vm.name().as_str()),
             outdated: outdated.contains(vm.name()),
             pid: process.map(|process| process.pid),
             seconds: process.map(|process| process.age().as_secs()),
@@ -91,10 +97,11 @@ fn text(report: &Report<'_>) -> String {
     }
     let mut rows = table(&["vm", "engine", "state", "pid", "network", "mac", "tap", "bridge", "address"]);
     for vm in &report.vms {
-        let state = match (vm.running, vm.outdated) {
-            (true, true) => "running*",
-            (true, false) => "running",
-            (false, _) => "stopped",
+        let state = match (vm.running, vm.outdated, vm.unrecorded) {
+            (true, true, _) => "running*",
+            (true, false, _) => "running",
+            (false, _, true) => "unknown",
+            (false, _, false) => "stopped",
         };
         let pid = vm.pid.map_or("-".into(), |pid| pid.to_string());
         let head = [vm.name.clone(), vm.engine.to_owned(), state.to_owned(), pid];
@@ -108,5 +115,9 @@ fn text(report: &Report<'_>) -> String {
     }
     let outdated = report.vms.iter().any(|vm| vm.outdated);
     let remark = if outdated { "* as it was started; the definition says something else since\n" } else { "" };
-    format!("{rows}\n{remark}")
+    let unknown = match report.vms.iter().any(|vm| vm.unrecorded && !vm.running) {
+        true => "unknown: a process holds its TAP, and there is no record of it\n",
+        false => "",
+    };
+    format!("{rows}\n{remark}{unknown}")
 }

@@ -1,5 +1,6 @@
 //! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
 
+mod claims;
 mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,17 +14,18 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::source::Source;
 use super::standing::{interrupted, unconfirmed};
+use super::unrecorded;
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, sketch};
 use crate::kernel::trust;
 use crate::ledger::change::{self, Change, Deadline, Standing};
 use crate::ledger::{self, ChangeLock, Ledger, LedgerError, Progress as Came};
 use crate::model::{Bridge, External, Model};
-use crate::names::{IfName, LabName, VmName};
+use crate::names::{IfName, LabName, VlanId, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
-use crate::state::{Feature, FoundRoute, Guest, HostState, Ns, SettingKey};
+use crate::state::{Feature, FoundRoute, Guest, HostState, LinkKind, Ns, SettingKey};
 
 /// How long a command waits for another one's change: longer than guests get to shut down ([`crate::engine::GRACE`]), so
 /// that a word of consent is not lost to somebody's `stop`.
@@ -70,6 +72,8 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
+    /// States of devices that were down and that somebody uses by now: setting them down would cut the host off.
+    pub(super) stays_up: BTreeSet<SettingKey>,
     /// Before the lock: they are caught as long as it is held.
     signals: Option<Signals>,
     /// A change has to be confirmed within this time, else it is undone.
@@ -169,6 +173,7 @@ impl Session {
             is_known,
             host,
             force,
+            stays_up: BTreeSet::new(),
             signals: None,
             confirm,
             deadline,
@@ -184,7 +189,13 @@ impl Session {
         if let Some(model) = model {
             self.host.scope.forwards = forwards(model);
         }
-        self.host.look().map_err(unobservable)
+        let observation = self.host.look().map_err(unobservable)?;
+        let found = self.ledger.found.iter().chain(self.pending.iter().flat_map(|(_, change)| &change.before.settings));
+        let downs = found.filter(|(key, value)| {
+            matches!(key, SettingKey::DeviceState { device } if *value == "down" && observation.facts.is_used(device.as_str()))
+        });
+        self.stays_up = downs.map(|(key, _)| key.clone()).collect();
+        Ok(observation)
     }
 
     /// What shall be, with these guests running; the settings that it names are read into `observation` too.
@@ -205,6 +216,9 @@ impl Session {
         observation: &mut Observation,
         guests: &BTreeMap<VmName, Guest>,
     ) -> Result<(Desired, Vec<Refusal>), Failure> {
+        if wants_other_vlans(model, &observation.state) {
+            observation.facts.hidden_vlans = observe::hidden_vlans(&self.host.scope).map_err(unobservable)?;
+        }
         let facts = &mut observation.facts;
         facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
         let found = self.found_by_all();
@@ -236,9 +250,9 @@ impl Session {
     }
 
     /// What goes back to what it was when this lab does not need it any more: not what another lab needs.
-    fn to_restore(&self) -> Found {
+    pub(super) fn to_restore(&self) -> Found {
         let found = self.ledger.found.clone().into_iter();
-        found.filter(|(key, _)| !self.others.contains_key(key)).collect()
+        found.filter(|(key, _)| !self.others.contains_key(key) && !self.stays_up.contains(key)).collect()
     }
 
     /// The definition as applied; asked after the lock was taken, so that nobody changes it in between.
@@ -252,11 +266,13 @@ impl Session {
         Source::applied(&self.ledger)
     }
 
-    /// Refuses a plan that would take the network from somebody else's device, or the device itself.
+    /// Refuses a plan that would take the network from somebody else's device, or the device itself; or from a guest of
+    /// which there is no record.
     pub(super) fn refuse_hurt(&self, observation: &Observation, plan: &Plan) -> Result<(), Failure> {
         if self.force {
             return Ok(());
         }
+        unrecorded::refuse(&self.lab, &observation.state, plan)?;
         let all = self.hurt_by(observation, plan)?;
         if all.is_empty() {
             return Ok(());
@@ -380,6 +396,25 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether the lab's sub-interfaces are not those of the definition: only then namespaces of others are looked into,
+/// which costs a visit to each.
+fn wants_other_vlans(model: &Model, state: &HostState) -> bool {
+    let of_link = |kind: &LinkKind| match kind {
+        LinkKind::Vlan { id, .. } => Some(*id),
+        _ => None,
+    };
+    let external = model.router().as_ref().and_then(|router| match router.external() {
+        External::Vlan { vlan, .. } => Some(*vlan),
+        External::None | External::Host(_) | External::Macvlan(_) => None,
+    });
+    let networks = model.networks().values().filter_map(|network| Some(network.tagged().as_ref()?.vlan));
+    let mut wanted: Vec<VlanId> = networks.chain(external).collect();
+    let mut there: Vec<VlanId> = state.links.values().filter_map(|link| of_link(&link.kind)).collect();
+    wanted.sort();
+    there.sort();
+    wanted != there
 }
 
 /// This boot's identity.

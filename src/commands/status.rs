@@ -12,7 +12,7 @@ use super::lookup;
 use super::outdated::outdated;
 use super::output::{BOLD, GOOD, Output, WARN, foreign, table};
 use super::session::Session;
-use super::standing;
+use super::{standing, unrecorded};
 use crate::desired::Note;
 use crate::ledger::Progress;
 use crate::model::{External, Network};
@@ -86,8 +86,13 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         }
         false => (Plan::default(), Extent::Part, Vec::new()),
     };
+    let mut obstacles: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+    let unknown = unrecorded::taps(&observation.state);
+    if !unknown.is_empty() {
+        obstacles.push(unrecorded::text(&lab, &unknown));
+    }
     let notes = wanted.notes;
-    let differences = differences(&observation.state, &wanted.state, extent);
+    let differences = differences(&observation.state, &wanted.state, &session.to_restore(), extent);
     let model = &source.model;
     let ports = ports(&observation);
     let report = Report {
@@ -113,7 +118,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         differences: differences.into_iter().map(drift::DifferenceReport::from).collect(),
         drift: &plan.waves,
         foreign: drift::foreign_devices(&observation, &session.remotes()?),
-        obstacles: obstacles.iter().map(ToString::to_string).collect(),
+        obstacles,
         notes: &notes,
     };
     output.result(&report, || text(&report))?;

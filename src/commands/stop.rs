@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::destroy;
 use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output};
@@ -80,6 +81,9 @@ pub(super) async fn reset(
     stop(&mut session, &vms, output).await?;
     for vm in &vms {
         let folder = session.paths.guest_state(&lab, vm);
+        let mut disks = destroy::disks(&session.paths, &lab);
+        disks.retain(|disk| disk.starts_with(&folder));
+        destroy::nobody_works_on(&disks, "it was kept")?;
         engine::reset(&folder)?;
     }
     let report = Report { lab: lab.as_str(), vms: vms.iter().collect(), seconds: begun.elapsed().as_secs_f64() };

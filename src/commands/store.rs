@@ -1,5 +1,6 @@
 //! `vmnet store`: what a coordinator asks a host about files, and hands to it. No verb for people.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -12,6 +13,8 @@ use crate::names::FileDigest;
 
 #[derive(Serialize)]
 struct HasReport<'a> {
+    /// Where those that are here stand, each under its digest.
+    folder: PathBuf,
     missing: Vec<&'a FileDigest>,
 }
 
@@ -32,7 +35,7 @@ pub(super) fn has(digests: &[FileDigest], output: &Output) -> Result<ExitCode, F
         }
     }
     let lines = || missing.iter().map(|digest| format!("{digest}\n")).collect();
-    let report = HasReport { missing: missing.clone() };
+    let report = HasReport { folder: paths.files(), missing: missing.clone() };
     output.result(&report, lines)?;
     Ok(ExitCode::SUCCESS)
 }

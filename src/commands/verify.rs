@@ -1,6 +1,6 @@
 //! `vmnet verify`: who should reach whom, who does, and whether that is the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,11 +12,15 @@ use super::lookup;
 use super::output::Output;
 use super::session::Session;
 use super::source::Source;
-use crate::desired::Note;
+use crate::desired::{Note, uplink_devices};
+use crate::model::Model;
 use crate::names::VmName;
 use crate::observe::Observation;
 use crate::probe;
-use crate::reach::{Known, Report, expectations};
+use crate::probe::trace::Watch;
+use crate::reach::points::Homes;
+use crate::reach::trace::{Plan, Stopped};
+use crate::reach::{Endpoint, Expectation, Known, Report, expectations};
 
 /// The width of a terminal that does not tell.
 const WIDTH: usize = 80;
@@ -37,9 +41,14 @@ pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -
     let expected = expectations(&source.model, &known(&observation));
     output.say(format_args!("probing {} pairs", expected.len()));
     let notes = notes(&mut session, &source, &mut observation)?;
-    let seen = probe::run(&source.model, &running, &expected)
+    let seen = probe::run(&source.model, &running, &expected, probe::new_run())
         .map_err(|error| Failure::failed(format!("lab {lab} can't be probed"), error))?;
-    let report = Report::new(&lab, expected, seen);
+    let mut report = Report::new(&lab, expected, seen);
+    if report.totals.differs > 0 {
+        let rows = report.to_trace();
+        output.say(format_args!("looking where the packets of {} of them stop", rows.len()));
+        report.add_traces(trace(&source.model, &observation, &running, &report, &rows));
+    }
     if let Some(path) = junit {
         let text = report.junit().map_err(|error| Failure::failed("the JUnit report can't be written", error))?;
         let failed = |error| Failure::failed(format!("{} can't be written", path.display()), error);
@@ -51,6 +60,33 @@ pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -
         output.notes(&notes);
     }
     Ok(ExitCode::from(u8::from(!report.passed())))
+}
+
+/// Tries rows that differ once more, with the links on their way watched. That it can't be done is no failure.
+fn trace(
+    model: &Model,
+    observation: &Observation,
+    running: &BTreeSet<VmName>,
+    report: &Report,
+    rows: &[usize],
+) -> Result<BTreeMap<usize, Stopped>, String> {
+    let run = probe::new_run();
+    let tries: Vec<Expectation> = rows.iter().map(|row| report.rows[*row].expectation.clone()).collect();
+    let numbered: Vec<(u32, &Expectation)> = (0..).zip(&tries).collect();
+    let stands_in = |expectation: &Expectation| match &expectation.from {
+        Endpoint::Guest(vm) => probe::stands_in(model, vm),
+        Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside => false,
+    };
+    let plan = Plan::new(model, &Homes::default(), run, &numbered, stands_in);
+    let watch = Watch::open(&plan, None, model, &uplink_devices(model, &observation.facts));
+    let (outcomes, seen) = watch.during(|| probe::run(model, running, &tries, run));
+    let outcomes = outcomes.map_err(|error| error.to_string())?;
+    let explained = numbered.iter().zip(&outcomes).zip(rows);
+    Ok(explained
+        .filter_map(|(((number, expectation), outcome), row)| {
+            Some((*row, seen.explain(&plan, *number, expectation, outcome)?))
+        })
+        .collect())
 }
 
 /// What `create` and `status` say of the host: a foreign chain that drops the lab's traffic, for example.
@@ -67,7 +103,9 @@ fn known(observation: &Observation) -> Known {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
         IpAddr::V6(_) => false,
     });
-    Known { host: host.collect(), outside: Vec::new() }
+    // The default route leads to everything, and so says nothing.
+    let routes = observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0);
+    Known { host: host.collect(), outside: Vec::new(), routes: routes.collect() }
 }
 
 fn width() -> usize {

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use super::Refusal;
 use super::context::Context;
 use crate::mark::Mark;
-use crate::names::LabName;
-use crate::state::{Device, ForeignNamespace, LinkId, LinkKind, Ns};
+use crate::names::{LabName, NsName};
+use crate::state::{Device, ForeignNamespace, FoundRoute, LinkId, LinkKind, Ns, Route};
 
 /// Nothing foreign has a name that the plan will use, and no two things of the lab have one.
 pub(super) fn names_are_free(context: &mut Context<'_>) {
     let mut refusals = links(context);
     refusals.extend(waiting_taps(context));
     refusals.extend(namespaces(context));
+    refusals.extend(routes(context));
     refusals.extend(tables(context));
     refusals.extend(files(context));
     context.refusals.extend(refusals);
@@ -44,6 +45,14 @@ fn links(context: &Context<'_>) -> Vec<Refusal> {
             wanted: role(&link.alias),
             owner: whose(device, by_altname),
             remedy: match (lab_of(device.1.alias.as_deref()), by_altname) {
+                (Some(lab), _) if lab == *context.lab() => format!(
+                    "its alias says that it is this lab's, its link group is {} and the lab's is {}: if another tool \
+                     changed that, change it back (ip link set {} group {}); else rename or remove it",
+                    device.1.group,
+                    link.group,
+                    device.0.escape_default(),
+                    link.group
+                ),
                 (Some(_), _) => match other_name(&link.alias).strip_prefix(", or ") {
                     Some(other) => format!("{other}, or destroy that lab"),
                     None => "rename one of the two labs".to_owned(),
@@ -84,7 +93,7 @@ pub(super) fn name_twice(name: &str, first: &str, second: &str) -> Refusal {
 }
 
 fn namespaces(context: &Context<'_>) -> Vec<Refusal> {
-    let taken = |ns: &crate::names::NsName| {
+    let taken = |ns: &NsName| {
         let found = context.facts().namespaces.get(ns.as_str())?;
         let (what, name, owner, remove) = match found {
             ForeignNamespace::Namespace { mark } => {
@@ -103,6 +112,21 @@ fn namespaces(context: &Context<'_>) -> Vec<Refusal> {
         Some(Refusal::NameTaken { what, name, wanted, owner, remedy })
     };
     context.state.namespaces.keys().filter_map(taken).collect()
+}
+
+/// Routes of others in the lab's namespaces: where one of the lab's is missing, they would let no other in.
+fn routes(context: &Context<'_>) -> Vec<Refusal> {
+    let taken = context.facts().routes_inside.iter().filter(|(ns, found)| {
+        let there = |route: &&Route| route.ns.name() == Some(ns) && route.to == found.to;
+        context.state.routes.iter().any(|route| there(&route))
+    });
+    let refusal = |(ns, FoundRoute { to, dev }): &(NsName, FoundRoute)| Refusal::RouteTaken {
+        ns: ns.clone(),
+        to: if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() },
+        family: if to.addr().is_ipv4() { "" } else { "-6 " },
+        dev: dev.as_ref().map_or_else(String::new, |dev| format!(" (out of {})", dev.escape_default())),
+    };
+    taken.map(refusal).collect()
 }
 
 fn tables(context: &Context<'_>) -> Vec<Refusal> {

@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::collisions::lab_of;
 use super::context::Context;
 use super::{Lack, Refusal};
-use crate::model::{Bridge, DeviceRef, External};
+use crate::model::{Bridge, DeviceRef, External, Model, Uplink};
 use crate::names::{IfName, UplinkName};
 use crate::rule;
-use crate::state::{Device, Feature, Guest, Ns, SettingKey, Tool};
+use crate::state::{Device, Facts, Feature, Guest, Ns, SettingKey, Tool};
 
 /// The device of each uplink on this host.
-pub(super) type Devices = BTreeMap<UplinkName, IfName>;
+pub type Devices = BTreeMap<UplinkName, IfName>;
 
 /// Finds the devices; one that is down is brought up, with IPv6 off on it.
 pub(super) fn devices(context: &mut Context<'_>) -> Devices {
     let mut devices = Devices::new();
     for (name, uplink) in context.model.uplinks() {
-        let Some((device_name, device)) = find(context, uplink.device()) else {
+        let Some((device_name, device)) = find(context.facts(), uplink.device()) else {
             let candidates = candidates(&context.facts().devices);
             context.refuse(Refusal::NoDevice { uplink: name.clone(), device: uplink.device().to_string(), candidates });
             continue;
@@ -48,8 +48,15 @@ pub(super) fn devices(context: &mut Context<'_>) -> Devices {
     devices
 }
 
-fn find<'a>(context: &Context<'a>, wanted: &DeviceRef) -> Option<(&'a String, &'a Device)> {
-    let devices = &context.facts().devices;
+/// The device of each uplink that is there.
+pub fn uplink_devices(model: &Model, facts: &Facts) -> Devices {
+    let found =
+        |(name, uplink): (&UplinkName, &Uplink)| Some((name.clone(), find(facts, uplink.device())?.0.parse().ok()?));
+    model.uplinks().iter().filter_map(found).collect()
+}
+
+fn find<'a>(facts: &'a Facts, wanted: &DeviceRef) -> Option<(&'a String, &'a Device)> {
+    let devices = &facts.devices;
     match wanted {
         // The loopback device carries no frames.
         DeviceRef::Name(name) if name.as_str() == "lo" => None,

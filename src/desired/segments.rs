@@ -64,22 +64,29 @@ pub(super) fn vlan_is_free(
     tagged: &Tagged,
     remedy: impl Fn(&str) -> String,
 ) {
-    let holder = context.facts().devices.iter().find(|(_, other)| {
+    let facts = context.facts();
+    let on_host = facts.devices.iter().find(|(_, other)| {
         other.vlan.as_ref().is_some_and(|(parent, vlan)| parent == device.as_str() && *vlan == tagged.vlan)
     });
-    let Some((holder, found)) = holder else { return };
-    let holder = holder.escape_default().to_string();
-    context.refuse(Refusal::VlanTaken {
-        wanted: wanted.to_owned(),
-        vlan: tagged.vlan,
-        device: device.to_string(),
-        owner: owner(found.alias.as_deref()),
-        remedy: match lab_of(found.alias.as_deref()) {
-            Some(lab) => format!("labs share no VLAN: choose another, or give that one up (vmnet destroy {lab})"),
-            None => remedy(&holder),
-        },
-        holder,
-    });
+    let hidden = facts.hidden_vlans.iter().find(|other| other.device == device.as_str() && other.vlan == tagged.vlan);
+    let (holder, alias, remedy) = match (on_host, hidden) {
+        (Some((name, found)), _) => {
+            let name = name.escape_default().to_string();
+            let remedy = remedy(&name);
+            (name, &found.alias, remedy)
+        }
+        (None, Some(found)) => {
+            let holder = format!("{} in {}", found.name.escape_default(), found.place.escape_default());
+            (holder, &found.alias, "remove it there, or choose another VLAN".to_owned())
+        }
+        (None, None) => return,
+    };
+    let remedy = match lab_of(alias.as_deref()) {
+        Some(lab) => format!("labs share no VLAN: choose another, or give that one up (vmnet destroy {lab})"),
+        None => remedy,
+    };
+    let (wanted, owner) = (wanted.to_owned(), owner(alias.as_deref()));
+    context.refuse(Refusal::VlanTaken { wanted, vlan: tagged.vlan, device: device.to_string(), holder, owner, remedy });
 }
 
 fn foreign(context: &mut Context<'_>, network: &Network, name: &IfName) {

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -50,6 +50,22 @@ pub fn reset(folder: &Path) -> Result<(), EngineError> {
     folder.remove(&disk_name(number))?;
     // On a full disk only now there is room for the number; a fresh disk under the old one does no harm either.
     counted.or_else(|_| count())
+}
+
+/// Whether a process works on a disk: QEMU locks bytes of an image that it has open (docs/system/qemu-block-drivers,
+/// «image locking»), whoever started it.
+pub fn is_in_use(disk: &Path) -> io::Result<bool> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let opened = match File::options().read(true).custom_flags(flags).open(disk) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // The first lock that keeps others from writing, anywhere in it.
+    let mut lock =
+        libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&opened, nix::fcntl::FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
 /// Makes the overlay where it is missing; says whether it did. Never leaves half of one.

@@ -93,6 +93,8 @@ impl Caps {
     pub const NET_RAW: Self = Self(1 << 13);
     /// Loading kernel modules.
     pub const SYS_MODULE: Self = Self(1 << 16);
+    /// Opening the namespaces of processes that have more rights than this one.
+    pub const SYS_PTRACE: Self = Self(1 << 19);
     /// Entering and mounting namespaces.
     pub const SYS_ADMIN: Self = Self(1 << 21);
 

@@ -82,7 +82,10 @@ impl KernelError {
     pub fn help(&self) -> Option<&'static str> {
         Some(match self.errno()? {
             libc::EPERM | libc::EACCES => "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN",
-            libc::EEXIST => "another object of that name is there: rename it, or give ours another name",
+            libc::EEXIST => {
+                "another object of that name, or with that VLAN on that device, is there: rename or remove it, or give ours \
+                 another"
+            }
             libc::EOPNOTSUPP => "the kernel lacks a module for it",
             libc::EBUSY => "the device is in use by another tool: take it away there first",
             _ => return None,

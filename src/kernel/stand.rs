@@ -16,7 +16,7 @@ use super::dump::Dumper;
 use super::wire::Wire;
 use super::{KernelError, message, netns, sysctl};
 use crate::mark::Mark;
-use crate::names::{IfName, LabName, NetName};
+use crate::names::{IfName, LabName, Mac, NetName};
 use crate::plan::LinkChange;
 use crate::rule;
 use crate::state::{Link, LinkKind, Ns, Route};
@@ -56,21 +56,21 @@ impl Stand {
     }
 }
 
-/// Runs `work` in a fresh namespace with a port on `bridge`, and removes the port.
+/// Runs `work` in a fresh namespace with a port on `bridge`, and removes the port. The far end has this `mac`.
 ///
 /// # Errors
 /// When there is no such bridge, or the kernel refuses the port; then `work` has not run.
 pub fn on_bridge<T: Send>(
     lab: &LabName,
-    network: &NetName,
-    bridge: &IfName,
+    (network, bridge): (&NetName, &IfName),
+    mac: Mac,
     work: impl FnOnce(&mut Stand) -> io::Result<T> + Send,
 ) -> Result<T, KernelError> {
     let action = format!("add a probe port to {bridge}");
     let done = netns::on_thread(|| {
         let mut host = Dumper::open()?;
         let Some(found) = host.links()?.into_iter().find(|link| link.name == bridge.as_str()) else { return Ok(None) };
-        let (near, near_link, far_link) = ends(lab, network, bridge, found.mtu);
+        let (near, near_link, far_link) = ends(lab, (network, bridge), mac, found.mtu);
         let mut here = Here::leave()?;
         let mut stand = here.add(&near, (&near_link, found.index), &far_link)?;
         let outcome = work(&mut stand);
@@ -85,11 +85,11 @@ pub fn on_bridge<T: Send>(
 }
 
 /// Both ends as they shall be.
-fn ends(lab: &LabName, network: &NetName, bridge: &IfName, mtu: u32) -> (IfName, Link, Link) {
+fn ends(lab: &LabName, (network, bridge): (&NetName, &IfName), mac: Mac, mtu: u32) -> (IfName, Link, Link) {
     let near = rule::probe_port_name(lab, std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let link = |role: &str, master: Option<&IfName>| Link {
+    let link = |role: &str, mac: Mac, master: Option<&IfName>| Link {
         kind: LinkKind::Veth { peer: None },
-        mac: rule::port_mac(lab, role, near.as_str()),
+        mac,
         mtu,
         group: rule::link_group(lab),
         alias: Mark::new(lab, role, network).to_string(),
@@ -98,7 +98,8 @@ fn ends(lab: &LabName, network: &NetName, bridge: &IfName, mtu: u32) -> (IfName,
         ipv6: false,
         tx_checksum: None,
     };
-    (near.clone(), link("probe", Some(bridge)), link("probe-far", None))
+    let near_mac = rule::port_mac(lab, "probe", near.as_str());
+    (near.clone(), link("probe", near_mac, Some(bridge)), link("probe-far", mac, None))
 }
 
 /// A thread that has left the namespace it came from, and can still act there.

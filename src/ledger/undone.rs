@@ -1,14 +1,17 @@
 //! [`Undone`]: what became of a change that nobody confirmed, for whoever asks later.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use serde::{Deserialize, Serialize};
 
 use super::write_atomically;
 use crate::names::LabName;
 use crate::paths::Paths;
+
+/// No word about a change is longer; errors name objects of a lab.
+const LONGEST: u64 = 4 << 20;
 
 /// A change that was to be undone since its time had passed. Below the run directory: it does not outlast a boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +29,11 @@ pub struct Undone {
 impl Undone {
     /// What is known of a lab. Only told to people, so one that can't be read counts as none.
     pub fn read(paths: &Paths, lab: &LabName) -> Option<Self> {
-        serde_json::from_slice(&fs::read(paths.undone(lab)).ok()?).ok()
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = fs::File::options().read(true).custom_flags(flags).open(paths.undone(lab)).ok()?;
+        let mut text = Vec::new();
+        file.take(LONGEST).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Writes it.

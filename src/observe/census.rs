@@ -83,7 +83,7 @@ pub(super) struct Rows {
     pub links: BTreeMap<u32, LinkRow>,
     /// Its addresses.
     pub addresses: Vec<AddressRow>,
-    /// Its routes: all of the host's main table, ours elsewhere.
+    /// The routes of its main table.
     pub routes: Vec<RouteRow>,
     /// By which number it knows other namespaces.
     pub nsids: BTreeMap<i32, Ns>,
@@ -201,7 +201,7 @@ fn rows<'a>(
     let links = dumper.links().map_err(fail("the links"))?;
     let mut rows = Rows {
         addresses: dumper.addresses().map_err(fail("the addresses"))?,
-        routes: dumper.routes(ns.name().map(|_| rule::ROUTE_PROTOCOL)).map_err(fail("the routes"))?,
+        routes: dumper.routes(None).map_err(fail("the routes"))?,
         ..Rows::default()
     };
     if links.iter().any(|row| row.lower_nsid.is_some()) {

@@ -1,5 +1,6 @@
-//! Devices in namespaces of others that hang on the lab's links: a container's macvlan on one of our bridges goes with
-//! the bridge, and the host's own list of links does not show it.
+//! Devices in namespaces of others that hang on links of the host, whose own list of links does not show them: a
+//! container's macvlan on one of our bridges goes with the bridge, and a sub-interface that was moved into a router
+//! keeps its VLAN's number on the NIC taken.
 //!
 //! Seen are the namespaces below `/run/netns` and those of processes. Each is entered for one dump, by one thread for
 //! all; nothing is changed there.
@@ -14,33 +15,66 @@ use std::path::Path;
 
 use super::links::is_ours;
 use super::{ObserveError, Scope};
-use crate::kernel::dump::{Dumper, LinkRow};
+use crate::kernel::dump::{Dumper, KindData, LinkRow};
 use crate::kernel::netns::{self, Standing};
+use crate::names::VlanId;
 use crate::plan::{Remote, Tie};
 use crate::rule;
-use crate::state::{LinkId, Ns};
+use crate::state::{HiddenVlan, LinkId, Ns};
 
 /// The devices elsewhere that hang on links of the lab on the host, and the other ends of foreign ports on them.
 pub fn remotes(scope: &Scope) -> Result<Vec<Remote>, ObserveError> {
-    let fail = |source| ObserveError::Dump { what: "the links", ns: Ns::Host, source };
     let host = netns::open(&Ns::Host)?;
-    let rows = Dumper::open().and_then(|mut dumper| dumper.links()).map_err(fail)?;
+    let rows = links_of_host()?;
     let ties = Ties::of(scope, &rows);
     if ties.own.is_empty() {
         return Ok(Vec::new());
     }
-    let places = places(scope, inode(&host).map_err(fail)?);
-    let look = || -> io::Result<Vec<Remote>> {
+    let mut found = of_others(scope, &host, |place, row| ties.remote(place, row))?;
+    found.sort();
+    Ok(found)
+}
+
+/// The sub-interfaces elsewhere of the host's devices. The kernel has one of a device for each VLAN, wherever it is.
+pub fn hidden_vlans(scope: &Scope) -> Result<Vec<HiddenVlan>, ObserveError> {
+    let host = netns::open(&Ns::Host)?;
+    let names: BTreeMap<u32, String> = links_of_host()?.into_iter().map(|row| (row.index, row.name)).collect();
+    let vlan = |place: &str, row: LinkRow| {
+        let KindData::Vlan { id, dot1q: true } = row.data else { return None };
+        let vlan = VlanId::try_from(i64::from(id)).ok()?;
+        let device = names.get(&row.lower?)?.clone();
+        Some(HiddenVlan { device, vlan, name: row.name, place: place.to_owned(), alias: row.alias })
+    };
+    let mut found = of_others(scope, &host, vlan)?;
+    found.sort();
+    Ok(found)
+}
+
+fn unreadable(source: io::Error) -> ObserveError {
+    ObserveError::Dump { what: "the links", ns: Ns::Host, source }
+}
+
+fn links_of_host() -> Result<Vec<LinkRow>, ObserveError> {
+    Dumper::open().and_then(|mut dumper| dumper.links()).map_err(unreadable)
+}
+
+/// What `pick` takes of the links in namespaces of others that hang on links of the host. It is told where they are.
+fn of_others<T: Send>(
+    scope: &Scope,
+    host: &OwnedFd,
+    pick: impl Fn(&str, LinkRow) -> Option<T> + Sync,
+) -> Result<Vec<T>, ObserveError> {
+    let places = places(scope, inode(host).map_err(unreadable)?);
+    let look = || -> io::Result<Vec<T>> {
         let mut found = Vec::new();
         for (place, fd) in &places {
             // One that has just gone holds nothing.
-            found.extend(visit(place, fd, &host, &ties).unwrap_or_default());
+            let rows = visit(fd, host).unwrap_or_default();
+            found.extend(rows.into_iter().filter_map(|row| pick(place, row)));
         }
         Ok(found)
     };
-    let mut found = netns::on_thread(look).map_err(fail)?;
-    found.sort();
-    Ok(found)
+    netns::on_thread(look).map_err(unreadable)
 }
 
 /// What a device elsewhere could hang on, by index.
@@ -62,6 +96,19 @@ impl Ties {
             }
         }
         Self { own, ports }
+    }
+
+    /// What a link elsewhere is to those here.
+    fn remote(&self, place: &str, row: LinkRow) -> Option<Remote> {
+        let index = row.lower?;
+        let how = match (row.kind.as_deref(), self.own.get(&index), self.ports.get(&index)) {
+            (Some("veth"), _, Some(port)) => Tie::PeerOf { port: port.clone() },
+            // The other end of a pair of ours that somebody took along: it is ours, and goes with it.
+            (Some("veth"), _, None) => return None,
+            (_, Some(own), _) => Tie::Stacked { on: own.clone() },
+            (_, None, _) => return None,
+        };
+        Some(Remote { device: row.name, place: place.to_owned(), how })
     }
 }
 
@@ -102,26 +149,15 @@ fn places(scope: &Scope, host: u64) -> Vec<(String, OwnedFd)> {
     places
 }
 
-/// Moves the calling thread into a namespace and looks.
-fn visit(place: &str, fd: &OwnedFd, host: &OwnedFd, ties: &Ties) -> io::Result<Vec<Remote>> {
+/// Moves the calling thread into a namespace, and reads the links there that hang on links of the host.
+fn visit(fd: &OwnedFd, host: &OwnedFd) -> io::Result<Vec<LinkRow>> {
     nix::sched::setns(fd.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)?;
     let mut dumper = Dumper::open()?;
-    let rows = dumper.links()?;
+    let mut rows = dumper.links()?;
     if rows.iter().all(|row| row.lower_nsid.is_none()) {
         return Ok(Vec::new());
     }
     let Some(number) = dumper.nsid(host.as_fd())? else { return Ok(Vec::new()) };
-    let of_host = rows.into_iter().filter(|row| row.lower_nsid == Some(number));
-    let remote = |row: LinkRow| {
-        let index = row.lower?;
-        let how = match (row.kind.as_deref(), ties.own.get(&index), ties.ports.get(&index)) {
-            (Some("veth"), _, Some(port)) => Tie::PeerOf { port: port.clone() },
-            // The other end of a pair of ours that somebody took along: it is ours, and goes with it.
-            (Some("veth"), _, None) => return None,
-            (_, Some(own), _) => Tie::Stacked { on: own.clone() },
-            (_, None, _) => return None,
-        };
-        Some(Remote { device: row.name, place: place.to_owned(), how })
-    };
-    Ok(of_host.filter_map(remote).collect())
+    rows.retain(|row| row.lower_nsid == Some(number));
+    Ok(rows)
 }

@@ -64,7 +64,7 @@ fn below(folder: &Path, files: &mut BTreeMap<PathBuf, File>) -> Result<(), Obser
 
 /// One file; `None` when there is none. What is no plain file is never opened: its text says what it is, so that it
 /// differs from anything wanted.
-fn one(path: &Path) -> Result<Option<File>, ObserveError> {
+pub(super) fn one(path: &Path) -> Result<Option<File>, ObserveError> {
     let fail = |source| ObserveError::File { path: path.to_owned(), source };
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,

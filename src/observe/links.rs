@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scope;
 use super::census::{Census, Rows};
-use crate::kernel::dump::{KindData, LinkRow};
+use crate::kernel::dump::{KindData, LinkRow, RouteRow};
 use crate::mark::Mark;
-use crate::names::{IfName, VlanId};
+use crate::names::{IfName, NsName, VlanId};
 use crate::plan::Strangers;
 use crate::rule::ROUTE_PROTOCOL;
 use crate::state::{Address, Device, FoundRoute, Link, LinkId, LinkKind, Ns, Route};
@@ -29,6 +29,8 @@ pub(super) struct Sorted {
     pub devices: BTreeMap<String, Device>,
     /// The host's other routes.
     pub foreign_routes: Vec<FoundRoute>,
+    /// Those of others in our namespaces that stand where one of ours would.
+    pub routes_inside: Vec<(NsName, FoundRoute)>,
     /// Foreign links in our namespaces.
     pub strangers: Strangers,
 }
@@ -52,6 +54,11 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
         sort_addresses(ns, rows, &ours, &mut sorted);
         sort_routes(ns, rows, &ours, &mut sorted);
     }
+    // Where ours is there, too, both are: nobody is in the way.
+    let there = |(ns, found): &(NsName, FoundRoute)| {
+        sorted.routes.iter().any(|route| route.ns.name() == Some(ns) && route.to == found.to)
+    };
+    sorted.routes_inside.retain(|found| !there(found));
     sorted
 }
 
@@ -187,6 +194,15 @@ fn sort_addresses(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
     }
 }
 
+/// Whether a route has the metric that the kernel gives to ours, which name none. Those that it makes itself, to the
+/// subnets of addresses, are in nobody's way.
+fn stands_where_ours_would(row: &RouteRow) -> bool {
+    // IP6_RT_PRIO_USER of linux/ipv6_route.h
+    const METRIC_V6: u32 = 1024;
+    let metric = if row.to.addr().is_ipv4() { 0 } else { METRIC_V6 };
+    row.metric == metric && row.protocol != libc::RTPROT_KERNEL
+}
+
 fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
     for row in &rows.routes {
         let dev = row.index.map(|index| match ours.get(&(ns, index)) {
@@ -208,7 +224,11 @@ fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
                 let dev = dev.and_then(Result::err);
                 sorted.foreign_routes.push(FoundRoute { to: row.to, dev });
             }
-            None => {}
+            None => {
+                let name = ns.name().filter(|_| row.protocol != ROUTE_PROTOCOL && stands_where_ours_would(row));
+                let dev = dev.map(|dev| dev.map_or_else(|name| name, |name| name.to_string()));
+                sorted.routes_inside.extend(name.map(|name| (name.clone(), FoundRoute { to: row.to, dev })));
+            }
         }
     }
 }

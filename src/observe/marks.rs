@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::ObserveError;
+use super::{ObserveError, files};
 use crate::kernel::dump::{Dumper, KindData, LinkRow};
 use crate::kernel::netns::{self, Standing};
 use crate::kernel::nftables;
@@ -20,7 +20,7 @@ use crate::mark::Mark;
 use crate::names::{LabName, NsName};
 use crate::paths::{self, Paths};
 use crate::rule;
-use crate::state::Ns;
+use crate::state::{File, Ns};
 
 /// Something that is there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -179,9 +179,8 @@ fn drop_ins(marks: &mut Marks) {
     for folder in [paths::NETWORK_MANAGER_DROP_INS, paths::NETWORKD_DROP_INS] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            let is_plain = entry.file_type().is_ok_and(|kind| kind.is_file());
-            let Some(text) = is_plain.then(|| fs::read_to_string(&path).ok()).flatten() else { continue };
-            let mark = text.split_whitespace().find_map(|word| word.parse::<Mark>().ok());
+            let Ok(Some(File { mode: _, content })) = files::one(&path) else { continue };
+            let mark = content.split_whitespace().find_map(|word| word.parse::<Mark>().ok());
             if let Some(Mark { lab, .. }) = mark
                 && (path == paths::network_manager_drop_in(&lab) || path == paths::networkd_drop_in(&lab))
             {

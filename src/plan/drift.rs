@@ -104,9 +104,14 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Every object of `current` that is not as `wanted` says. What is inside a namespace that is missing is not counted
-/// out.
-pub fn differences(current: &HostState, wanted: &HostState, extent: Extent) -> Vec<Difference> {
+/// Every object of `current` that is not as `wanted` says, and every setting that nobody wants any more and that is not
+/// what was found. What is inside a namespace that is missing is not counted out.
+pub fn differences(
+    current: &HostState,
+    wanted: &HostState,
+    to_restore: &super::Found,
+    extent: Extent,
+) -> Vec<Difference> {
     let mut found = Found { extent, list: Vec::new() };
     namespaces(current, wanted, &mut found);
     links(current, wanted, &mut found);
@@ -123,7 +128,8 @@ pub fn differences(current: &HostState, wanted: &HostState, extent: Extent) -> V
     for route in current.routes.difference(&wanted.routes) {
         found.route(route, Problem::Unexpected);
     }
-    for (key, should) in &wanted.settings {
+    let unwanted = to_restore.iter().filter(|(key, _)| extent != Extent::Part && !wanted.settings.contains_key(key));
+    for (key, should) in wanted.settings.iter().chain(unwanted) {
         // Of a thing that is not there nothing can be set.
         let Some(is) = current.settings.get(key).filter(|is| *is != should) else { continue };
         let differs = Problem::Differs { property: "value", should: Some(should.clone()), is: is.clone() };
@@ -356,7 +362,7 @@ mod tests {
     }
 
     fn texts(current: &HostState, extent: Extent) -> Vec<String> {
-        differences(current, &wanted(), extent).iter().map(ToString::to_string).collect()
+        differences(current, &wanted(), &super::super::Found::new(), extent).iter().map(ToString::to_string).collect()
     }
 
     #[test]

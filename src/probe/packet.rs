@@ -7,7 +7,7 @@ use etherparse::{
     Icmpv6Slice, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
 
-use crate::names::Mac;
+use crate::names::{Mac, VlanId};
 
 /// What a hop limit of 255 proves: that the packet has passed no router (RFC 4861, 7.1.1).
 const HOP_LIMIT: u8 = 255;
@@ -17,7 +17,7 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// Neighbour solicitation and advertisement (RFC 4861, 4.3 and 4.4), and the option with the sender's MAC.
 const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
+pub(super) const ADVERTISEMENT: u8 = 136;
 const SOURCE_LINK_ADDRESS: u8 = 1;
 
 /// What an echo request carries, so that its reply is told from everybody else's: who asked, and which try it was.
@@ -60,6 +60,22 @@ pub(crate) fn who_has(mac: Mac, sender: Option<IpAddr>, target: IpAddr) -> Vec<u
             solicitation(mac, sender, target)
         }
     }
+}
+
+/// A frame with an 802.1Q tag behind its two addresses (IEEE 802.1Q, 9.3), priority 0.
+pub(super) fn tagged(frame: &[u8], vlan: VlanId) -> Vec<u8> {
+    const TAG: [u8; 2] = [0x81, 0x00];
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &TAG, &vlan.get().to_be_bytes(), rest].concat()
+}
+
+/// The VLAN of a frame that was read beside it (`struct tpacket_auxdata` of linux/if_packet.h); `None`: it had no tag.
+pub(super) fn tag(auxdata: &[u8]) -> Option<u16> {
+    const STATUS: usize = std::mem::offset_of!(libc::tpacket_auxdata, tp_status);
+    const TCI: usize = std::mem::offset_of!(libc::tpacket_auxdata, tp_vlan_tci);
+    let status = u32::from_ne_bytes(*auxdata.get(STATUS..)?.first_chunk()?);
+    let tci = u16::from_ne_bytes(*auxdata.get(TCI..)?.first_chunk()?);
+    (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(tci & 0xfff)
 }
 
 fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
@@ -176,15 +192,80 @@ pub(crate) fn read_frame(frame: &[u8]) -> Option<Answer> {
     }
 }
 
+/// What passes on the way of a probe's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// The question who has an address, and the MAC that asks.
+    Asks(Mac, IpAddr),
+    /// The answer that it is at the frame's sender, to this MAC or to everybody.
+    Has(Option<Mac>, IpAddr),
+    /// An echo request.
+    Request(Token),
+    /// Its reply.
+    Reply(Token),
+}
+
+/// A frame as it passes a link, whoever it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Passer {
+    /// The MAC that it comes from.
+    pub from: Mac,
+    /// The MAC that it goes to; `None`: to several.
+    pub to: Option<Mac>,
+    /// The VLAN of a tag in the frame.
+    pub tag: Option<u16>,
+    /// What it is.
+    pub what: Passing,
+}
+
+/// Reads a frame that passes; `None` when it is none of those.
+pub(super) fn read_passing(frame: &[u8]) -> Option<Passer> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let ethernet = Ethernet2Slice::from_slice_without_fcs(frame).ok()?;
+    let from = Mac::try_from(ethernet.source()).ok()?;
+    // Multicast and broadcast addresses are no MAC of anybody's.
+    let to = Mac::try_from(ethernet.destination()).ok();
+    let tag = packet.vlan_ids().first().map(|id| id.value());
+    let what = match (packet.net?, packet.transport) {
+        (NetSlice::Arp(arp), _) => {
+            let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+            match arp.operation() {
+                ArpOperation::REQUEST => Passing::Asks(from, address(arp.target_protocol_addr())?),
+                ArpOperation::REPLY => Passing::Has(to, address(arp.sender_protocol_addr())?),
+                _ => return None,
+            }
+        }
+        (NetSlice::Ipv4(_), Some(TransportSlice::Icmpv4(icmp))) => match icmp.icmp_type() {
+            Icmpv4Type::EchoRequest(_) => Passing::Request(Token::read(icmp.payload())?),
+            Icmpv4Type::EchoReply(_) => Passing::Reply(Token::read(icmp.payload())?),
+            _ => return None,
+        },
+        (NetSlice::Ipv6(_), Some(TransportSlice::Icmpv6(icmp))) => match (icmp.type_u8(), icmp.icmp_type()) {
+            (_, Icmpv6Type::EchoRequest(_)) => Passing::Request(Token::read(icmp.payload())?),
+            (_, Icmpv6Type::EchoReply(_)) => Passing::Reply(Token::read(icmp.payload())?),
+            (SOLICITATION, _) => Passing::Asks(from, target(&icmp)?),
+            (ADVERTISEMENT, _) => Passing::Has(to, target(&icmp)?),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(Passer { from, to, tag, what })
+}
+
+/// The address that a solicitation or an advertisement is about (RFC 4861, 4.3 and 4.4).
+fn target(icmp: &Icmpv6Slice<'_>) -> Option<IpAddr> {
+    let target: [u8; 16] = *icmp.slice().get(8..)?.first_chunk()?;
+    Some(IpAddr::from(target))
+}
+
 /// A neighbour advertisement. The answer to duplicate address detection carries the MAC in an option, which the
 /// frame's own sender equals on Ethernet.
 fn advertisement(frame: &[u8], icmp: &Icmpv6Slice<'_>) -> Option<Answer> {
     if icmp.type_u8() != ADVERTISEMENT {
         return None;
     }
-    let target: [u8; 16] = *icmp.slice().get(8..)?.first_chunk()?;
     let mac = Ethernet2Slice::from_slice_without_fcs(frame).ok()?.source();
-    Some(Answer::Has(IpAddr::from(target), Mac::try_from(mac).ok()?))
+    Some(Answer::Has(target(icmp)?, Mac::try_from(mac).ok()?))
 }
 
 fn read_echo(from: IpAddr, icmp: &Icmpv4Slice<'_>) -> Option<Answer> {
@@ -240,6 +321,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_stands_behind_the_addresses() {
+        let plain = who_has(mac(1), None, "192.0.2.2".parse().unwrap());
+        let frame = tagged(&plain, VlanId::try_from(0x123).unwrap());
+        assert_eq!(frame[..12], plain[..12]);
+        assert_eq!(frame[12..16], [0x81, 0, 1, 0x23]);
+        assert_eq!(frame[16..], plain[12..]);
+    }
+
+    #[test]
+    fn a_tag_is_read_without_its_priority() {
+        let mut auxdata = [0; size_of::<libc::tpacket_auxdata>()];
+        auxdata[16..18].copy_from_slice(&0xe00a_u16.to_ne_bytes());
+        assert_eq!(tag(&auxdata), None, "no tag is valid");
+        auxdata[..4].copy_from_slice(&libc::TP_STATUS_VLAN_VALID.to_ne_bytes());
+        assert_eq!(tag(&auxdata), Some(10));
+        assert_eq!(tag(&auxdata[..16]), None);
+    }
+
+    #[test]
     fn an_arp_reply_is_read() {
         let mut frame = who_has(mac(7), Some("192.0.2.9".parse().unwrap()), "192.0.2.2".parse().unwrap());
         frame[21] = 2;
@@ -254,6 +354,28 @@ mod tests {
         frame[34] = 0;
         assert_eq!(read_frame(&frame), Some(Answer::Echo(from.into(), TOKEN)));
         assert_eq!(read_icmp(from.into(), &frame[14..]), Some(Answer::Echo(from.into(), TOKEN)));
+    }
+
+    #[test]
+    fn what_passes_is_read_with_its_tag() {
+        let addresses = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let mut frame = echo_frame((mac(1), mac(2)), addresses, TOKEN);
+        let passer = |tag, what| Some(Passer { from: mac(1), to: Some(mac(2)), tag, what });
+        assert_eq!(read_passing(&frame), passer(None, Passing::Request(TOKEN)));
+        frame[34] = 0;
+        frame.splice(12..12, [0x81, 0, 0x20, 10]);
+        assert_eq!(read_passing(&frame), passer(Some(10), Passing::Reply(TOKEN)));
+        for target in ["192.0.2.2", "2001:db8::2"] {
+            let target: IpAddr = target.parse().unwrap();
+            let asked = read_passing(&who_has(mac(1), None, target)).unwrap();
+            assert_eq!((asked.to, asked.what), (None, Passing::Asks(mac(1), target)));
+        }
+        let mut answer = who_has(mac(2), Some(addresses.1.into()), addresses.0.into());
+        answer[..6].copy_from_slice(&mac(1).octets());
+        answer[21] = 2;
+        let has = read_passing(&answer).unwrap();
+        assert_eq!((has.from, has.what), (mac(2), Passing::Has(Some(mac(1)), addresses.1.into())));
+        assert_eq!(read_passing(&[0; 60]), None);
     }
 
     #[test]

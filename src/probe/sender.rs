@@ -18,6 +18,9 @@ use crate::state::Ns;
 /// How many free addresses are looked at before a subnet counts as full.
 const CANDIDATES: usize = 8;
 
+/// An expectation with its number.
+pub(super) type Numbered<'a> = (u32, &'a Expectation);
+
 /// A place to send from; guests in the same position share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sender {
@@ -50,17 +53,17 @@ impl Sender {
     }
 
     /// Tries everything from here.
-    pub(super) fn send(&self, model: &Model, wanted: &[&Expectation]) -> Result<Vec<Seen>, ProbeError> {
+    pub(super) fn send(&self, model: &Model, run: u64, wanted: &[Numbered<'_>]) -> Result<Vec<Seen>, ProbeError> {
         match self {
             Self::Inside(name) => {
                 let vm = &model.vms()[name];
                 let ns = Ns::Named(rule::guest_namespace(model.lab(), name));
-                flat(name.to_string(), netns::run_in(&ns, || from_guest(vm, wanted)))
+                flat(name.to_string(), netns::run_in(&ns, || from_guest(vm, run, wanted)))
             }
             Self::Router(network) => match model.router() {
                 Some(router) if router.ports().contains_key(network) => {
                     let (ns, port) = (Ns::Named(router.namespace().clone()), &router.ports()[network]);
-                    flat(format!("the gateway of {network}"), netns::run_in(&ns, || from_router(port, wanted)))
+                    flat(format!("the gateway of {network}"), netns::run_in(&ns, || from_router(port, run, wanted)))
                 }
                 _ => Ok(vec![Seen::Untested { reason: "this gateway is not ours".into() }; wanted.len()]),
             },
@@ -69,9 +72,9 @@ impl Sender {
                     Some(External::Host(host)) => Some(host),
                     _ => None,
                 };
-                flat("the host".into(), Ok(from_host(host, wanted)))
+                flat("the host".into(), Ok(from_host(host, run, wanted)))
             }
-            Self::Port(position) => from_port(model, position, wanted),
+            Self::Port(position) => from_port(model, position, run, wanted),
         }
     }
 }
@@ -85,9 +88,9 @@ fn flat<T>(from: String, outcome: Result<io::Result<T>, KernelError>) -> Result<
 }
 
 /// Runs the attempts that could be made out of the expectations.
-fn run(prepared: Vec<Result<Attempt, String>>) -> io::Result<Vec<Seen>> {
+fn try_all(run: u64, prepared: Vec<Result<Attempt, String>>) -> io::Result<Vec<Seen>> {
     let attempts: Vec<Attempt> = prepared.iter().filter_map(|attempt| attempt.as_ref().ok().cloned()).collect();
-    let mut outcomes = tries::run(&attempts)?.into_iter();
+    let mut outcomes = tries::run(&attempts, run)?.into_iter();
     Ok(prepared
         .into_iter()
         .map(|attempt| match attempt {
@@ -103,9 +106,9 @@ fn gone(what: &str) -> io::Error {
 }
 
 /// In a guest's own namespace, by its own nics and routes.
-fn from_guest(vm: &Vm, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
+fn from_guest(vm: &Vm, run: u64, wanted: &[Numbered<'_>]) -> io::Result<Vec<Seen>> {
     let mut prepared = Vec::new();
-    for expectation in wanted {
+    for (number, expectation) in wanted {
         let what = match expectation.how {
             How::L2 => {
                 let on = |nic: &&crate::model::Nic| Some(nic.network()) == expectation.network.as_ref();
@@ -115,9 +118,13 @@ fn from_guest(vm: &Vm, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
             }
             How::L3 | How::Forced => Try::Echo { target: expectation.address },
         };
-        prepared.push(Ok(Attempt { what, wanted: expectation.expect == Expect::Reach }));
+        prepared.push(Ok(attempt(what, *number, expectation)));
     }
-    run(prepared)
+    try_all(run, prepared)
+}
+
+fn attempt(what: Try, number: u32, expectation: &Expectation) -> Attempt {
+    Attempt { what, wanted: expectation.expect == Expect::Reach, number }
 }
 
 /// A question on a link: from an address of ours in the target's subnet, else as an ARP probe, which everybody
@@ -128,21 +135,21 @@ fn link_try(port: Port, own: &[IpNet], expectation: &Expectation) -> Try {
 }
 
 /// In the router's namespace, out of its port in one network.
-fn from_router(own: &RouterPort, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
+fn from_router(own: &RouterPort, run: u64, wanted: &[Numbered<'_>]) -> io::Result<Vec<Seen>> {
     let port = Port::by_name(own.inner().as_str())?.ok_or_else(|| gone(own.inner().as_str()))?;
-    let attempt = |expectation: &&Expectation| {
-        Ok(Attempt { what: link_try(port, own.addresses(), expectation), wanted: expectation.expect == Expect::Reach })
+    let ask = |(number, expectation): &Numbered<'_>| {
+        Ok(attempt(link_try(port, own.addresses(), expectation), *number, expectation))
     };
-    run(wanted.iter().map(attempt).collect())
+    try_all(run, wanted.iter().map(ask).collect())
 }
 
 /// In the host's namespace. What its routes would not carry to the router is handed to it.
-fn from_host(host: Option<&HostExternal>, wanted: &[&Expectation]) -> io::Result<Vec<Seen>> {
+fn from_host(host: Option<&HostExternal>, run: u64, wanted: &[Numbered<'_>]) -> io::Result<Vec<Seen>> {
     let port = match host {
         Some(host) => Port::by_name(host.outer.as_str())?,
         None => None,
     };
-    let prepared = wanted.iter().map(|expectation| {
+    let prepared = wanted.iter().map(|(number, expectation)| {
         let what = match (expectation.how, expectation.address, host, port) {
             (How::L3, target, ..) => Try::Echo { target },
             (How::Forced, IpAddr::V4(target), Some(host), Some(port)) => {
@@ -151,24 +158,30 @@ fn from_host(host: Option<&HostExternal>, wanted: &[&Expectation]) -> io::Result
             (How::Forced, ..) => return Err("the port to the router is not there".into()),
             (How::L2, ..) => return Err("the host has no place on the segment".into()),
         };
-        Ok(Attempt { what, wanted: expectation.expect == Expect::Reach })
+        Ok(attempt(what, *number, expectation))
     });
-    run(prepared.collect())
+    try_all(run, prepared.collect())
 }
 
 /// From a short-lived port in a guest's position.
-fn from_port(model: &Model, position: &Position, wanted: &[&Expectation]) -> Result<Vec<Seen>, ProbeError> {
+fn from_port(model: &Model, position: &Position, run: u64, wanted: &[Numbered<'_>]) -> Result<Vec<Seen>, ProbeError> {
     let network = &model.networks()[&position.network];
-    let outcome = stand::on_bridge(model.lab(), &position.network, network.bridge().name(), |stand| {
+    let place = (&position.network, network.bridge().name());
+    let outcome = stand::on_bridge(model.lab(), place, position.mac(model.lab(), run), |stand| {
         let port = Port::by_name(stand.link())?.ok_or_else(|| gone(stand.link()))?;
         let own = take_place(model, position, stand, port)?;
-        let prepared = wanted.iter().map(|expectation| from_position(position, &own, port, expectation));
-        run(prepared.collect())
+        let prepared = wanted.iter().map(|wanted| from_position(position, &own, port, wanted));
+        try_all(run, prepared.collect())
     });
     outcome.map_err(|source| ProbeError::Place { from: format!("a port of {}", network.bridge().name()), source })
 }
 
-fn from_position(position: &Position, own: &[IpNet], port: Port, expectation: &Expectation) -> Result<Attempt, String> {
+fn from_position(
+    position: &Position,
+    own: &[IpNet],
+    port: Port,
+    (number, expectation): &Numbered<'_>,
+) -> Result<Attempt, String> {
     let what = match expectation.how {
         How::L2 => link_try(port, own, expectation),
         How::L3 | How::Forced => {
@@ -180,7 +193,7 @@ fn from_position(position: &Position, own: &[IpNet], port: Port, expectation: &E
             Try::Echo { target: expectation.address }
         }
     };
-    Ok(Attempt { what, wanted: expectation.expect == Expect::Reach })
+    Ok(attempt(what, *number, expectation))
 }
 
 /// Takes a free address of each subnet, and the gateways. Free is what no guest has by the model and nobody answers
@@ -192,8 +205,8 @@ fn take_place(model: &Model, position: &Position, stand: &mut Stand, port: Port)
         let free = free_addresses(model, network, *subnet).take(CANDIDATES);
         candidates.extend(free.filter_map(|address| IpNet::new(address, subnet.prefix_len()).ok()));
     }
-    let asked: Vec<Attempt> = candidates.iter().map(|net| who_has(port, net.addr(), Vec::new(), false)).collect();
-    let taken = if asked.is_empty() { Vec::new() } else { tries::run_for(&asked, tries::GLANCE)? };
+    let asked: Vec<Attempt> = candidates.iter().map(|net| who_has(port, net.addr())).collect();
+    let taken = if asked.is_empty() { Vec::new() } else { tries::run_for(&asked, 0, tries::GLANCE)? };
     let mut own: Vec<IpNet> = Vec::new();
     for (net, taken) in candidates.into_iter().zip(taken) {
         if !taken && !own.iter().any(|other| other.trunc() == net.trunc()) {

@@ -4,7 +4,6 @@
 //! watched for a whole window, since a reply might just be slow.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
@@ -25,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// given back at once.
 pub(super) const GLANCE: Duration = Duration::from_millis(450);
 /// Pause between two sendings of an unanswered request.
-const INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const INTERVAL: Duration = Duration::from_millis(200);
 /// Sendings after which the answers so far are read, so that a socket's buffer never holds more.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 /// Receive buffer of each socket in bytes.
-const BUFFER: usize = 4 << 20;
+pub(super) const BUFFER: usize = 4 << 20;
 
 /// A link of the calling thread's namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +57,11 @@ impl Port {
             }
         }
         Ok(None)
+    }
+
+    /// Its hardware address.
+    pub(super) fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// Its index.
@@ -105,22 +109,24 @@ pub(super) struct Attempt {
     pub what: Try,
     /// Waited for beyond the window.
     pub wanted: bool,
+    /// Its number, which an echo request carries; no two of a run have the same.
+    pub number: u32,
 }
 
 /// Tries everything; one outcome for each attempt, in order.
 ///
 /// # Errors
 /// When a socket can't be opened or read. What can't be sent (no route, link down) counts as not reached.
-pub(super) fn run(attempts: &[Attempt]) -> io::Result<Vec<bool>> {
-    run_for(attempts, WINDOW)
+pub(super) fn run(attempts: &[Attempt], run: u64) -> io::Result<Vec<bool>> {
+    run_for(attempts, run, WINDOW)
 }
 
 /// As [`run`], with another window.
 ///
 /// # Errors
 /// As [`run`].
-pub(super) fn run_for(attempts: &[Attempt], window: Duration) -> io::Result<Vec<bool>> {
-    let mut round = Round::new(attempts)?;
+pub(super) fn run_for(attempts: &[Attempt], run: u64, window: Duration) -> io::Result<Vec<bool>> {
+    let mut round = Round::new(attempts, run)?;
     let start = Instant::now();
     let mut due = start;
     loop {
@@ -153,12 +159,13 @@ struct Round<'a> {
     sockets: BTreeMap<Key, Socket>,
     /// The attempts that wait for somebody's address, by that address.
     by_target: BTreeMap<IpAddr, Vec<usize>>,
+    by_number: BTreeMap<u32, usize>,
     run: u64,
     buffer: Vec<u8>,
 }
 
 impl<'a> Round<'a> {
-    fn new(attempts: &'a [Attempt]) -> io::Result<Self> {
+    fn new(attempts: &'a [Attempt], run: u64) -> io::Result<Self> {
         let mut sockets = BTreeMap::new();
         let mut by_target = BTreeMap::<IpAddr, Vec<usize>>::new();
         for (number, attempt) in attempts.iter().enumerate() {
@@ -170,9 +177,9 @@ impl<'a> Round<'a> {
                 by_target.entry(*target).or_default().push(number);
             }
         }
-        // Only to tell our requests from those of another run on this machine.
-        let run = std::hash::RandomState::new().build_hasher().finish();
-        Ok(Self { attempts, reached: vec![false; attempts.len()], sockets, by_target, run, buffer: vec![0; 4096] })
+        let by_number = attempts.iter().enumerate().map(|(place, attempt)| (attempt.number, place)).collect();
+        let (reached, buffer) = (vec![false; attempts.len()], vec![0; 4096]);
+        Ok(Self { attempts, reached, sockets, by_target, by_number, run, buffer })
     }
 
     /// Whether an expected answer has not come yet.
@@ -201,7 +208,7 @@ impl<'a> Round<'a> {
     fn send_one(&self, number: usize) {
         let what = &self.attempts[number].what;
         let socket = &self.sockets[&key(what)];
-        let token = Token { run: self.run, number: u32::try_from(number).unwrap_or(u32::MAX) };
+        let token = Token { run: self.run, number: self.attempts[number].number };
         let outcome = match what {
             Try::WhoHas { port, sender, target, .. } => socket.send(&packet::who_has(port.mac, *sender, *target)),
             Try::Echo { target } => {
@@ -261,12 +268,12 @@ impl<'a> Round<'a> {
                 }
             }
             Answer::Echo(from, token) if token.run == self.run => {
-                let number = token.number as usize;
-                let target = self.attempts.get(number).and_then(|attempt| match &attempt.what {
+                let Some(&number) = self.by_number.get(&token.number) else { return };
+                let target = match &self.attempts[number].what {
                     Try::Echo { target } => Some(*target),
                     Try::Forced { target, .. } => Some(IpAddr::V4(*target)),
                     Try::WhoHas { .. } => None,
-                });
+                };
                 if target == Some(from) {
                     self.reached[number] = true;
                 }

@@ -1,12 +1,15 @@
 //! Expected beside seen: the [`Report`] of `verify`. Pure.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::trace::Stopped;
 use super::{Expect, Expectation};
 use crate::names::LabName;
 
 /// What came of one try.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "seen", rename_all = "lowercase")]
 pub enum Seen {
     /// It answered.
@@ -45,6 +48,9 @@ pub struct Row {
     pub seen: Seen,
     /// The two compared.
     pub verdict: Verdict,
+    /// Where it stopped, or what way it took; only where the two differ, and not for all of those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
 }
 
 impl Row {
@@ -56,7 +62,7 @@ impl Row {
             (Expect::Reach, Seen::Reached) | (Expect::Deny, Seen::Silent) => Verdict::Met,
             (Expect::Reach, Seen::Silent) | (Expect::Deny, Seen::Reached) => Verdict::Differs,
         };
-        Self { expectation, seen, verdict }
+        Self { expectation, seen, verdict, stopped: None }
     }
 }
 
@@ -104,6 +110,17 @@ pub struct Report {
     pub totals: Totals,
     /// Every try.
     pub rows: Vec<Row>,
+    /// How it was looked for where packets stopped; `None` where nothing differs.
+    pub traces: Option<Traces>,
+}
+
+/// The second round, in which the links are watched while what differs is tried again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Traces {
+    /// How many rows differ and were not looked into.
+    pub left_out: usize,
+    /// Why it could not be looked for at all.
+    pub problem: Option<String>,
 }
 
 impl Report {
@@ -119,12 +136,32 @@ impl Report {
                 Verdict::Untested => &mut totals.untested,
             } += 1;
         }
-        Self { lab: lab.clone(), totals, rows }
+        Self { lab: lab.clone(), totals, rows, traces: None }
     }
 
     /// Whether nothing differs. Where there was something to try and nothing was tried, nothing is proven.
     pub fn passed(&self) -> bool {
         self.totals.differs == 0 && (self.totals.met > 0 || self.totals.untested == 0)
+    }
+
+    /// The numbers of the rows that differ, as many as are looked into.
+    pub fn to_trace(&self) -> Vec<usize> {
+        let differs = self.rows.iter().enumerate().filter(|(_, row)| row.verdict == Verdict::Differs);
+        differs.map(|(number, _)| number).take(super::trace::TRACES_MAX).collect()
+    }
+
+    /// Takes over what was found of rows by their numbers, or why nothing was.
+    pub fn add_traces(&mut self, found: Result<BTreeMap<usize, Stopped>, String>) {
+        let (found, problem) = match found {
+            Ok(found) => (found, None),
+            Err(problem) => (BTreeMap::new(), Some(problem)),
+        };
+        self.traces = Some(Traces { left_out: self.totals.differs.saturating_sub(self.to_trace().len()), problem });
+        for (number, stopped) in found {
+            if let Some(row) = self.rows.get_mut(number) {
+                row.stopped = Some(stopped);
+            }
+        }
     }
 
     /// The rows that differ.

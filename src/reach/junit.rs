@@ -67,7 +67,15 @@ fn case(report: &Report, row: &Row) -> Case {
     Case {
         class: format!("vmnet.{}.{}", report.lab, expectation.from),
         name: format!("{} at {} by {how}{network}", expectation.to, expectation.address),
-        failure: (row.verdict == Verdict::Differs).then(|| Message { message: row.to_string() }),
+        failure: (row.verdict == Verdict::Differs).then(|| Message { message: failure(row) }),
         skipped: skipped.map(|message| Message { message }),
+    }
+}
+
+/// What differs, and where it stopped.
+fn failure(row: &Row) -> String {
+    match &row.stopped {
+        Some(stopped) => format!("{row}; {}", stopped.text),
+        None => row.to_string(),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::Expect;
 use crate::model::{External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
 
@@ -46,11 +48,13 @@ enum Choice {
 /// The model, with what is asked of it again and again.
 pub(super) struct World<'a> {
     pub model: &'a Model,
+    /// The networks that the host has routes to.
+    host_routes: &'a [IpNet],
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(model: &'a Model) -> Self {
-        Self { model }
+    pub(super) fn new(model: &'a Model, host_routes: &'a [IpNet]) -> Self {
+        Self { model, host_routes }
     }
 
     pub(super) fn network(&self, nic: &Nic) -> &'a Network {
@@ -131,7 +135,7 @@ impl<'a> World<'a> {
     }
 
     /// Follows a packet that the router forwards.
-    fn router_forwards(&self, to: IpAddr) -> End<'a> {
+    pub(super) fn router_forwards(&self, to: IpAddr) -> End<'a> {
         let Some(router) = self.router() else { return End::Lost("there is no router") };
         let ports = || router.ports().iter();
         if ports().any(|(_, port)| port.addresses().iter().any(|own| own.addr() == to)) {
@@ -182,6 +186,30 @@ impl<'a> World<'a> {
                 }
             }
             _ => (Expect::Unknown, "another machine has this address there"),
+        }
+    }
+
+    /// Who else answers from a network with a way in, where a packet for an address of one without is handed to the
+    /// router: both may have the same subnet.
+    pub(super) fn who_else_answers(&self, to: IpAddr) -> Option<&'static str> {
+        match self.router_forwards(to) {
+            End::Guest { vm, nic } if *self.network(&vm.nics()[nic]).mode() == Mode::Routed => {
+                Some("another guest has this address there")
+            }
+            End::Router => Some("the router has this address"),
+            End::Unclear(why) => Some(why),
+            End::Guest { .. } | End::Outside | End::Foreign | End::Lost(_) => None,
+        }
+    }
+
+    /// Whether a network outside, which the router or the host is on, holds the address: a machine there may have it.
+    pub(super) fn is_next_door(&self, address: IpAddr) -> bool {
+        match self.router().map(Router::external) {
+            Some(External::Macvlan(own) | External::Vlan { external: own, .. }) => {
+                own.addresses.iter().any(|net| net.contains(&address))
+            }
+            Some(External::Host(_)) => self.host_routes.iter().any(|net| net.contains(&address)),
+            Some(External::None) | None => false,
         }
     }
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::model::{Model, Network, Vm};
-use crate::names::NetName;
+use crate::names::{LabName, Mac, NetName};
+use crate::rule;
 
 /// What a guest has on one network, less its own addresses and MAC. Guests with the same position are interchangeable
 /// as senders, so one probe port serves them all.
@@ -31,6 +32,13 @@ impl Position {
             subnets: addresses.map(|address| address.trunc()).collect(),
             gateways: gateways.map(|(_, gateway)| gateway).collect(),
         }
+    }
+
+    /// The MAC of a probe in this position, another one in each run: on a segment that several hosts share, no two
+    /// probes have the same.
+    pub fn mac(&self, lab: &LabName, run: u64) -> Mac {
+        let Self { network, subnets, gateways } = self;
+        rule::port_mac(lab, "probe-far", &format!("{run:016x} {network} {subnets:?} {gateways:?}"))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Endpoint, Expect, Expectation, Report, Row, Seen, Verdict};
+use super::{Endpoint, Expect, Expectation, Report, Row, Seen, Traces, Verdict};
 
 /// So many tries are named for each reason to expect nothing.
 const OPEN_MAX: usize = 4;
@@ -25,6 +25,16 @@ impl Report {
             text += "Not as expected:\n";
             for row in self.differences() {
                 text += &format!("  {row}\n");
+                if let Some(stopped) = &row.stopped {
+                    text += &format!("    {}\n", stopped.text);
+                }
+            }
+            if let Some(Traces { left_out, problem }) = &self.traces {
+                if let Some(problem) = problem {
+                    text += &format!("  where they stopped is not known: {problem}\n");
+                } else if *left_out > 0 {
+                    text += &format!("  {left_out} more, of which it was not looked for where they stopped\n");
+                }
             }
             text.push('\n');
         }

@@ -96,7 +96,11 @@ fn the_host_reaches_routed_guests_and_no_others() {
 
 #[test]
 fn addresses_that_the_caller_knows_are_tried_too() {
-    let known = Known { host: vec!["192.0.2.1".parse().unwrap()], outside: vec!["198.51.100.1".parse().unwrap()] };
+    let known = Known {
+        host: vec!["192.0.2.1".parse().unwrap()],
+        outside: vec!["198.51.100.1".parse().unwrap()],
+        ..Known::default()
+    };
     has(
         &lines_with(TWO_NETWORKS, &known),
         &[
@@ -202,6 +206,46 @@ fn a_twin_address_in_another_network_is_not_the_one_that_is_meant() {
             "vm1 -> vm3 10.0.0.12 l3: unknown",
         ],
     );
+}
+
+#[test]
+fn an_isolated_network_may_have_the_subnet_of_another_one() {
+    let networks = r#"
+        [network.db]
+        mode = "routed"
+        subnet = "10.2.0.0/24"
+        [network.quiet]
+        mode = "isolated"
+        subnet = ["10.2.0.0/24", "192.168.1.0/24"]
+        [vm.d]
+        nic = "db"
+        [vm.q1]
+        nic = { network = "quiet", address = "10.2.0.10" }
+        [vm.q2]
+        nic = { network = "quiet", address = "10.2.0.1" }
+        [vm.q3]
+        nic = { network = "quiet", address = ["10.2.0.13", "192.168.1.20"] }
+    "#;
+    // What is handed to the router for them reaches somebody else.
+    has(
+        &lines(networks),
+        &[
+            "host -> d 10.2.0.10 l3: reach",
+            "host -> q1 10.2.0.10 forced: unknown",
+            "host -> q2 10.2.0.1 forced: unknown",
+            "host -> q3 10.2.0.13 forced: deny",
+            "d -> q3 192.168.1.20 l3: deny",
+        ],
+    );
+    let known = Known { routes: vec!["192.168.1.0/24".parse().unwrap()], ..Known::default() };
+    has(&lines_with(networks, &known), &["d -> q3 192.168.1.20 l3: unknown", "host -> q3 192.168.1.20 forced: deny"]);
+    let outside = r#"
+        [uplink.lan]
+        device = "nic0"
+        [router]
+        external = { via = "macvlan", address = "192.168.1.109/24", gateway = "192.168.1.1" }
+    "#;
+    has(&lines(&format!("{networks}{outside}")), &["d -> q3 192.168.1.20 l3: unknown"]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Files that a host needs: asked for by what is in them, and sent where they are missing. The other side is
 //! `ledger::files`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::error::{RemoteError, Trouble};
@@ -42,8 +43,17 @@ fn read(path: &Path) -> std::io::Result<(FileDigest, u64)> {
     Ok((text.parse().map_err(std::io::Error::other)?, size))
 }
 
-/// Sees to it that a host has these files, and gives what they are called there. `on_progress` gets the file, and how
-/// many bytes of how many have arrived.
+/// What a host has of some files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Has {
+    /// The folder there that has them, each under its digest; absolute.
+    pub folder: PathBuf,
+    /// Those that are not there.
+    pub missing: Vec<FileDigest>,
+}
+
+/// Sees to it that a host has these files, and gives where each is there. `on_progress` gets the file, and how many
+/// bytes of how many have arrived.
 ///
 /// # Errors
 /// When a file can't be read here, or was not taken there; those before it are there then.
@@ -51,15 +61,14 @@ pub async fn send(
     place: &Place,
     files: &[PathBuf],
     on_progress: impl FnMut(&Path, u64, u64),
-) -> Result<BTreeMap<PathBuf, FileDigest>, RemoteError> {
+) -> Result<BTreeMap<PathBuf, PathBuf>, RemoteError> {
     let mut known = BTreeMap::new();
     for path in files {
         if !known.contains_key(path) {
             known.insert(path.clone(), digest(path).await.map_err(|trouble| place.error(trouble))?);
         }
     }
-    send_known(place, &known, on_progress).await?;
-    Ok(known.into_iter().map(|(path, (digest, _))| (path, digest)).collect())
+    send_known(place, &known, on_progress).await
 }
 
 /// As [`send`], of files whose content is known: one that several hosts get is read once for that.
@@ -70,32 +79,30 @@ pub async fn send_known(
     place: &Place,
     known: &BTreeMap<PathBuf, (FileDigest, u64)>,
     mut on_progress: impl FnMut(&Path, u64, u64),
-) -> Result<(), RemoteError> {
-    let mut missing = missing(place, known.values().map(|(digest, _)| digest)).await?;
+) -> Result<BTreeMap<PathBuf, PathBuf>, RemoteError> {
+    if known.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let Has { folder, mut missing } = ask(place, known.values().map(|(digest, _)| digest)).await?;
     for (path, (digest, size)) in known {
         // One that stands under two names is sent once.
         let Some(at) = missing.iter().position(|name| name == digest) else { continue };
         missing.swap_remove(at);
         take(place, path, digest, *size, |done| on_progress(path, done, *size)).await?;
     }
-    Ok(())
+    Ok(known.iter().map(|(path, (digest, _))| (path.clone(), folder.join(digest.as_str()))).collect())
 }
 
-/// Which of these the host does not have.
+/// Which of these the host has.
 ///
 /// # Errors
 /// When it does not answer, or does not trust its folder.
-pub async fn missing(place: &Place, wanted: impl Iterator<Item = &FileDigest>) -> Result<Vec<FileDigest>, RemoteError> {
-    let wanted: Vec<&str> = wanted.map(FileDigest::as_str).collect();
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
-    let answer = place.call(&[&["store", "has"], wanted.as_slice()].concat(), &[], |_| {}).await?;
-    let missing = match answer.failed {
-        true => None,
-        false => serde_json::from_value(answer.document["missing"].clone()).ok(),
-    };
-    missing.ok_or_else(|| place.error(Trouble::NoResult { code: answer.code, said: words(&answer) }))
+pub async fn ask(place: &Place, wanted: impl Iterator<Item = &FileDigest>) -> Result<Has, RemoteError> {
+    let wanted: BTreeSet<&str> = wanted.map(FileDigest::as_str).collect();
+    let args: Vec<&str> = ["store", "has"].into_iter().chain(wanted).collect();
+    let answer = place.call(&args, &[], |_| {}).await?;
+    let has = if answer.failed { None } else { serde_json::from_value(answer.document.clone()).ok() };
+    has.ok_or_else(|| place.error(Trouble::NoResult { code: answer.code, said: words(&answer) }))
 }
 
 async fn take(

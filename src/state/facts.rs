@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{IfName, Mac, VlanId};
+use crate::names::{IfName, Mac, NsName, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,16 @@ pub struct Facts {
     /// Every link of the host's namespace that is not this lab's, by name. Names are untrusted: the kernel accepts
     /// nearly any byte.
     pub devices: BTreeMap<String, Device>,
+    /// Sub-interfaces of the host's devices in namespaces of others; looked for where the lab wants a VLAN that it does
+    /// not have yet.
+    #[serde(default)]
+    pub hidden_vlans: Vec<HiddenVlan>,
     /// Routes of the host's main table that are not this lab's.
     pub routes: Vec<FoundRoute>,
+    /// Routes of the main tables in the lab's own namespaces that somebody else made, each in the place of one of the
+    /// lab's to the same destination: the kernel takes no second one.
+    #[serde(default)]
+    pub routes_inside: Vec<(NsName, FoundRoute)>,
     /// What stands below `/run/netns` and is not this lab's, by file name.
     pub namespaces: BTreeMap<String, ForeignNamespace>,
     /// Kernel features that are there or can be loaded.
@@ -51,6 +59,17 @@ pub struct Facts {
     pub foreign_macs: BTreeMap<Mac, String>,
 }
 
+impl Facts {
+    /// Whether anybody but the lab uses a device of the host: it has an address or a route, is a port of something, or
+    /// something sits on it.
+    pub fn is_used(&self, name: &str) -> bool {
+        let own = self.devices.get(name).is_some_and(|device| !device.addresses.is_empty() || device.master.is_some());
+        // The two ends of a veth pair name each other.
+        let sits = |device: &Device| device.lower.as_deref() == Some(name) && device.kind.as_deref() != Some("veth");
+        own || self.devices.values().any(sits) || self.routes.iter().any(|route| route.dev.as_deref() == Some(name))
+    }
+}
+
 /// A link of the host that is not the lab's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -81,6 +100,22 @@ pub struct Device {
     pub lower: Option<String>,
     /// Has a carrier.
     pub carrier: bool,
+}
+
+/// A sub-interface that was moved into a namespace of somebody else. The VLAN stays taken on the device, and the host's
+/// own list of links does not show by what. Names are untrusted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HiddenVlan {
+    /// The device of the host that it sits on.
+    pub device: String,
+    /// Its VLAN.
+    pub vlan: VlanId,
+    /// Its name there.
+    pub name: String,
+    /// Where it is, for people: a namespace's name, or a process in it.
+    pub place: String,
+    /// Its alias.
+    pub alias: Option<String>,
 }
 
 /// A route that is not ours.

@@ -1,11 +1,17 @@
-//! What people copy is right: every example, the definitions in the documentation, and the list of keys.
+//! What people copy is right, and makes a lab: every example, the definitions in the documentation, and the list of keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmnet::definition::{Definition, Problems};
-use vmnet::model::{Lock, Resolved, resolve};
+use vmnet::model::{External, Lock, Model, Resolved, resolve};
+
+use crate::sandbox;
+use crate::scenarios::has_kind;
+use crate::skip::skip;
+use crate::snapshot::Snapshot;
+use crate::world::{Lab, sh};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -27,10 +33,14 @@ fn toml_blocks(page: &str) -> Vec<&str> {
     blocks.map(|block| block.split_once("```").unwrap().0).collect()
 }
 
+fn examples() -> BTreeSet<PathBuf> {
+    let files = fs::read_dir(project("examples")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect()
+}
+
 #[test]
 fn every_example_is_right_and_says_what_it_shows() {
-    let files = fs::read_dir(project("examples")).unwrap().map(|entry| entry.unwrap().path());
-    let examples: BTreeSet<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    let examples = examples();
     assert!(examples.len() > 6);
     let list = fs::read_to_string(project("examples/README.md")).unwrap();
     let mut bridges = BTreeMap::new();
@@ -56,6 +66,65 @@ fn the_definition_of_the_readme_is_right() {
     let blocks = toml_blocks(&page);
     assert!(blocks.iter().any(|block| block.contains("lab = ")), "the README has a definition");
     blocks.into_iter().for_each(|block| assert_right("README.md", block));
+}
+
+/// A host that has what the examples ask for: NICs, an address for `snat`, and somebody's own bridge.
+const HOST: &str = "
+    for nic in eno1 nic0; do
+        ip link add $nic type veth peer name wire-$nic
+        ip link set $nic up && ip link set wire-$nic up
+    done
+    ip address add 192.0.2.10/24 dev eno1 && ip route add default via 192.0.2.1
+    ip link add br0 type bridge && ip link set br0 up";
+
+/// The examples and the definition of the README that use VLANs, or those that use none.
+fn with_vlans(wanted: bool) -> Vec<String> {
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    let of_readme = toml_blocks(&readme).into_iter().filter(|block| block.contains("lab = ")).map(str::to_owned);
+    let texts = examples().into_iter().map(|path| fs::read_to_string(path).unwrap()).chain(of_readme);
+    let uses_vlans = |model: &Model| {
+        let external = model.router().as_ref().map(|router| router.external());
+        model.networks().values().any(|network| network.tagged().is_some())
+            || matches!(external, Some(External::Vlan { .. }))
+    };
+    texts.filter(|text| uses_vlans(&means(text).unwrap().model) == wanted).collect()
+}
+
+/// Makes each lab and removes it again.
+fn are_created_and_removed(texts: Vec<String>) {
+    sh(HOST);
+    for text in texts {
+        let before = Snapshot::when_settled();
+        // A veth has no permanent MAC that could name it.
+        let lab = Lab::from_text(&text.replace("52:54:00:ab:cd:ef", "eno1"));
+        lab.ok(&["create"]);
+        lab.ok(&["plan", "--check"]);
+        if text.contains("engine = \"netns\"") {
+            lab.ok(&["boot", "--all", "--wait"]);
+            lab.ok(&["verify"]);
+            // What the README says to try.
+            lab.ok(&["exec", "vm1", "ping", "-c", "1", "192.168.20.10"]);
+        }
+        lab.ok(&["destroy", "--stop", "--purge"]);
+        let differences = before.differences(&Snapshot::take());
+        assert!(differences.is_empty(), "{} left this behind:\n{}", lab.name, differences.join("\n"));
+        fs::remove_dir_all(lab.folder()).unwrap();
+    }
+}
+
+#[test]
+fn examples_make_labs() {
+    sandbox::run("examples::examples_make_labs", || are_created_and_removed(with_vlans(false)));
+}
+
+#[test]
+fn examples_with_vlans_make_labs() {
+    sandbox::run("examples::examples_with_vlans_make_labs", || {
+        if !has_kind("vlan") {
+            return skip(&sandbox::test(), "the kernel has no links of kind vlan");
+        }
+        are_created_and_removed(with_vlans(true));
+    });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Things that are not the lab's, in the way of every verb that could hurt them.
 
+use std::process::Command;
+
 use crate::sandbox;
 use crate::world::{Lab, sh, succeeds};
 
@@ -45,6 +47,28 @@ fn a_network_with_a_foreign_port_or_macvlan_stays() {
         sh("ip link add link br-db name vnet0 type macvlan");
         less.ok(&["destroy", "--force", "foreign"]);
         assert!(!succeeds("ip link show br-db"));
+    });
+}
+
+/// Containers have namespaces without a name, and processes in them that have rights which vmnet has given up.
+#[test]
+fn a_container_with_a_macvlan_on_a_network_keeps_it() {
+    sandbox::run("foreign::a_container_with_a_macvlan_on_a_network_keeps_it", || {
+        let lab = Lab::from_text(&definition(&["web"], "isolated"));
+        lab.ok(&["create"]);
+        let mut container = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        let its = || std::fs::read_link(format!("/proc/{}/ns/net", container.id())).unwrap();
+        while its() == own {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        sh(&format!("ip link add link br-web name mine0 type macvlan; ip link set mine0 netns {}", container.id()));
+        let status = lab.ok(&["status"]);
+        assert!(status.contains("mine0") && status.contains("(sleep)"), "{status}");
+        refused(&lab, &["destroy", "foreign"], "mine0 is in the namespace of process");
+        container.kill().unwrap();
+        container.wait().unwrap();
+        lab.ok(&["destroy", "foreign"]);
     });
 }
 

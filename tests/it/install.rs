@@ -59,6 +59,27 @@ fn what_is_installed_is_removed_again() {
     }
 }
 
+/// The names in a list of a unit.
+fn list(unit: &str, key: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit);
+    let text = std::fs::read_to_string(path).unwrap();
+    let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    values.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+/// Labs are there before libvirt starts its guests, after the network and what empties the ruleset; guests are shut down
+/// before any of that goes.
+#[test]
+fn units_are_ordered() {
+    let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let before = list("vmnet.service", "Before");
+    assert!(before.is_superset(&names(&["libvirtd.service", "virtqemud.service", "libvirt-guests.service"])));
+    let after = list("vmnet.service", "After");
+    assert!(after.is_superset(&names(&["network-online.target", "nftables.service", "firewalld.service"])));
+    assert!(list("vmnet.service", "Wants").contains("vmnet-guests.service"));
+    assert!(list("vmnet-guests.service", "After").contains("vmnet.service"));
+}
+
 #[test]
 fn systemd_has_nothing_against_the_units() {
     if !Path::new("/usr/bin/systemd-analyze").exists() {

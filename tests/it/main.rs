@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod by_hand;
 mod check;
 mod confirm;
 mod definitions;
@@ -38,5 +39,8 @@ mod shutdown;
 mod skip;
 mod snapshot;
 mod states;
+mod suite;
+mod trace;
+mod unrecorded;
 mod wire;
 mod world;

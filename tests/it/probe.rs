@@ -11,7 +11,8 @@ use super::world::{Lab, output, sh};
 /// So many namespace guests that probes stand in for them.
 const CROWD: usize = 24;
 
-fn crowd() -> Lab {
+/// A lab of so many guests.
+pub(crate) fn crowd() -> Lab {
     let mut text = "lab = \"crowd\"\n[defaults.vm]\nengine = \"netns\"\n".to_owned();
     text += "[network.web]\nsubnet = \"10.1.0.0/24\"\n[network.quiet]\nmode = \"isolated\"\nsubnet = \"10.2.0.0/24\"\n";
     for number in 1..=CROWD {

@@ -146,7 +146,7 @@ impl Session {
         let mine = &self.ledger.found;
         let is_others =
             |key: &SettingKey| self.others.contains_key(key) || (self.others_unknown && mine.contains_key(key));
-        before.settings.retain(|key, _| !is_others(key));
+        before.settings.retain(|key, _| !is_others(key) && !self.stays_up.contains(key));
         if self.others_unknown {
             found.clear();
         }

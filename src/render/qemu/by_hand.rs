@@ -40,6 +40,10 @@ impl ByHand {
         if let Some(helper) = &self.helper {
             text.push_str(&format!("# once, as root: chmod u+s {}\n", shell::quote(&helper.to_string_lossy())));
         }
+        if !self.bridge_conf.is_empty() {
+            // No package brings the folder.
+            text.push_str("# once, as root: mkdir -p /etc/qemu\n");
+        }
         for line in &self.bridge_conf {
             text.push_str(&format!("# once, as root: echo '{line}' >>/etc/qemu/bridge.conf\n"));
         }

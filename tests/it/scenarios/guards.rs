@@ -1,5 +1,7 @@
 //! What must not leave a guest for the wire.
 
+use serde_json::Value;
+
 use crate::wire::{Capture, Frame, forbidden, harmless, is_marked, send};
 use crate::world::{Lab, sh};
 
@@ -15,6 +17,10 @@ pub(super) fn look(lab: &Lab) {
     }
     lab.send("vm1", &[harmless(&mac, 100)]);
     check(&capture.stop(), &mac, &tags);
+    // They did arrive, and the guards dropped them. Pause frames and LLDP to its own address the kernel drops before.
+    for (counter, least) in [("bpdu", 1), ("lldp", 1), ("tagged", 4)] {
+        assert!(dropped(lab, counter) >= least, "{counter}: {}", dropped(lab, counter));
+    }
     // On a foreign bridge only the lab's own ports are guarded: the others are not vmnet's to say.
     if network == "web" {
         by_hand(lab, network, &tags);
@@ -35,6 +41,15 @@ fn by_hand(lab: &Lab, network: &str, tags: &[u16]) {
     sh(&format!("{} hand0", lab.hook(network, "qemu-ifdown")));
     sh("ip netns del hand");
     sh("for i in $(seq 100); do ip link show hand0 >/dev/null 2>&1 || exit 0; sleep 0.05; done; exit 1");
+}
+
+/// How many frames of a kind the guards have dropped.
+fn dropped(lab: &Lab, counter: &str) -> u64 {
+    let json = sh(&format!("nft -j list counter bridge vmnet-{} {counter}", lab.name));
+    let found: Value = serde_json::from_str(&json).unwrap();
+    let mut counters =
+        found["nftables"].as_array().unwrap().iter().filter_map(|item| item["counter"]["packets"].as_u64());
+    counters.next().unwrap_or_else(|| panic!("no counter in {json}"))
 }
 
 fn renumbered(mut frame: Vec<u8>, serial: u8) -> Vec<u8> {

@@ -1,12 +1,15 @@
 //! VLANs: which frames are where, and with which tag.
 
 use crate::wire::{Capture, Frame, harmless, is_marked};
-use crate::world::{Engine, Lab};
+use crate::world::{Engine, Lab, sh};
 
 /// vm1 is in VLAN 10 and vm2 in VLAN 20 of `nic0`, vm4 in VLAN 20 of `nic1`.
 pub(super) fn isolation(lab: &Lab) {
     let taps = [lab.tap("vm1"), lab.tap("vm2"), lab.tap("vm4")];
-    let links = ["nic0", "nic1", "nic0.10", "nic0.20", "nic1.20", "brvlan-10", &taps[0], &taps[1], &taps[2]];
+    // Two networks of VLAN 20: their bridges have hashed names.
+    let bridges = [bridge_of("nic0.10"), bridge_of("nic0.20"), bridge_of("nic1.20")];
+    let nics = ["nic0", "nic1", "nic0.10", "nic0.20", "nic1.20"];
+    let links: Vec<&str> = nics.into_iter().chain(bridges.iter().chain(&taps).map(String::as_str)).collect();
     let captures: Vec<(&str, Capture)> = links.iter().map(|link| (*link, Capture::start(None, link))).collect();
     let senders = [("vm1", "ten", 1), ("vm2", "twenty", 2), ("vm4", "apart", 4)];
     for (vm, network, serial) in senders {
@@ -15,9 +18,9 @@ pub(super) fn isolation(lab: &Lab) {
     let seen: Vec<(&str, Vec<Frame>)> = captures.into_iter().map(|(link, capture)| (link, capture.stop())).collect();
     // Where each frame must be, and with which tags; everywhere else it must not be at all.
     for (serial, nic, tag, places) in [
-        (1, "nic0", 10, ["nic0.10", "brvlan-10", taps[0].as_str()]),
-        (2, "nic0", 20, ["nic0.20", taps[1].as_str(), taps[1].as_str()]),
-        (4, "nic1", 20, ["nic1.20", taps[2].as_str(), taps[2].as_str()]),
+        (1, "nic0", 10, ["nic0.10", &bridges[0], &taps[0]]),
+        (2, "nic0", 20, ["nic0.20", &bridges[1], &taps[1]]),
+        (4, "nic1", 20, ["nic1.20", &bridges[2], &taps[2]]),
     ] {
         for (link, frames) in &seen {
             let tags: Vec<Vec<u16>> = frames.iter().filter(|f| is_marked(f, serial)).map(Frame::tags).collect();
@@ -33,6 +36,11 @@ pub(super) fn isolation(lab: &Lab) {
             }
         }
     }
+}
+
+fn bridge_of(port: &str) -> String {
+    let link = sh(&format!("readlink /sys/class/net/{port}/master"));
+    link.trim().rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// vm1 in VLAN 10, vm2 in VLAN 20, and the outside by the untagged device.

@@ -1,7 +1,7 @@
 //! Rows 24 and 25: other tools change what is the lab's.
 
 use crate::matrix::row;
-use crate::matrix::rows::{LAB, as_applied, holds, status, texts, through_host};
+use crate::matrix::rows::{LAB, as_applied, both_families, holds, refused, status, texts, through_host};
 use crate::world::sh;
 
 /// A link set down, a port detached, an address removed by another tool: `status` shows it, `create` repairs it.
@@ -64,6 +64,64 @@ fn row_24_changed_by_another_tool() {
             }
             assert!(lab.pings("vm1", "10.2.0.10") && lab.pings("vm1", "192.0.2.1"));
             crate::matrix::tally("changes by another tool", cases.len(), 0);
+        });
+    });
+}
+
+/// A route that another tool put in the place of one of the lab's is another tool's: shown, in the way, and left alone;
+/// one beside it, or with another metric, is in nobody's way.
+#[test]
+fn row_24_route_of_another_tool() {
+    row!(|| {
+        holds(&both_families(), |lab| {
+            lab.ok(&["create"]);
+            lab.ok(&["boot", "--all"]);
+            let (router, guest) = (lab.router_ns(), lab.guest_ns("vm2"));
+            let cases = [
+                (&router, "", "via 192.0.2.77 dev outside", "outside"),
+                (&guest, "-6 ", "via 2001:db8:2::77 dev eth0", "eth0"),
+            ];
+            for (ns, family, other, dev) in cases {
+                let ip = format!("ip -n {ns} {family}route");
+                sh(&format!("{ip} del default; {ip} add default {other}"));
+                let says = format!("a route to default in {ns} exists already (out of {dev})");
+                let found = status(lab);
+                assert_eq!(found["condition"], "degraded", "{found:#}");
+                assert!(found["obstacles"].to_string().contains(&says), "{found:#}");
+                assert!(texts(&found["differences"]).iter().any(|text| text.starts_with("route default")), "{found:#}");
+                for verb in ["plan", "create"] {
+                    refused(lab, &[verb], &[&says, &format!("({ip} del default)")]);
+                }
+                assert!(sh(&format!("{ip} show default")).contains("77"), "it stays");
+                sh(&format!("{ip} del default"));
+                lab.ok(&["create"]);
+                sh(&format!("{ip} add default {other} metric 7"));
+                as_applied(lab);
+                sh(&format!("{ip} del default {other} metric 7"));
+            }
+            sh(&format!("ip -n {router} route append default via 192.0.2.77 dev outside"));
+            as_applied(lab);
+        });
+    });
+}
+
+/// A setting of the host that is not needed any more, since a NIC has lost its default route: shown until `create` puts
+/// back what was found.
+#[test]
+fn row_24_setting_that_goes_back() {
+    row!(|| {
+        holds(&through_host(), |lab| {
+            sh("ip link add nic1 type veth peer name wire1; ip link set nic1 up; ip link set wire1 up
+                ip address add 198.51.100.2/24 dev nic1; ip route add default via 198.51.100.1 dev nic1 metric 9");
+            lab.ok(&["create"]);
+            sh("ip route del default dev nic1");
+            let found = status(lab);
+            assert_eq!(found["condition"], "differs", "{found:#}");
+            assert_eq!(texts(&found["differences"]), ["net/ipv4/conf/nic1/forwarding: 1, should be 0"]);
+            lab.ok(&["create"]);
+            as_applied(lab);
+            assert_eq!(sh("cat /proc/sys/net/ipv4/conf/nic1/forwarding").trim(), "0");
+            sh("ip link del nic1");
         });
     });
 }

@@ -59,6 +59,48 @@ fn row_20_nic_with_the_hosts_address() {
     });
 }
 
+/// A NIC that was down came into use while a lab had it up: it is not set down under the host's address and routes, by
+/// `destroy` no more than by a way back. One that nobody uses goes down again.
+#[test]
+fn row_20_nic_that_came_into_use() {
+    row!(|| {
+        sh("ip link add nic0 type veth peer name far0; ip link set nic0 addrgenmode none
+            echo 1 >/proc/sys/net/ipv6/conf/far0/disable_ipv6; ip link set far0 up
+            ip link set nic0 up; ip link set nic0 down");
+        let before = Snapshot::take();
+        let lab = Lab::from_text(
+            "lab = \"own\"\n[uplink.t]\ndevice = \"nic0\"\n[network.web]\nsubnet = \"10.1.0.0/24\"\n[router]\n\
+             external = { via = \"macvlan\", address = \"192.0.2.9/24\", gateway = \"192.0.2.1\" }\n",
+        );
+        let ways: [(&[&str], &[&str]); 3] = [
+            (&["create"], &["destroy", "own"]),
+            (&["create", "--confirm", "60s"], &["undo", "own"]),
+            (&["create", "--confirm", "60s"], &["destroy", "own"]),
+        ];
+        for (forth, back) in ways {
+            lab.ok(forth);
+            assert!(sh("ip -br link show nic0").contains(",UP"));
+            sh("ip address add 192.0.2.10/24 dev nic0; ip route add 203.0.113.0/24 via 192.0.2.1");
+            let routes = sh("ip route");
+            lab.ok(&["plan", "--check"]);
+            ends(&lab, back, 0, &[]);
+            assert!(sh("ip -br link show nic0").contains(",UP"), "{back:?}");
+            assert_eq!(sh("ip route"), routes, "{back:?}");
+            sh("ip address flush dev nic0; ip link set nic0 down");
+            same(&before, "as it was found");
+            lab.ok(forth);
+            ends(&lab, back, 0, &[]);
+            same(&before, "nobody used it");
+        }
+        lab.ok(&["create"]);
+        sh("ip address add 192.0.2.10/24 dev nic0");
+        ends(&lab, &["destroy", "own"], 0, &["the state of nic0 is left as it is"]);
+        sh("ip address flush dev nic0; ip link set nic0 down");
+        crate::matrix::tally("ways back", 7, 0);
+        keep(&lab, &before);
+    });
+}
+
 /// The MACs of all links that carry a mark, in the host and in the lab's namespaces, and of the lab's guests. Each is
 /// assigned, so that udev, which would make one of machine-id and name, leaves it.
 fn macs(lab: &Lab) -> BTreeSet<String> {

@@ -50,6 +50,23 @@ fn row_31_name_taken() {
     });
 }
 
+/// A link that carries the lab's mark and lost its group is not proven to be the lab's: it stays, and the message says
+/// how it becomes the lab's again.
+#[test]
+fn row_31_group_lost() {
+    row!(|| {
+        holds(LAB, |lab| {
+            lab.ok(&["create"]);
+            let group = vmnet::rule::link_group(&"row".parse().unwrap());
+            sh("ip link set br-quiet group 0");
+            let remedy = format!("ip link set br-quiet group {group}");
+            refused(lab, &["create"], &["br-quiet", "exists already (lab row's)", &remedy]);
+            sh(&remedy);
+            as_applied(lab);
+        });
+    });
+}
+
 /// A foreign sub-interface has the name of ours.
 #[test]
 fn row_31_sub_interface_name_taken() {
@@ -226,7 +243,7 @@ fn row_35_persistent_tap() {
     });
 }
 
-/// The VLAN is already on the NIC under another name: refused, named.
+/// The VLAN is already on the NIC under another name, here or in another namespace: refused, named.
 #[test]
 fn row_36_vlan_taken() {
     row!(|| {
@@ -238,7 +255,12 @@ fn row_36_vlan_taken() {
             for verb in ["plan", "create"] {
                 refused(lab, &[verb], &["VLAN 10 is on nic0 already, as tenth"]);
             }
-            sh("ip link del tenth");
+            // In another namespace it keeps the number, and the host's own list does not show it.
+            sh("ip link set tenth netns outside");
+            for verb in ["plan", "create"] {
+                refused(lab, &[verb], &["VLAN 10 is on nic0 already, as tenth in namespace outside"]);
+            }
+            sh("ip -n outside link del tenth");
         });
     });
 }

@@ -1,9 +1,11 @@
 //! Row 30 again: leftovers of labs without a ledger, and what only looks like them.
 
+use std::process::{Command, Stdio};
+
 use vmnet::rule;
 
 use crate::matrix::row;
-use crate::matrix::rows::{LAB, holds, json, nothing_left};
+use crate::matrix::rows::{LAB, fails, holds, json, nothing_left};
 use crate::snapshot::Snapshot;
 use crate::world::{Lab, sh, succeeds};
 
@@ -122,6 +124,36 @@ fn row_30_destroy_tells_what_stays() {
             assert_eq!(again["unproven"].as_array().unwrap().len(), 2, "{again:#}");
             sh("ip link del br-web; ip netns del vmnet-row");
             assert!(!lab.ok(&["destroy", "row"]).contains("not proven"));
+        });
+    });
+}
+
+/// A disk that a machine runs from, which somebody else started or whose record is gone, is not removed under it.
+#[test]
+fn row_30_disks_in_use() {
+    row!(|| {
+        holds(LAB, |lab| {
+            for folder in ["by-hand/vm1.0", "guests/vm1"] {
+                let disk = format!("/run/state/row/{folder}/disk-1.qcow2");
+                lab.ok(&["create"]);
+                sh(&format!("mkdir -p $(dirname {disk}); truncate -s 1M {disk}"));
+                let mut qemu = Command::new("qemu-system-x86_64");
+                qemu.args(["-S", "-display", "none", "-nodefaults", "-drive", &format!("file={disk},format=raw")]);
+                let mut qemu = qemu.stdin(Stdio::null()).spawn().unwrap();
+                while !succeeds(&format!("grep -q :$(stat -c %i {disk}) /proc/locks")) {
+                    assert!(qemu.try_wait().unwrap().is_none(), "QEMU ends");
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                let kept = if folder.starts_with("guests") { "disks were kept" } else { "nothing was changed" };
+                fails(lab, &["destroy", "--purge", "row"], &[&disk, "runs from", kept]);
+                assert!(succeeds(&format!("test -e {disk}")), "{folder}");
+                lab.ok(&["destroy", "row"]);
+                fails(lab, &["gc", "--purge"], &[&disk, "runs from"]);
+                qemu.kill().unwrap();
+                qemu.wait().unwrap();
+                lab.ok(&["destroy", "--purge", "row"]);
+                assert!(!succeeds("test -e /run/state/row"), "{folder}");
+            }
         });
     });
 }

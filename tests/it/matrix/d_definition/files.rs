@@ -103,6 +103,42 @@ fn row_47_definitions() {
     });
 }
 
+/// What stands at the places of vmnet's own files, and of drop-ins, is no such file: nothing waits for it or reads it to
+/// an end that it does not have.
+#[test]
+fn row_47_files_of_vmnets_own() {
+    row!(|| {
+        let before = Snapshot::when_settled();
+        let lab = Lab::from_text(LAB);
+        lab.ok(&["create"]);
+        sh("mkdir -p /run/vmnet/paths/guests /run/NetworkManager/conf.d");
+        let places = [
+            ("/run/vmnet/paths/undone.json", 0),
+            ("/run/NetworkManager/conf.d/90-vmnet-paths.conf", 0),
+            ("/run/vmnet/paths/guests/x.json", 1),
+            ("/run/state/paths/ledger/change.json", 1),
+        ];
+        let mut tried = 0;
+        for (place, code) in places {
+            for make in ["mkfifo", "ln -s /dev/zero", "truncate -s 3G", "ln -s nowhere", "mkdir"] {
+                sh(&format!("{make} {place}"));
+                for args in [&["status", "paths"][..], &["list"], &["gc"], &["create"]] {
+                    let output = bounded(&lab, args);
+                    // What can't be read stands in the way of a change, or matters to nobody.
+                    let is_fine = [Some(0), Some(code)].contains(&output.status.code());
+                    assert!(is_fine, "{args:?} after {make} {place}: {}", said(&output));
+                    tried += 1;
+                }
+                sh(&format!("rm -d {place}"));
+            }
+        }
+        crate::matrix::tally("files that are not vmnet's", tried, 0);
+        lab.ok(&["destroy"]);
+        sh("rm -d /run/NetworkManager/conf.d /run/NetworkManager");
+        keep(&lab, &before);
+    });
+}
+
 fn with_image(image: &str, extra: &str) -> String {
     format!(
         "{LAB}[image.i]\n{image}\n[vm.q]\naccel = \"tcg\"\nmemory = \"64MiB\"\nimage = \"i\"\nnic = \"web\"\n{extra}"
