@@ -66,7 +66,7 @@ impl Needs {
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
             Command::Console(_) => Self::CONNECT,
-            Command::Ssh { .. } | Command::Exec { .. } => Self::TheCallers,
+            Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } => Self::TheCallers,
         }
     }
 }
