@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::names::{HostName, VmName};
+use crate::names::{FileDigest, HostName, VmName};
 
 /// One TOML file in, a working VM network out.
 ///
@@ -21,6 +21,9 @@ pub struct Cli {
     /// Print JSON for programs instead of tables for people.
     #[arg(long, global = true)]
     pub json: bool,
+    /// Print JSON lines: progress, remarks, then the result; for a vmnet on another host.
+    #[arg(long, global = true, hide = true)]
+    pub events: bool,
     /// Say more about what is done (repeat for more); RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -33,7 +36,7 @@ impl Cli {
         match words.iter().map(|word| word.to_str()).collect::<Vec<_>>().as_slice() {
             [_, Some(WATCH), Some(lab), Some(id)] => {
                 let command = Command::Watch { lab: (*lab).to_owned(), id: (*id).to_owned() };
-                Self { command, json: false, verbose: 0 }
+                Self { command, json: false, events: false, verbose: 0 }
             }
             _ => Self::parse_from(words),
         }
@@ -194,6 +197,9 @@ pub enum Command {
         #[arg(long)]
         unprivileged: bool,
     },
+    /// Keep files for guests that come from another host; no verb for people.
+    #[command(subcommand, hide = true)]
+    Store(Store),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -209,6 +215,23 @@ pub enum Command {
         lab: String,
         /// The change.
         id: String,
+    },
+}
+
+/// What a coordinator asks about files.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Which of these files are not here.
+    Has {
+        /// SHA-256 of each.
+        digests: Vec<FileDigest>,
+    },
+    /// Take a file from standard input.
+    Take {
+        /// Its SHA-256.
+        digest: FileDigest,
+        /// How many bytes it has.
+        size: u64,
     },
 }
 

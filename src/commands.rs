@@ -26,6 +26,7 @@ mod source;
 mod standing;
 mod status;
 mod stop;
+mod store;
 mod undo;
 mod verify;
 mod watch;
@@ -35,13 +36,13 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Store};
 pub use failure::Failure;
-use output::Output;
+use output::{Form, Output};
 
 /// Carries out a command line, and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
-    let output = Output::new(cli.json, cli.verbose > 0);
+    let output = Output::new(Form::of(cli.json, cli.events), cli.verbose > 0);
     match privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)) {
         Ok(code) => code,
         Err(failure) => {
@@ -81,6 +82,8 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
+        Command::Store(Store::Has { digests }) => store::has(&digests, output),
+        Command::Store(Store::Take { digest, size }) => store::take(&digest, size, output),
         Command::Completions { shell } => {
             // Into memory first: clap_complete takes a reader that is gone for a bug.
             let mut script = Vec::new();

@@ -5,6 +5,7 @@
 //! never guessed at when it is damaged.
 
 pub mod change;
+pub mod files;
 mod ground;
 mod lock;
 mod room;

@@ -24,6 +24,7 @@
 //! - [`model`], what it means
 //! - [`reach`], who may reach whom
 //! - [`render`], texts from data
+//! - [`stage`], what a rehearsal puts in the place of the world
 //! - [`desired`], the state that a lab shall have on a host
 //!
 //! With effects:
@@ -33,6 +34,7 @@
 //! - [`observe`], the state that there is
 //! - [`ledger`], what is remembered on disk
 //! - [`apply`], carries out a plan
+//! - [`remote`], other hosts, over OpenSSH
 //! - [`cli`], the command line as clap sees it
 //! - [`commands`], one verb a file
 
@@ -53,6 +55,8 @@ pub mod paths;
 pub mod plan;
 pub mod probe;
 pub mod reach;
+pub mod remote;
 pub mod render;
 pub mod rule;
+pub mod stage;
 pub mod state;

@@ -139,6 +139,10 @@ macro_rules! name_type {
     };
 }
 
+mod digest;
+
+pub use digest::FileDigest;
+
 name_type! {
     /// The name of a lab: everything that one definition describes.
     LabName, "lab name", check_name

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{LabName, NetName, VmName};
+use crate::names::{FileDigest, LabName, NetName, VmName};
 
 /// Where NetworkManager reads drop-ins that don't outlast a boot (NetworkManager.conf(5)).
 pub const NETWORK_MANAGER_DROP_INS: &str = "/run/NetworkManager/conf.d";
@@ -47,6 +47,16 @@ impl Default for Paths {
 }
 
 impl Paths {
+    /// Files that came from another machine, 0711: images, by what is in them. No lab's name begins with a dot.
+    pub fn files(&self) -> PathBuf {
+        self.state.join(".files")
+    }
+
+    /// One of them, 0644.
+    pub fn file(&self, digest: &FileDigest) -> PathBuf {
+        self.files().join(digest.as_str())
+    }
+
     /// A lab's folder that survives a reboot, 0711.
     pub fn lab_state(&self, lab: &LabName) -> PathBuf {
         self.state.join(lab.as_str())

@@ -8,7 +8,7 @@ pub mod domain;
 pub mod hooks;
 pub mod qemu;
 pub mod seed;
-mod shell;
+pub mod shell;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use crate::definition::Problems;
 use crate::desired::Refusal;
 use crate::engine::EngineError;
 use crate::ledger::{LedgerError, LockError};
+use crate::remote::RemoteError;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +120,8 @@ impl Failure {
         let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
         let source = source.as_ref()?;
         let engine = source.downcast_ref::<EngineError>().and_then(EngineError::help);
-        engine.or_else(|| source.downcast_ref::<ApplyError>().and_then(ApplyError::help))
+        let apply = || source.downcast_ref::<ApplyError>().and_then(ApplyError::help);
+        engine.or_else(apply).or_else(|| source.downcast_ref::<RemoteError>().and_then(RemoteError::help))
     }
 
     /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something; 141 is what a shell makes

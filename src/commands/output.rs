@@ -12,12 +12,34 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use crate::desired::Note;
+use crate::remote::Event;
 
 /// Where a command's results go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
-    json: bool,
+    form: Form,
     verbose: bool,
+}
+
+/// Who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// People.
+    Text,
+    /// A program, at the end.
+    Json,
+    /// A vmnet on another host, line by line.
+    Events,
+}
+
+impl Form {
+    pub(super) fn of(json: bool, events: bool) -> Self {
+        match (json, events) {
+            (_, true) => Self::Events,
+            (true, false) => Self::Json,
+            (false, false) => Self::Text,
+        }
+    }
 }
 
 /// Emphasis for headings.
@@ -30,8 +52,8 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(super) const WARN: Style = AnsiColor::Yellow.on_default();
 
 impl Output {
-    pub(super) fn new(json: bool, verbose: bool) -> Self {
-        Self { json, verbose }
+    pub(super) fn new(form: Form, verbose: bool) -> Self {
+        Self { form, verbose }
     }
 
     /// Whether people asked for more.
@@ -39,28 +61,53 @@ impl Output {
         self.verbose
     }
 
-    pub(super) fn is_json(&self) -> bool {
-        self.json
+    /// Whether people read it.
+    pub(super) fn is_text(&self) -> bool {
+        self.form == Form::Text
+    }
+
+    /// Tells a vmnet on another host how far this one is.
+    pub(super) fn progress(&self, phase: &str, done: u64, total: u64) {
+        self.event(&Event::Progress { phase: phase.to_owned(), done, total });
+    }
+
+    fn event(&self, event: &Event) {
+        if self.form == Form::Events {
+            // Whoever asked may be gone: what was begun is finished all the same.
+            let _ = write_event(event);
+        }
     }
 
     /// Prints a result: `value` for programs, `text` for people.
     pub(super) fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let mut stdout = anstream::stdout().lock();
-        if self.json {
-            let text = json(value).map_err(|error| Failure::output(error.into()))?;
-            writeln!(stdout, "{text}").map_err(Failure::output)
-        } else {
-            let text = text();
-            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-            write!(stdout, "{text}{end}").map_err(Failure::output)
+        let fail = |error: serde_json::Error| Failure::output(error.into());
+        match self.form {
+            Form::Json => {
+                let text = serde_json::to_string_pretty(value).map(plain).map_err(fail)?;
+                writeln!(anstream::stdout(), "{text}").map_err(Failure::output)
+            }
+            Form::Events => {
+                let value = serde_json::to_value(value).map_err(fail)?;
+                write_event(&Event::Result { value }).map_err(Failure::output)
+            }
+            Form::Text => {
+                let text = text();
+                let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+                write!(anstream::stdout(), "{text}{end}").map_err(Failure::output)
+            }
         }
     }
 
     /// Says something to people while a command runs.
     pub(super) fn say(&self, text: impl std::fmt::Display) {
-        if !self.json {
+        match self.form {
             // Whoever closed standard error does not want to know.
-            let _ = writeln!(anstream::stderr(), "{text}");
+            Form::Text => drop(writeln!(anstream::stderr(), "{text}")),
+            Form::Events => {
+                let text = anstream::adapter::strip_str(&text.to_string()).to_string();
+                self.event(&Event::Note { text });
+            }
+            Form::Json => {}
         }
     }
 
@@ -77,11 +124,18 @@ impl Output {
         if matches!(failure, Failure::NobodyReads) {
             return;
         }
-        if self.json {
-            let text = json(&FailureReport::of(failure));
-            // A report of strings serializes; where standard output is gone, the exit code still tells.
-            let _ = writeln!(anstream::stdout(), "{}", text.unwrap_or_default());
-            return;
+        // A report of strings serializes; where standard output is gone, the exit code still tells.
+        match self.form {
+            Form::Json => {
+                let text = serde_json::to_string_pretty(&FailureReport::of(failure)).map(plain).unwrap_or_default();
+                let _ = writeln!(anstream::stdout(), "{text}");
+                return;
+            }
+            Form::Events => {
+                let value = serde_json::to_value(FailureReport::of(failure)).unwrap_or_default();
+                return self.event(&Event::Failure { value });
+            }
+            Form::Text => {}
         }
         let mut stderr = anstream::stderr().lock();
         let _ = match failure {
@@ -105,11 +159,10 @@ impl Output {
 }
 
 /// JSON in which no character is left that a terminal would obey: serde_json writes those above 0x7e as they are.
-fn json(value: &impl Serialize) -> serde_json::Result<String> {
-    let text = serde_json::to_string_pretty(value)?;
+fn plain(text: String) -> String {
     let plain = |c: char| (c.is_ascii() && c != '\u{7f}') || c.escape_debug().len() == 1;
     if text.chars().all(plain) {
-        return Ok(text);
+        return text;
     }
     let mut all = String::with_capacity(text.len());
     for c in text.chars() {
@@ -118,7 +171,16 @@ fn json(value: &impl Serialize) -> serde_json::Result<String> {
             false => c.encode_utf16(&mut [0; 2]).iter().for_each(|half| all.push_str(&format!("\\u{half:04x}"))),
         }
     }
-    Ok(all)
+    all
+}
+
+/// One line, and on its way.
+fn write_event(event: &Event) -> std::io::Result<()> {
+    let mut line = plain(serde_json::to_string(event)?);
+    line.push('\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(line.as_bytes())?;
+    stdout.flush()
 }
 
 /// What failed and why, from the near to the far.

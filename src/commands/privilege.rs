@@ -60,8 +60,8 @@ impl Needs {
             | Command::Reset { .. } => Self::CHANGE,
             Command::Verify { .. } => Self::PROBE,
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
-            // The word of consent alone; root's files.
-            Command::Confirm(_) => Self::NOTHING,
+            // The word of consent alone, or files for later; root's files.
+            Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
             Command::Console(_) => Self::CONNECT,
             Command::Ssh { .. } | Command::Exec { .. } => Self::TheCallers,
         }

@@ -12,13 +12,16 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     /// Where lines go that don't change; those of a bar stand in the bar.
     plain: Option<Output>,
+    /// How much is done, and how much there is.
+    done: u64,
+    total: u64,
     begun: Instant,
 }
 
 impl Progress {
     /// Progress of `total` operations.
     pub(super) fn of(total: usize, output: &Output) -> Self {
-        let bar = (on_terminal() && !output.is_json()).then(|| {
+        let bar = (on_terminal() && output.is_text()).then(|| {
             let style = ProgressStyle::with_template("{spinner} {bar:24} {pos}/{len} {msg}");
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
             bar.enable_steady_tick(Duration::from_millis(100));
@@ -28,7 +31,7 @@ impl Progress {
             }
         });
         let plain = bar.is_none().then_some(*output);
-        Self { bar, plain, begun: Instant::now() }
+        Self { bar, plain, done: 0, total: total as u64, begun: Instant::now() }
     }
 
     /// Shows one event.
@@ -40,6 +43,10 @@ impl Progress {
             Event::Repairing { ops } => (format!("repairing ({ops})"), 0),
             Event::RollingBack => ("rolling back".to_owned(), 0),
         };
+        self.done += more as u64;
+        if let Some(output) = &self.plain {
+            output.progress(&message, self.done, self.total);
+        }
         if let Some(bar) = &self.bar {
             bar.inc(more as u64);
             bar.set_message(message);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
-use super::output::{BOLD, Output, chain, foreign};
+use super::output::{BOLD, Form, Output, chain, foreign};
 use super::session::{GO_BACK, Session, boot_id, paths};
 use super::standing::{clock, span};
 use crate::cli::WATCH;
@@ -104,7 +104,7 @@ async fn go_back(paths: &Paths, lab: &LabName, id: &str) -> Result<(), Failure> 
     let Some((_, change)) = session.pending.take_if(|(_, change)| change.id == id) else { return Ok(()) };
     // What keeps the host reachable does not wait for a device that was plugged in meanwhile.
     session.force = true;
-    let (_, hurt) = session.go_back(&change, &Output::new(true, false)).await?;
+    let (_, hurt) = session.go_back(&change, &Output::new(Form::Json, false)).await?;
     for hurt in hurt {
         log(&format!("lab {lab}: {} was {hurt}, which went", foreign(hurt.device())));
     }

@@ -1,7 +1,7 @@
 //! Programs that vmnet starts: which file, with what environment and which capabilities.
 //!
 //! A program is found on a fixed path, whatever `PATH` says, and started directly: no shell reads anything. It gets
-//! none of the caller's environment.
+//! none of the caller's environment. The one exception is what is the caller's own ([`callers`]).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -41,6 +41,12 @@ pub fn command(program: &Path, only: Caps) -> Command {
     // SAFETY: between fork and exec `hand` makes system calls only.
     unsafe { command.pre_exec(move || caps::hand(only)) };
     command
+}
+
+/// A program of the caller's, found on their `PATH` and with their environment: what they would start themselves, as
+/// themselves (ssh, whose configuration, agent and proxies are theirs). It may do what vmnet may.
+pub fn callers(name: &str) -> Command {
+    Command::new(name)
 }
 
 #[cfg(test)]

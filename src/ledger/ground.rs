@@ -35,7 +35,7 @@ pub fn check_folders(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn check(folder: &Path, found: io::Result<fs::Metadata>) -> Result<(), LedgerError> {
+pub(super) fn check(folder: &Path, found: io::Result<fs::Metadata>) -> Result<(), LedgerError> {
     let fail = |problem| Err(LedgerError::Untrusted { path: folder.to_owned(), problem });
     let meta = match found {
         Ok(meta) => meta,

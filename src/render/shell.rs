@@ -1,7 +1,7 @@
 //! Quoting for a POSIX shell, for command lines that people copy.
 
 /// A word that a POSIX shell reads back as `text`.
-pub(super) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
         return text.to_owned();

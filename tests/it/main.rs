@@ -16,6 +16,7 @@ mod first_use;
 mod foreign;
 mod fuzz;
 mod hooks;
+mod hosts;
 mod install;
 mod kernel_apply;
 mod kernel_observe;

@@ -1,0 +1,115 @@
+//! Files that a host needs: asked for by what is in them, and sent where they are missing. The other side is
+//! `ledger::files`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::error::{RemoteError, Trouble};
+use super::event::Event;
+use super::{Answer, Place};
+use crate::names::FileDigest;
+
+/// What is in a file: its SHA-256, and its size in bytes. A thread of its own reads it.
+///
+/// # Errors
+/// [`Trouble::File`].
+pub async fn digest(path: &Path) -> Result<(FileDigest, u64), Trouble> {
+    let of = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read(&of)).await;
+    let read = read.map_err(std::io::Error::other).and_then(|read| read);
+    read.map_err(|source| Trouble::File { path: path.to_owned(), source })
+}
+
+fn read(path: &Path) -> std::io::Result<(FileDigest, u64)> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            length => {
+                hash.update(&buffer[..length]);
+                size += length as u64;
+            }
+        }
+    }
+    let text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((text.parse().map_err(std::io::Error::other)?, size))
+}
+
+/// Sees to it that a host has these files, and gives what they are called there. `on_progress` gets the file, and how
+/// many bytes of how many have arrived.
+///
+/// # Errors
+/// When a file can't be read here, or was not taken there; those before it are there then.
+pub async fn send(
+    place: &Place,
+    files: &[PathBuf],
+    mut on_progress: impl FnMut(&Path, u64, u64),
+) -> Result<BTreeMap<PathBuf, FileDigest>, RemoteError> {
+    let mut known = BTreeMap::new();
+    for path in files {
+        if !known.contains_key(path) {
+            known.insert(path.clone(), digest(path).await.map_err(|trouble| place.error(trouble))?);
+        }
+    }
+    let mut missing = missing(place, known.values().map(|(digest, _)| digest)).await?;
+    for (path, (digest, size)) in &known {
+        // One that stands under two names is sent once.
+        let Some(at) = missing.iter().position(|name| name == digest) else { continue };
+        missing.swap_remove(at);
+        take(place, path, digest, *size, |done| on_progress(path, done, *size)).await?;
+    }
+    Ok(known.into_iter().map(|(path, (digest, _))| (path, digest)).collect())
+}
+
+/// Which of these the host does not have.
+///
+/// # Errors
+/// When it does not answer, or does not trust its folder.
+pub async fn missing(place: &Place, wanted: impl Iterator<Item = &FileDigest>) -> Result<Vec<FileDigest>, RemoteError> {
+    let wanted: Vec<&str> = wanted.map(FileDigest::as_str).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answer = place.call(&[&["store", "has"], wanted.as_slice()].concat(), &[], |_| {}).await?;
+    let missing = match answer.failed {
+        true => None,
+        false => serde_json::from_value(answer.document["missing"].clone()).ok(),
+    };
+    missing.ok_or_else(|| place.error(Trouble::NoResult { code: answer.code, said: words(&answer) }))
+}
+
+async fn take(
+    place: &Place,
+    path: &Path,
+    digest: &FileDigest,
+    size: u64,
+    mut on_progress: impl FnMut(u64),
+) -> Result<(), RemoteError> {
+    let fail = |trouble| place.error(trouble);
+    let file = File::open(path).map_err(|source| fail(Trouble::File { path: path.to_owned(), source }))?;
+    let arrived = |event| {
+        if let Event::Progress { done, .. } = event {
+            on_progress(done);
+        }
+    };
+    let args = ["store", "take", digest.as_str(), &size.to_string()];
+    let answer = place.call_with_file(&args, file, arrived).await?;
+    match answer.failed {
+        false => Ok(()),
+        true => Err(fail(Trouble::NotTaken { path: path.to_owned(), said: words(&answer) })),
+    }
+}
+
+/// The error and its causes, in one text.
+fn words(answer: &Answer) -> String {
+    let causes = answer.document["causes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let words = std::iter::once(&answer.document["error"]).chain(causes);
+    words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(": ")
+}
