@@ -5,6 +5,7 @@
 //! logins are left out. Everything that goes through it is the crate's.
 
 use std::io::IsTerminal;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -27,9 +28,6 @@ use crate::render::shell;
 /// How long the connection may take altogether; the first part, to the exchange of keys, by `ConnectTimeout=10`.
 const CONNECTING: Duration = Duration::from_secs(30);
 
-/// A connection that was used so recently is there, or its end is noticed by its use.
-const FRESH: Duration = Duration::from_secs(60);
-
 /// Options of the connection. Three questions three seconds apart that nobody answers: a dead link is noticed within 12
 /// seconds. Ten minutes without use end it, should vmnet be killed before it could.
 const OPTIONS: [&str; 12] = [
@@ -50,12 +48,7 @@ const OPTIONS: [&str; 12] = [
 /// A connection.
 pub(super) struct Link {
     destination: String,
-    live: Mutex<Live>,
-}
-
-struct Live {
-    session: Arc<Session>,
-    used: Instant,
+    session: Mutex<Arc<Session>>,
 }
 
 impl Link {
@@ -64,9 +57,8 @@ impl Link {
         if !is_destination(destination) {
             return Err(Trouble::Destination);
         }
-        let session = connect(destination).await?;
-        let live = Mutex::new(Live { session, used: Instant::now() });
-        Ok(Self { destination: destination.to_owned(), live })
+        let session = Mutex::new(connect(destination).await?);
+        Ok(Self { destination: destination.to_owned(), session })
     }
 
     /// Starts a command there.
@@ -111,20 +103,20 @@ impl Link {
 
     /// Ends the connection.
     pub(super) async fn close(self) {
-        if let Ok(session) = Arc::try_unwrap(self.live.into_inner().session) {
+        if let Ok(session) = Arc::try_unwrap(self.session.into_inner()) {
             // It may be gone already, which is as good.
             let _ = timeout(CONNECTING, session.close()).await;
         }
     }
 
-    /// The connection; made anew where it ended since nobody used it. Nothing has been started by then.
+    /// The connection; made anew where it has ended since it was used last. Nothing has been started by then.
     async fn session(&self) -> Result<Arc<Session>, Trouble> {
-        let mut live = self.live.lock().await;
-        if live.used.elapsed() > FRESH && live.session.check().await.is_err() {
-            live.session = connect(&self.destination).await?;
+        let mut session = self.session.lock().await;
+        // The process that holds it answers there as long as it is alive.
+        if UnixStream::connect(session.control_socket()).is_err() {
+            *session = connect(&self.destination).await?;
         }
-        live.used = Instant::now();
-        Ok(live.session.clone())
+        Ok(session.clone())
     }
 }
 

@@ -259,6 +259,21 @@ fn programs_are_started_in_one_place_and_no_shell_is() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Where `ssh` to other hosts may be started: by the crate, which starts it itself, and as a program of the caller's.
+const SSH: [&str; 2] = ["remote/ssh.rs", "remote/started.rs"];
+
+#[test]
+fn ssh_to_other_hosts_is_started_in_one_place() {
+    let src = root().join("src");
+    for file in rust_files(&src) {
+        let text = fs::read_to_string(&file).unwrap();
+        let may = SSH.iter().any(|place| file == src.join(place)) || file == src.join("kernel/child.rs");
+        let named = paths(text.split("#[cfg(test)]").next().unwrap_or_default());
+        let found = named.iter().find(|path| path.starts_with("openssh::") || path.ends_with("child::callers"));
+        assert!(may || found.is_none(), "{} names {}", file.display(), found.unwrap());
+    }
+}
+
 #[test]
 fn the_scan_sees_what_it_should() {
     let text = r#"

@@ -1,17 +1,20 @@
 //! vmnet on other hosts over real ssh connections, and everything that becomes of them.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use vmnet::remote::{Event, Place, RemoteError, Trouble};
 
 use super::{Hosts, can, masters, there_is, until, wait_for};
 use crate::sandbox;
 use crate::skip::skip_this;
+use crate::world::output;
 
 /// A dead link is noticed within this, which is a little more than ssh's own questions take.
 const SOON: Duration = Duration::from_secs(16);
@@ -44,6 +47,16 @@ fn says(error: &RemoteError, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{word} is not in: {text}");
     }
+}
+
+/// The processes of ssh by which commands run.
+fn clients() -> Vec<Pid> {
+    let is_client = |line: &&str| line.contains(" ssh -S ") && line.contains(" none ");
+    let text = output("ps -eo pid,args");
+    text.lines()
+        .filter(is_client)
+        .map(|line| Pid::from_raw(line.split_whitespace().next().unwrap().parse().unwrap()))
+        .collect()
 }
 
 #[test]
@@ -212,8 +225,24 @@ fn a_link_that_dies_in_the_middle_is_an_error_soon() {
         });
         let took = begun.unwrap().elapsed();
         assert!(took < SOON, "{took:?}");
-        // What runs on too long is given up, too, although the link is there.
+        // A connection that ended while nobody used it is made anew; a key press in the terminal is not for ssh.
         hosts.restore(1);
+        until("ssh has given up", || masters() == 1);
+        hosts.replace_vmnet(1, Some("#!/bin/sh\nsleep 2\necho '{\"event\":\"result\",\"value\":7}'\n"));
+        let interrupt = std::thread::spawn(|| {
+            until("a command runs", || !clients().is_empty());
+            // It has to become ssh's own, which handles signals, first.
+            std::thread::sleep(Duration::from_millis(300));
+            for client in clients() {
+                for signal in [Signal::SIGINT, Signal::SIGHUP] {
+                    kill(client, signal).unwrap();
+                }
+            }
+        });
+        assert_eq!(wait_for(one.call(&["list"], &[], |_| {})).unwrap().document, 7);
+        interrupt.join().unwrap();
+        hosts.replace_vmnet(1, Some(script));
+        // What runs on too long is given up, too, although the link is there.
         let again = connect(1);
         let limit = Duration::from_millis(500);
         let slow = wait_for(again.call_within(limit, &["create"], &[], |_| {})).unwrap_err();
@@ -238,7 +267,8 @@ fn a_terminal_reaches_through() {
     }
     // The test starts itself again on a terminal, and is the one that talks to the host then.
     if std::env::var_os("VMNET_ON_TERMINAL").is_some() {
-        let code = wait_for(async { connect(1).interactive(&["console", "it's vm1"]).await.unwrap() });
+        let place = connect(1);
+        let code = wait_for(place.interactive(&["console", "it's vm1"])).unwrap();
         println!("ended with {code}");
         return;
     }
@@ -252,16 +282,21 @@ fn a_terminal_reaches_through() {
         child.args(["-qec", &again, "/dev/null"]).env("VMNET_ON_TERMINAL", "1");
         child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut child = child.spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let typed = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_secs(3));
-            std::io::Write::write_all(&mut input, b"hello\n").unwrap();
-            std::thread::sleep(Duration::from_secs(5));
-        });
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let mut text = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        let mut buffer = [0; 1000];
+        loop {
+            let length = output.read(&mut buffer).unwrap();
+            if length == 0 {
+                break;
+            }
+            let asked = text.contains("on a terminal");
+            text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            if !asked && text.contains("on a terminal") {
+                input.write_all(b"hello\n").unwrap();
+            }
+        }
         child.wait().unwrap();
-        typed.join().unwrap();
         for word in ["console it's vm1 on a terminal", "heard hello", "ended with 7"] {
             assert!(text.contains(word), "{word}: {text}");
         }
