@@ -3,6 +3,7 @@
 mod machines;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -35,7 +36,11 @@ struct Report {
     /// What `create` said on each host.
     hosts: BTreeMap<String, Value>,
     verify: Value,
-    kept: bool,
+    /// Addresses at which the machine outside answers.
+    outside: Vec<IpAddr>,
+    /// The process that keeps each machine, where they were kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machines: Option<BTreeMap<String, u32>>,
     seconds: f64,
 }
 
@@ -83,7 +88,7 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     };
     let _ = junit;
     let (hosts, verify, passed) = wait_for(work)?;
-    let report = Report { lab: stage.lab.clone(), hosts, verify, kept: keep, seconds: seconds(begun) };
+    let report = Report { lab: stage.lab.clone(), hosts, verify, outside: stage.answers.clone(), machines: keep.then(|| machines.processes()), seconds: seconds(begun) };
     output.result(&report, || text(&report))?;
     if keep {
         machines.keep()?;

@@ -10,10 +10,12 @@ use std::io::{self, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::Mode;
@@ -32,6 +34,9 @@ const OWN: CloneFlags = CloneFlags::CLONE_NEWNET
     .union(CloneFlags::CLONE_NEWNS)
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWUTS);
+
+/// How long a machine may take to end, in milliseconds.
+const ENDING: u16 = 10_000;
 
 /// Where vmnet's state is in a machine, instead of `/var/lib/vmnet`.
 pub const STATE: &str = "/run/vmnet-state";
@@ -238,11 +243,7 @@ pub fn stay(ready: io::Result<()>) -> io::Result<()> {
 /// # Errors
 /// When it has ended, or belongs to another user.
 pub fn enter(pid: u32) -> io::Result<()> {
-    // SAFETY: pidfd_open(2) takes two numbers and gives a descriptor.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: it was opened right now and is nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = open_process(pid)?;
     let users = |of: &str| fs::read_link(format!("/proc/{of}/ns/user"));
     let other_users = users("self")? != users(&pid.to_string())?;
     let flags = if other_users { OWN | CloneFlags::CLONE_NEWUSER } else { OWN };
@@ -292,11 +293,44 @@ pub fn find(arguments: &[&str]) -> io::Result<Vec<(u32, Vec<String>)>> {
 /// # Errors
 /// When that is not allowed.
 pub fn end(pid: u32) -> io::Result<()> {
-    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-    match nix::sys::signal::kill(pid, Signal::SIGKILL) {
-        Err(nix::errno::Errno::ESRCH) | Ok(()) => Ok(()),
+    let process = match open_process(pid) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        process => process?,
+    };
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL) {
+        Err(Errno::ESRCH) | Ok(()) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // It can be read when the process has ended, which comes after everything in the machine.
+    match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], ENDING) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two numbers and gives a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: it was opened right now and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Waits for a program that was started in a machine. What the terminal says to both is for it alone.
+///
+/// # Errors
+/// What the kernel says.
+pub fn wait_for(command: &mut Command) -> io::Result<ExitStatus> {
+    // SAFETY: system calls only. Whoever asked for it is gone: so is its terminal, or its test.
+    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)) };
+    let mut child = command.spawn()?;
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is set.
+        unsafe { sigaction(signal, &ignore) }?;
+    }
+    child.wait()
 }
 
 /// Switches IPv6 off for links to come, in the calling thread's network.

@@ -40,6 +40,10 @@ pub fn build(stage: &Stage, networks: &Networks) -> Result<(), KernelError> {
         move |source| KernelError::Refused { action, text: None, source }
     };
     let plugged = cables(stage, networks);
+    if stage.answers.iter().all(IpAddr::is_ipv4) {
+        // Links have to be made after that.
+        hold::run_in(outside, hold::without_ipv6).map_err(fail("the outside"))?;
+    }
     hold::run_in(switches, || make_switches(stage, &plugged)).map_err(fail("the switches"))?;
     hold::run_in(outside, || make_outside(stage)).map_err(fail("the outside"))?;
     for (name, host) in &stage.hosts {
@@ -86,9 +90,6 @@ fn make_switches(stage: &Stage, cables: &[(&Cable, &OwnedFd)]) -> io::Result<()>
 }
 
 fn make_outside(stage: &Stage) -> io::Result<()> {
-    if stage.answers.iter().all(IpAddr::is_ipv4) {
-        hold::without_ipv6()?;
-    }
     // It has several legs on one segment's behalf: each answers for its own addresses.
     sysctl::write("ipv4/conf/all/arp_ignore", "1")?;
     let mut here = Here::open()?;

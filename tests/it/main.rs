@@ -32,6 +32,7 @@ mod privilege;
 mod probe;
 mod properties;
 mod purity;
+mod rehearsal;
 mod sandbox;
 mod scenarios;
 mod shutdown;

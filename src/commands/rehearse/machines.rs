@@ -70,6 +70,13 @@ impl Machines {
         self.hosts.iter().map(place).collect()
     }
 
+    /// The process that keeps each.
+    pub(super) fn processes(&self) -> BTreeMap<String, u32> {
+        let [switches, outside] = [0, 1].map(|number: usize| self.world[number].pid());
+        let world = [(SWITCHES.to_owned(), switches), (OUTSIDE.to_owned(), outside)];
+        world.into_iter().chain(self.hosts.iter().map(|(name, holder)| (name.to_string(), holder.pid()))).collect()
+    }
+
     /// Leaves them there.
     pub(super) fn keep(self) -> Result<(), Failure> {
         let fail = |error| Failure::failed("a machine ended by itself", error);
@@ -157,7 +164,7 @@ pub(super) fn enter(pid: u32, command: &[String]) -> Result<ExitCode, Failure> {
 
 /// Waits for a command's end; its exit code as a shell would tell it.
 fn finish(mut command: Command, program: &str) -> Result<ExitCode, Failure> {
-    let status = command.status().map_err(|error| Failure::failed(format!("{program} can't be started"), error))?;
+    let status = hold::wait_for(&mut command).map_err(|error| Failure::failed(format!("{program} can't be started"), error))?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
