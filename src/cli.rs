@@ -72,9 +72,9 @@ pub enum Command {
         /// The definition.
         #[command(flatten)]
         file: File,
-        /// The part of it.
+        /// The hosts.
         #[command(flatten)]
-        here: Here,
+        hosts: Hosts,
         /// Exit with 3 when there is something to do.
         #[arg(long)]
         check: bool,
@@ -84,12 +84,35 @@ pub enum Command {
         /// The definition.
         #[command(flatten)]
         file: File,
-        /// The part of it.
+        /// The hosts.
         #[command(flatten)]
-        here: Here,
+        hosts: Hosts,
         /// Undo it after this time (60s, 5m) unless `vmnet confirm` comes before: for changes that might cut you off.
         #[arg(long, value_name = "TIME", value_parser = duration)]
         confirm: Option<Duration>,
+        /// Of several hosts: unless all are done within this time, all go back by themselves; without it that is two
+        /// minutes, and more for a large lab.
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "confirm")]
+        within: Option<Duration>,
+    },
+    /// Make a lab anew: destroy it, create it, give its guests fresh disks, start them, wait for them and verify. After
+    /// an interruption run it again; it ends in the same state.
+    Rebuild {
+        /// The definition.
+        #[command(flatten)]
+        file: File,
+        /// The hosts.
+        #[command(flatten)]
+        hosts: Hosts,
+        /// Don't ask whether the guests' disks may go.
+        #[arg(long)]
+        yes: bool,
+        /// Wait for guests at most this long.
+        #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+        wait: Duration,
+        /// Of several hosts: unless all are created within this time, all go back by themselves.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        within: Option<Duration>,
     },
     /// Keep what `create --confirm` made.
     Confirm(Lab),
@@ -311,12 +334,18 @@ pub struct File {
     pub file: PathBuf,
 }
 
-/// One host's part of a definition.
-#[derive(Debug, Args)]
-pub struct Here {
-    /// Take this host's part of the definition, on this machine.
+/// Which hosts, where a definition names some. Without a word all of them, over ssh.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Hosts {
+    /// Of a definition with hosts: take this host's part, on this machine.
     #[arg(long, value_name = "HOST")]
     pub here: Option<HostName>,
+    /// Of a definition with hosts: only these.
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',', conflicts_with = "here")]
+    pub only: Vec<HostName>,
+    /// Copy this vmnet to hosts that have none, or another version.
+    #[arg(long, conflicts_with = "here")]
+    pub install: bool,
 }
 
 /// A lab, by file or by name.
@@ -325,6 +354,9 @@ pub struct Lab {
     /// A definition (ends in .toml), or the name of a lab that was created on this host.
     #[arg(value_name = "FILE|LAB", default_value = "net.toml")]
     pub lab: String,
+    /// The hosts.
+    #[command(flatten)]
+    pub hosts: Hosts,
 }
 
 /// Some guests of one lab.
@@ -340,6 +372,9 @@ pub struct Guests {
     /// The lab they are in, by file or name; without it --all means that of ./net.toml, or the only one.
     #[arg(long, value_name = "FILE|LAB")]
     pub of: Option<String>,
+    /// The hosts.
+    #[command(flatten)]
+    pub hosts: Hosts,
 }
 
 /// One guest.

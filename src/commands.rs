@@ -8,6 +8,7 @@ mod create;
 mod destroy;
 mod failure;
 mod gc;
+mod hosts;
 mod inside;
 mod keys;
 mod list;
@@ -44,7 +45,12 @@ use output::{Form, Output};
 /// Carries out a command line, and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
     let output = Output::new(Form::of(cli.json, cli.events), cli.verbose > 0);
-    match privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)) {
+    let done = match hosts::run(&cli.command, &output) {
+        Ok(None) => privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)),
+        Ok(Some(code)) => Ok(code),
+        Err(failure) => Err(failure),
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => {
             output.failure(&failure);
@@ -56,10 +62,12 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(file) => check::run(&file.file, output),
-        Command::Plan { file, here, check } => wait_for(create::plan(&file.file, here.here.as_ref(), check, output)),
-        Command::Create { file, here, confirm } => {
-            wait_for(create::run(&file.file, here.here.as_ref(), confirm, output))
+        Command::Plan { file, hosts, check } => wait_for(create::plan(&file.file, hosts.here.as_ref(), check, output)),
+        Command::Create { file, hosts, confirm, within: _ } => {
+            wait_for(create::run(&file.file, hosts.here.as_ref(), confirm, output))
         }
+        // Hosts do it step by step, this machine among them.
+        Command::Rebuild { .. } => Err(Failure::because("rebuild is no step")),
         Command::Confirm(lab) => confirm::run(&lab.lab, output),
         Command::Undo(lab) => wait_for(undo::run(&lab.lab, output)),
         Command::Restore { labs } => wait_for(restore::run(&labs, output)),

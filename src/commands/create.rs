@@ -246,7 +246,11 @@ fn at_next_boot(vm: VmName) -> Note {
 }
 
 /// A network can be made without what its guests need; better said now than at `boot`.
-fn missing_files(source: &Source, output: &Output) {
+pub(super) fn missing_files(source: &Source, output: &Output) {
+    if source.origin.sent {
+        // Who sent it knows what there is.
+        return;
+    }
     let images = source.model.vms().values().filter_map(|vm| vm.image().as_ref());
     let files = images.flat_map(|image| {
         let files = [image.file(), image.kernel(), image.initrd()].into_iter().flatten();
