@@ -3,6 +3,7 @@
 //! Every decision about this host is taken here: which device an altname means, what is in the way, which MTU a hop
 //! gets. What can't be is a [`Refusal`], all of them at once, before anything is touched. Pure.
 
+mod across;
 mod collisions;
 mod context;
 mod devices;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use across::forwarding;
 pub use firewall::table_name;
 pub use refusal::{Lack, Refusal};
 
@@ -79,6 +81,7 @@ pub fn sketch(model: &Model, host: &Host<'_>) -> (Desired, Vec<Refusal>) {
     devices::lacks(&mut context);
     segments::segments(&mut context, &devices);
     router::router(&mut context, &devices);
+    across::ways(&mut context);
     outside::through_host(&mut context);
     foreign::chains(&mut context);
     guests::guests(&mut context);

@@ -102,6 +102,8 @@ pub struct RouteRow {
     pub index: Option<u32>,
     /// `rtm_protocol`.
     pub protocol: u8,
+    /// `RTA_PRIORITY`; 0 where there is none.
+    pub metric: u32,
 }
 
 /// A connection for dumps of the namespace that it was opened in.
@@ -288,13 +290,14 @@ fn route(body: &[u8]) -> Option<Vec<RouteRow>> {
         _ => return None,
     };
     let (mut to, mut number) = (zero, u32::from(table));
-    let mut hop = Hop::default();
+    let (mut hop, mut metric) = (Hop::default(), 0);
     let mut hops = Vec::new();
     for nla in nlas(&body[12..]) {
         match nla.kind() {
             libc::RTA_DST => to = ip(family, nla.value())?,
             libc::RTA_TABLE => number = u32_of(nla.value())?,
             libc::RTA_OIF => hop.index = u32_of(nla.value()),
+            libc::RTA_PRIORITY => metric = u32_of(nla.value())?,
             libc::RTA_MULTIPATH => hops = multipath(family, nla.value()),
             kind => hop.via = via(family, kind, nla.value()).or(hop.via),
         }
@@ -307,7 +310,7 @@ fn route(body: &[u8]) -> Option<Vec<RouteRow>> {
     if hops.is_empty() {
         hops.push(hop);
     }
-    Some(hops.into_iter().map(|Hop { via, index }| RouteRow { to, via, index, protocol }).collect())
+    Some(hops.into_iter().map(|Hop { via, index }| RouteRow { to, via, index, protocol, metric }).collect())
 }
 
 #[derive(Debug, Clone, Copy, Default)]

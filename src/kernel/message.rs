@@ -208,6 +208,9 @@ pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
         _ => RouteAttribute::Gateway(RouteAddress::from(via)),
     }));
     message.attributes.push(RouteAttribute::Oif(index));
+    if route.metric > 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
     message
 }
 

@@ -86,7 +86,8 @@ pub(super) fn external_of_host(
 fn host_external(lab: &LabName, def: Option<&ExternalDef>) -> External {
     let transit = def.and_then(|def| def.transit.value()).copied();
     External::Host(HostExternal {
-        transit: transit.unwrap_or_else(|| rule::transit(lab)),
+        transit: transit.unwrap_or_else(|| rule::transit(lab, None)),
+        transit_by_rule: transit.is_none(),
         outer: rule::router_port_name(lab, "host"),
         outer_mac: rule::device_mac(lab, "router-port", "host"),
         inner_mac: rule::device_mac(lab, "gateway", "host"),

@@ -50,7 +50,7 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
             }
         }
         sort_addresses(ns, rows, &ours, &mut sorted);
-        sort_routes(ns, rows, &ours, &mut sorted);
+        sort_routes(scope, (ns, rows), &ours, &mut sorted);
     }
     sorted
 }
@@ -187,7 +187,7 @@ fn sort_addresses(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
     }
 }
 
-fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
+fn sort_routes(scope: &Scope, (ns, rows): (&Ns, &Rows), ours: &Ours<'_>, sorted: &mut Sorted) {
     for row in &rows.routes {
         let dev = row.index.map(|index| match ours.get(&(ns, index)) {
             Some(id) => Ok(id.name.clone()),
@@ -197,16 +197,19 @@ fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
             Some(Ok(name)) => Some(name.clone()),
             // In a namespace of ours a route is ours whatever it leads out of.
             Some(Err(name)) if *ns != Ns::Host => name.parse().ok(),
+            // On the host's own devices routes of all labs stand side by side: the metric says whose one is.
+            Some(Err(name)) if row.metric == scope.group => name.parse().ok(),
             _ => None,
         };
+        let metric = if *ns == Ns::Host && matches!(dev, Some(Err(_))) { row.metric } else { 0 };
         match own.filter(|_| row.protocol == ROUTE_PROTOCOL) {
             Some(dev) => {
-                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev });
+                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev, metric });
             }
             // What leads out of our own links (the kernel's route to the transit network) goes with them.
             None if *ns == Ns::Host && !matches!(dev, Some(Ok(_))) => {
                 let dev = dev.and_then(Result::err);
-                sorted.foreign_routes.push(FoundRoute { to: row.to, dev });
+                sorted.foreign_routes.push(FoundRoute { to: row.to, dev, via: row.via });
             }
             None => {}
         }
