@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -174,6 +175,9 @@ pub enum Command {
         /// Write a JUnit report too.
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
+        /// An address beyond the router that answers echo requests, for example 9.9.9.9: tried too.
+        #[arg(long, value_name = "ADDRESS")]
+        outside: Vec<IpAddr>,
     },
     /// Start guests.
     Boot {
@@ -294,7 +298,8 @@ pub struct Rehearse {
     /// Only these hosts.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub only: Vec<HostName>,
-    /// Write a JUnit report of what verify saw.
+    /// Write a JUnit report of what verify saw; one for each host where there are several: report.xml is report-h1.xml
+    /// then.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// Run a shell, or the command behind --, on a host of a rehearsal that was kept; `outside` and `switches` are

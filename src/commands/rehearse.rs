@@ -10,18 +10,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::bundle::Bundle;
 use super::failure::Failure;
-use super::output::{Output, count, foreign};
+use super::hosts::{Fleet, OfHost, Rehearsed};
+use super::lookup::DEFAULT_FILE;
+use super::output::{BAD, BOLD, GOOD, Output, count, shown};
 use super::signals::Signals;
 use super::source::Source;
 use super::wait_for;
 use crate::cli::Rehearse;
 use crate::kernel::hold;
-use crate::names::LabName;
-use crate::remote::{Answer, Event, Place};
+use crate::names::{HostName, LabName};
 use crate::stage::stage;
 
 pub(super) use machines::{hold, inside};
@@ -33,14 +32,15 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Serialize)]
 struct Report {
     lab: LabName,
-    /// What `create` said on each host.
-    hosts: BTreeMap<String, Value>,
-    verify: Value,
+    /// What each host said.
+    hosts: BTreeMap<String, OfHost>,
     /// Addresses at which the machine outside answers.
     outside: Vec<IpAddr>,
     /// The process that keeps each machine, where they were kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     machines: Option<BTreeMap<String, u32>>,
+    /// Whether who reaches whom is as it should be.
+    passed: bool,
     seconds: f64,
 }
 
@@ -54,114 +54,75 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
         return end_kept(file.as_deref(), output);
     }
     let begun = Instant::now();
-    let source = Source::read_whole(file.as_deref().unwrap_or(Path::new("net.toml")))?;
-    let stage = stage(&source.whole, &only.into_iter().collect());
+    let file = file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let source = if guests { Source::read_whole(file)? } else { Source::read_rehearsed(file)? };
+    let only: BTreeSet<HostName> = only.into_iter().collect();
+    if let Some(unknown) = only.iter().find(|host| !source.whole.hosts().contains_key(*host)) {
+        return Err(Failure::Usage(format!("there is no host {unknown} in {}", shown(file))));
+    }
+    let junit = junit.map(std::path::absolute).transpose();
+    let junit = junit.map_err(|error| Failure::failed("the working directory is gone", error))?;
+    let stage = stage(&source.whole, &only);
     if keep && machines::kept()?.iter().any(|(lab, ..)| *lab == stage.lab) {
         let help = format!("end it first: vmnet rehearse --end {}", stage.lab);
         return Err(Failure::advised(format!("a rehearsal of lab {} was kept", stage.lab), help));
     }
-    let bundle = Bundle {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        path: source.path.clone(),
-        definition: source.text.clone(),
-        lock: source.lock.to_string(),
-        files: BTreeMap::new(),
-        rehearsed: !guests,
-    };
-    let bundle = serde_json::to_vec(&bundle).map_err(|error| Failure::failed("the definition can't be sent", error))?;
     let signals = Signals::catch();
     hold::leave().map_err(|error| machines::no_machine("of its own", error))?;
     let machines = Machines::start(&stage, &source)?;
-    output.say(format_args!("{} on this machine, made in {:.2} s", count(stage.hosts.len(), "host"), seconds(begun)));
-    let places = machines.places();
-    let has_hosts = !source.whole.hosts().is_empty();
+    output.say(format_args!("{} as namespaces of this machine", count(stage.hosts.len(), "host")));
     let work = async {
-        let came = async {
-            while !signals.cancel(true).load(Ordering::Relaxed) {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
+        let fleet = Fleet::rehearsed(source, machines.ways(), &stage.answers, output)?;
         tokio::select! {
-            done = carry_out(&places, &stage.lab, has_hosts, &bundle, output) => done,
-            () = came => Err(Failure::because("interrupted; everything that was made is gone")),
+            done = fleet.rehearse(guests, junit.as_deref()) => done,
+            () = came(&signals) => Err(Failure::because("interrupted; everything that was made is gone")),
         }
     };
-    let _ = junit;
-    let (hosts, verify, passed) = wait_for(work)?;
-    let report = Report { lab: stage.lab.clone(), hosts, verify, outside: stage.answers.clone(), machines: keep.then(|| machines.processes()), seconds: seconds(begun) };
-    output.result(&report, || text(&report))?;
+    let Rehearsed { hosts, text, code } = wait_for(work)?;
+    let report = Report {
+        lab: stage.lab.clone(),
+        hosts,
+        outside: stage.answers.clone(),
+        machines: keep.then(|| machines.processes()),
+        passed: code == 0,
+        seconds: begun.elapsed().as_secs_f64(),
+    };
     if keep {
         machines.keep()?;
     }
-    Ok(ExitCode::from(u8::from(!passed)))
+    output.result(&report, || text + &report.text())?;
+    Ok(ExitCode::from(code))
 }
 
-/// What came of it: what `create` said on each host, what `verify` did, and whether all is as it should be.
-type Outcome = (BTreeMap<String, Value>, Value, bool);
-
-async fn carry_out(
-    places: &[Place],
-    lab: &LabName,
-    has_hosts: bool,
-    bundle: &[u8],
-    output: &Output,
-) -> Result<Outcome, Failure> {
-    let create = |place: &Place| {
-        let mut args = vec!["create".to_owned()];
-        if has_hosts {
-            args.extend(["--here".to_owned(), place.host().to_owned()]);
-        }
-        args.push(Bundle::ARGUMENT.to_owned());
-        args
-    };
-    let created = all(places, create, bundle, output).await?;
-    let boot = |_: &Place| ["boot", "--all", "--of", lab.as_str()].map(str::to_owned).to_vec();
-    all(places, boot, &[], output).await?;
-    let mut verified = serde_json::Map::new();
-    let mut passed = true;
-    for place in places {
-        let answer = place.call(&["verify", lab.as_str()], &[], |_| {}).await;
-        let answer = answer.map_err(|error| Failure::failed("verify", error))?;
-        passed &= answer.code == 0;
-        verified.insert(place.host().to_owned(), answer.document);
+/// Waits for a signal that ends it.
+async fn came(signals: &Signals) {
+    while !signals.cancel(true).load(Ordering::Relaxed) {
+        tokio::time::sleep(LOOK).await;
     }
-    Ok((created, Value::Object(verified), passed))
 }
 
-/// The same on all hosts at the same time.
-async fn all(
-    places: &[Place],
-    args: impl Fn(&Place) -> Vec<String>,
-    stdin: &[u8],
-    output: &Output,
-) -> Result<BTreeMap<String, Value>, Failure> {
-    let calls = places.iter().map(async |place| {
-        let args = args(place);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let note = |event| {
-            if let Event::Note { text } = event {
-                output.say(format_args!("{}: {}", place.host(), foreign(&text)));
-            }
+impl Report {
+    fn text(&self) -> String {
+        let Self { lab, hosts, outside, machines, passed, seconds } = self;
+        let names = hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let verdict = match passed {
+            true => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
+            false => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
         };
-        (place.host(), place.call(&args, stdin, note).await)
-    });
-    let mut documents = BTreeMap::new();
-    for (host, answer) in futures_util::future::join_all(calls).await {
-        let Answer { failed, document, .. } = answer.map_err(|error| Failure::failed(format!("host {host}"), error))?;
-        if failed {
-            return Err(Failure::because(format!("host {host}: {document}")));
+        let mut text = format!("{BOLD}lab {lab}{BOLD:#} rehearsed on {names} in {seconds:.1} s: {verdict}\n");
+        if machines.is_some() {
+            let host = hosts.keys().next().map_or(machines::OUTSIDE, String::as_str);
+            let outside = outside.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+            text.push_str(&format!(
+                "\nIt was kept. The outside answers at {outside}.\n\
+                 Look around: {BOLD}vmnet rehearse {lab} --enter {host}{BOLD:#} (or {}, {}; a command stands behind --)\n\
+                 End it:      {BOLD}vmnet rehearse {lab} --end{BOLD:#}\n",
+                machines::OUTSIDE,
+                machines::SWITCHES,
+            ));
         }
-        documents.insert(host.to_owned(), document);
+        text
     }
-    Ok(documents)
-}
-
-fn text(report: &Report) -> String {
-    format!("{report}", report = serde_json::to_string_pretty(report).unwrap_or_default())
-}
-
-fn seconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64()
 }
 
 /// The lab that is meant, of those whose rehearsal was kept.

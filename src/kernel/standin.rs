@@ -198,7 +198,7 @@ impl Here {
     /// A route of an administrator's, not of vmnet's.
     fn route(&mut self, name: &IfName, to: IpNet, via: Option<IpAddr>) -> io::Result<()> {
         let index = self.index(name)?;
-        let mut route = message::route(index, &Route { ns: Ns::Host, to, via, dev: name.clone() });
+        let mut route = message::route(index, &Route { ns: Ns::Host, to, via, dev: name.clone(), metric: 0 });
         route.header.protocol = RouteProtocol::Static;
         self.wire.create(RouteNetlinkMessage::NewRoute(route))
     }

@@ -16,7 +16,7 @@ use crate::kernel::hold::{self, Holder};
 use crate::kernel::standin::{self, Networks};
 use crate::kernel::child;
 use crate::names::{HostName, LabName};
-use crate::remote::Place;
+use crate::remote::Factory;
 use crate::stage::Stage;
 
 /// The machine that the world beyond the lab is.
@@ -57,17 +57,17 @@ impl Machines {
     }
 
     /// The way to each host.
-    pub(super) fn places(&self) -> Vec<Place> {
-        let place = |(name, holder): (&HostName, &Holder)| {
+    pub(super) fn ways(&self) -> BTreeMap<HostName, Factory> {
+        let way = |(name, holder): (&HostName, &Holder)| {
             let pid = holder.pid();
-            let command = move |args: &[&str]| {
+            let command: Factory = Arc::new(move |args: &[&str]| {
                 let mut command = child::bare(Path::new("/proc/self/exe"));
-                command.arg0("vmnet").arg(INSIDE).arg(pid.to_string()).args(args).env("VMNET_STATE_DIR", hold::STATE);
+                command.arg0("vmnet").arg(INSIDE).arg(pid.to_string()).args(args);
                 command
-            };
-            Place::rehearsed(name.as_str(), Arc::new(command))
+            });
+            (name.clone(), command)
         };
-        self.hosts.iter().map(place).collect()
+        self.hosts.iter().map(way).collect()
     }
 
     /// The process that keeps each.
