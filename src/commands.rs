@@ -83,9 +83,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
             wait_for(gc::run(dry_run, destroy::Options { stop, purge, force }, output))
         }
         Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
-        Command::Verify { lab, junit, outside } => {
-            wait_for(verify::run(&lab.lab, junit.as_deref(), outside, output))
-        }
+        Command::Verify { lab, junit, outside } => wait_for(verify::run(&lab.lab, junit.as_deref(), outside, output)),
         Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
         Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
         Command::Shutdown => wait_for(shutdown::run(output)),

@@ -320,7 +320,12 @@ impl Setting<'_> {
         leg.extend(IpNet::new(address, net.prefix_len()));
     }
 
-    fn leg(&mut self, number: usize, segment: Segment, mut addresses: BTreeMap<Option<VlanId>, BTreeSet<IpNet>>) -> Leg {
+    fn leg(
+        &mut self,
+        number: usize,
+        segment: Segment,
+        mut addresses: BTreeMap<Option<VlanId>, BTreeSet<IpNet>>,
+    ) -> Leg {
         let untagged = addresses.remove(&None).unwrap_or_default();
         let tagged = addresses.into_iter().filter_map(|(vlan, addresses)| Some((vlan?, addresses))).collect();
         let mtu = self.switches.get(&segment).map_or(ETHERNET_MTU, |switch| switch.mtu);

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::hosts::{Fleet, OfHost, Rehearsed};
 use super::lookup::DEFAULT_FILE;
-use super::output::{BAD, BOLD, GOOD, Output, count, shown};
+use super::output::{BAD, BOLD, Form, GOOD, Output, count, shown};
 use super::signals::Signals;
 use super::source::Source;
 use super::wait_for;
@@ -23,8 +23,8 @@ use crate::kernel::hold;
 use crate::names::{HostName, LabName};
 use crate::stage::stage;
 
-pub(super) use machines::{hold, inside};
 use machines::Machines;
+pub(super) use machines::{hold, inside};
 
 /// How often a rehearsal looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -72,7 +72,10 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     let machines = Machines::start(&stage, &source)?;
     output.say(format_args!("{} as namespaces of this machine", count(stage.hosts.len(), "host")));
     let work = async {
-        let fleet = Fleet::rehearsed(source, machines.ways(), &stage.answers, output)?;
+        // What hosts say on the way matters where it takes long, or fails, which is told at the end.
+        let quiet = Output::new(Form::Json, false);
+        let told = if guests || output.is_verbose() { output } else { &quiet };
+        let fleet = Fleet::rehearsed(source, machines.ways(), &stage.answers, told)?;
         tokio::select! {
             done = fleet.rehearse(guests, junit.as_deref()) => done,
             () = came(&signals) => Err(Failure::because("interrupted; everything that was made is gone")),

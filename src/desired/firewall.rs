@@ -254,7 +254,10 @@ fn forward_chains(body: &mut Body, has_outside: bool, translations: &[IpAddr], e
         ];
         if elsewhere {
             // What one router would let pass between two of its networks, two let pass as well.
-            outside.extend(["oifname @inside ip saddr @elsewhere4 accept", "oifname @inside ip6 saddr @elsewhere6 accept"]);
+            outside.extend([
+                "oifname @inside ip saddr @elsewhere4 accept",
+                "oifname @inside ip6 saddr @elsewhere6 accept",
+            ]);
         }
         outside.extend([
             "oifname . ip daddr @routed4 accept",

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Refusal, across};
 use super::context::Context;
 use super::router::{default_route, has_ipv6, outside};
+use super::{Refusal, across};
 use crate::model::{External, HostExternal, Mode, Router};
 use crate::render::ETHERNET_MTU;
 use crate::state::{Address, LinkId, LinkKind, Ns, Route, SettingKey};

@@ -278,9 +278,12 @@ pub fn find(arguments: &[&str]) -> io::Result<Vec<(u32, Vec<String>)>> {
         }
         // One that has just ended is none.
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let words: Vec<String> = line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let words: Vec<String> =
+            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         let mut words = words.into_iter();
-        if words.next().as_deref() == Some("vmnet") && arguments.iter().all(|wanted| words.next().as_deref() == Some(wanted)) {
+        if words.next().as_deref() == Some("vmnet")
+            && arguments.iter().all(|wanted| words.next().as_deref() == Some(wanted))
+        {
             found.push((pid, words.filter(|word| !word.is_empty()).collect()));
         }
     }

@@ -80,10 +80,7 @@ fn make_switches(stage: &Stage, cables: &[(&Cable, &OwnedFd)]) -> io::Result<()>
         let master = index.get(switch.name.as_str()).copied();
         let near = link(crate::rule::port_mac(&stage.lab, "stand-in", cable.port.as_str()), switch.mtu);
         let far = link(cable.mac, switch.mtu);
-        here.wire.create(message::add_veth(
-            (&cable.port, &near, master),
-            (&cable.name, &far, network.as_raw_fd()),
-        ))?;
+        here.wire.create(message::add_veth((&cable.port, &near, master), (&cable.name, &far, network.as_raw_fd())))?;
         here.up(&cable.port)?;
     }
     Ok(())

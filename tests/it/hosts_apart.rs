@@ -240,13 +240,24 @@ fn hop_by_hop(world: &World) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let hops: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
     let transit = |host: &Host, number: &str| {
-        let net = host.sh("ip -br address show dev rt-host-$(ip -br link | sed -n 's/^rt-host-\\([0-9a-f]*\\).*/\\1/p')");
-        let address = net.split_whitespace().nth(2).and_then(|net| net.split('/').next()).expect("an address").to_owned();
+        let net =
+            host.sh("ip -br address show dev rt-host-$(ip -br link | sed -n 's/^rt-host-\\([0-9a-f]*\\).*/\\1/p')");
+        let address =
+            net.split_whitespace().nth(2).and_then(|net| net.split('/').next()).expect("an address").to_owned();
         let address: std::net::Ipv4Addr = address.parse().expect("an address");
-        if number == "host" { address.to_string() } else { (u32::from(address) + 1).to_be_bytes().map(|b| b.to_string()).join(".") }
+        if number == "host" {
+            address.to_string()
+        } else {
+            (u32::from(address) + 1).to_be_bytes().map(|b| b.to_string()).join(".")
+        }
     };
-    let expected =
-        ["192.168.1.1".to_owned(), transit(&world.h1, "host"), "198.51.100.2".to_owned(), transit(&world.h2, "router"), "192.168.2.10".to_owned()];
+    let expected = [
+        "192.168.1.1".to_owned(),
+        transit(&world.h1, "host"),
+        "198.51.100.2".to_owned(),
+        transit(&world.h2, "router"),
+        "192.168.2.10".to_owned(),
+    ];
     assert_eq!(hops, expected, "{text}");
 }
 

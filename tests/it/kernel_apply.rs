@@ -77,7 +77,13 @@ fn desired() -> HostState {
     pair(&mut state, (&LinkId::host(name("vm1-0")), "br-web"), &eth0);
     state.addresses.insert(Address { link: eth0.clone(), net: "10.0.0.10/24".parse().unwrap() });
     state.addresses.insert(Address { link: eth0.clone(), net: "10.0.7.10/24".parse().unwrap() });
-    let default = Route { ns: eth0.ns, to: "0.0.0.0/0".parse().unwrap(), via: "10.0.0.1".parse().ok(), dev: eth0.name, metric: 0 };
+    let default = Route {
+        ns: eth0.ns,
+        to: "0.0.0.0/0".parse().unwrap(),
+        via: "10.0.0.1".parse().ok(),
+        dev: eth0.name,
+        metric: 0,
+    };
     state.routes.insert(default);
     state.guests.insert(vm, Guest::Netns { ns: guest.clone() });
 
@@ -87,11 +93,22 @@ fn desired() -> HostState {
     state.addresses.insert(Address { link: ext.clone(), net: "192.0.2.9/24".parse().unwrap() });
     state.addresses.insert(Address { link: ext.clone(), net: "2001:db8::9/64".parse().unwrap() });
     for (to, via) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8::1")] {
-        let route = Route { ns: ext.ns.clone(), to: to.parse().unwrap(), via: via.parse().ok(), dev: ext.name.clone(), metric: 0 };
+        let route = Route {
+            ns: ext.ns.clone(),
+            to: to.parse().unwrap(),
+            via: via.parse().ok(),
+            dev: ext.name.clone(),
+            metric: 0,
+        };
         state.routes.insert(route);
     }
-    let connected =
-        Route { ns: ext.ns.clone(), to: "198.51.100.0/24".parse().unwrap(), via: None, dev: ext.name.clone(), metric: 0 };
+    let connected = Route {
+        ns: ext.ns.clone(),
+        to: "198.51.100.0/24".parse().unwrap(),
+        via: None,
+        dev: ext.name.clone(),
+        metric: 0,
+    };
     state.routes.insert(connected);
 
     for (ns, v6) in [(&router, "0"), (&guest, "1")] {

@@ -34,6 +34,7 @@ mod probe;
 mod properties;
 mod purity;
 mod rehearsal;
+mod rehearse;
 mod sandbox;
 mod scenarios;
 mod shutdown;

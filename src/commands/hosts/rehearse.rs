@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::outcome::{paragraph, worst};
 use super::{Call, Fleet, Member, Options};
 use crate::commands::failure::Failure;
-use crate::commands::output::{BOLD, count};
+use crate::commands::output::{BOLD, WARN, count, visible};
 
 /// How long real guests may take to answer: they may be emulated.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -44,6 +44,10 @@ impl Fleet {
             let changes = usize::try_from(create["changes"].as_u64().unwrap_or_default()).unwrap_or(usize::MAX);
             let seconds = create["seconds"].as_f64().unwrap_or_default();
             text.push_str(&format!("{BOLD}{host}{BOLD:#}: created, {} in {seconds:.2} s\n", count(changes, "change")));
+            for note in create["notes"].as_array().into_iter().flatten() {
+                let [about, said] = ["about", "text"].map(|key| visible(note[key].as_str().unwrap_or_default()));
+                text.push_str(&format!("  {WARN}note{WARN:#}: {about}: {said}\n"));
+            }
             hosts.entry(host).or_default().create = create;
         }
         let booted = self.start(&None, guests.then_some(PATIENCE)).await;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use crate::cli::{HOLD, INSIDE};
 use crate::commands::failure::Failure;
 use crate::commands::source::Source;
+use crate::kernel::child;
 use crate::kernel::hold::{self, Holder};
 use crate::kernel::standin::{self, Networks};
-use crate::kernel::child;
 use crate::names::{HostName, LabName};
 use crate::remote::Factory;
 use crate::stage::Stage;
@@ -164,8 +164,8 @@ pub(super) fn enter(pid: u32, command: &[String]) -> Result<ExitCode, Failure> {
 
 /// Waits for a command's end; its exit code as a shell would tell it.
 fn finish(mut command: Command, program: &str) -> Result<ExitCode, Failure> {
-    let status = hold::wait_for(&mut command).map_err(|error| Failure::failed(format!("{program} can't be started"), error))?;
+    let status =
+        hold::wait_for(&mut command).map_err(|error| Failure::failed(format!("{program} can't be started"), error))?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
-
