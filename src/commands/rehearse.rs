@@ -20,6 +20,7 @@ use super::source::Source;
 use super::wait_for;
 use crate::cli::Rehearse;
 use crate::kernel::hold;
+use crate::model::{Engine, Vm};
 use crate::names::{HostName, LabName};
 use crate::stage::stage;
 
@@ -66,6 +67,11 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     if keep && machines::kept()?.iter().any(|(lab, ..)| *lab == stage.lab) {
         let help = format!("end it first: vmnet rehearse --end {}", stage.lab);
         return Err(Failure::advised(format!("a rehearsal of lab {} was kept", stage.lab), help));
+    }
+    let is_machine = |vm: &Vm| *vm.engine() == Engine::Qemu;
+    if !nix::unistd::geteuid().is_root() && source.whole.vms().values().any(is_machine) {
+        let message = "real guests run as a user of their own, and only root can become one: leave out --guests";
+        return Err(Failure::lacks(format!("{message}, or run it as root (sudo vmnet …)")));
     }
     let signals = Signals::catch();
     hold::leave().map_err(|error| machines::no_machine("of its own", error))?;

@@ -56,7 +56,7 @@ fn said(output: &Output) -> String {
 
 /// The processes that keep machines.
 fn holders() -> usize {
-    output("pgrep -fc 'hold-rehearsed stage'").trim().parse().unwrap_or_default()
+    output("pgrep -fc 'hold-rehearsed[ ]stage'").trim().parse().unwrap_or_default()
 }
 
 fn wait_for(what: &str, holds: impl Fn() -> bool) {

@@ -113,7 +113,8 @@ pub(super) fn no_machine(what: &str, error: std::io::Error) -> Failure {
     });
     let title = match found {
         Some((key, forbids, allows)) => {
-            format!("{title}: {key} is {forbids}; run it as root, or allow it: sysctl {key}={allows}")
+            let root = if key.starts_with("kernel") { "run it as root, or " } else { "" };
+            format!("{title}: {key} is {forbids}; {root}allow it: sysctl {key}={allows}")
         }
         None if of_root => title,
         None => format!("{title}; run it as root"),
