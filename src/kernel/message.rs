@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode, Prop,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_route::route::{
@@ -143,6 +143,19 @@ pub(super) fn stp_off(name: &str) -> RouteNetlinkMessage {
 pub(super) fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
     let change = LinkChange { alias: Some(mark.to_owned()), up: Some(true), ..LinkChange::default() };
     change_link("lo", &change, None)
+}
+
+/// A link up.
+pub(super) fn up(name: &str) -> RouteNetlinkMessage {
+    change_link(name, &LinkChange { up: Some(true), ..LinkChange::default() }, None)
+}
+
+/// One more name of a link.
+pub(super) fn add_altname(name: &IfName, altname: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]));
+    RouteNetlinkMessage::NewLinkProp(message)
 }
 
 /// Removes one link.
