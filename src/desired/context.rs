@@ -73,6 +73,7 @@ impl<'a> Context<'a> {
             up: true,
             ipv6: false,
             tx_checksum: None,
+            odd: crate::state::Odd::new(),
         }
     }
 

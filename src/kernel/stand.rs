@@ -97,6 +97,7 @@ fn ends(lab: &LabName, (network, bridge): (&NetName, &IfName), mac: Mac, mtu: u3
         up: true,
         ipv6: false,
         tx_checksum: None,
+        odd: crate::state::Odd::new(),
     };
     let near_mac = rule::port_mac(lab, "probe", near.as_str());
     (near.clone(), link("probe", near_mac, Some(bridge)), link("probe-far", mac, None))

@@ -213,5 +213,6 @@ fn link(mac: Mac, mtu: u32) -> Link {
         up: false,
         ipv6: false,
         tx_checksum: None,
+        odd: crate::state::Odd::new(),
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
         up: true,
         ipv6: false,
         tx_checksum: None,
+        odd: vmnet::state::Odd::new(),
     }
 }
 
@@ -95,7 +96,13 @@ fn desired() -> HostState {
     }
     state.routes.insert(route(&ext, "198.51.100.0/24", None));
 
-    for (ns, v6) in [(&router, "0"), (&guest, "1")] {
+    for key in ["rp_filter", "send_redirects", "accept_redirects"] {
+        let key = format!("ipv4/conf/default/{key}");
+        state.settings.insert(SettingKey::sysctl(&Ns::Named(router.clone()), key), "0".into());
+    }
+    let accept_ra = SettingKey::sysctl(&Ns::Named(router.clone()), "ipv6/conf/default/accept_ra");
+    state.settings.insert(accept_ra, "0".into());
+    for (ns, v6) in [(&router, "1"), (&guest, "0")] {
         let ns = Ns::Named(ns.clone());
         state.settings.insert(SettingKey::sysctl(&ns, "ipv4/conf/all/forwarding"), "1".into());
         state.settings.insert(SettingKey::sysctl(&ns, "ipv6/conf/default/disable_ipv6"), "1".into());
@@ -110,7 +117,7 @@ fn desired() -> HostState {
     let inside = "set inside {\ntype ifname\nelements = { \"db\", \"web\" }\n}\nchain forward {\ntype filter hook forward priority filter; policy drop;\niifname @inside accept\n}";
     let guard = "counter tagged {\n}\nchain port {\ntype filter hook prerouting priority -350; policy accept;\nether type { 8021q, 8021ad } counter name \"tagged\" drop\n}";
     state.tables.extend([table(Ns::Named(router), Family::Inet, inside), table(Ns::Host, Family::Bridge, guard)]);
-    let hook = File { mode: 0o755, content: "#!/bin/sh\n".into() };
+    let hook = File::new(0o755, "#!/bin/sh\n# vmnet:campus:hook:web\n");
     state.files.insert("/run/vmnet/campus/hooks/web/qemu-ifup".into(), hook);
     state
 }
@@ -213,7 +220,28 @@ fn what_other_tools_change_is_seen_and_repaired() {
             ),
             ("nft add rule bridge vmnet-campus port accept", "write table bridge vmnet-campus"),
             ("chmod 600 /run/vmnet/campus/hooks/web/qemu-ifup", "write /run/vmnet/campus/hooks/web/qemu-ifup (0755)"),
-            ("touch /run/vmnet/campus/hooks/web/stray", "remove /run/vmnet/campus/hooks/web/stray"),
+            ("chown 65534 /run/vmnet/campus/hooks/web/qemu-ifup", "write /run/vmnet/campus/hooks/web/qemu-ifup"),
+            ("chown 65534 /run/vmnet/campus/hooks/web", "write /run/vmnet/campus/hooks/web/qemu-ifup"),
+            ("chmod 777 /run/vmnet/campus/hooks/web", "write /run/vmnet/campus/hooks/web/qemu-ifup"),
+            (
+                "mkdir /run/vmnet/campus/hooks/old; cp /run/vmnet/campus/hooks/web/qemu-ifup /run/vmnet/campus/hooks/old",
+                "remove /run/vmnet/campus/hooks/old/qemu-ifup",
+            ),
+            ("bridge link set dev rt-web isolated on learning off", "set rt-web: learning on, isolated off"),
+            ("bridge link set dev vm1-0 flood off hairpin on guard on", "set vm1-0: hairpin off, guard off, flood on"),
+            ("ip link set rt-db type bridge_slave mcast_flood off bcast_flood off", "set rt-db: mcast_flood on"),
+            (
+                "ip netns exec vmnet-campus sysctl -qw net.ipv4.conf.web.forwarding=0",
+                "set net/ipv4/conf/web/forwarding in vmnet-campus: 1 (was 0)",
+            ),
+            (
+                "ip netns exec vmnet-campus sysctl -qw net.ipv4.conf.db.rp_filter=1 net.ipv4.conf.db.arp_ignore=8",
+                "set net/ipv4/conf/db/arp_ignore in vmnet-campus: 1 (was 8)",
+            ),
+            (
+                "ip netns exec vmnet-campus sysctl -qw net.ipv6.conf.ext.forwarding=0",
+                "set net/ipv6/conf/ext/forwarding in vmnet-campus: 1 (was 0)",
+            ),
             ("ip link del rt-db", "add veth rt-db"),
             ("ip netns del vmnet-campus.vm1", "add namespace vmnet-campus.vm1"),
             ("ip link del br-web", "add bridge br-web"),
@@ -378,7 +406,7 @@ fn files_of_a_lab_leave_no_folders() {
         let mut host = host();
         let mut desired = HostState::default();
         let path = PathBuf::from("/run/vmnet/campus/hooks/web/qemu-ifup");
-        desired.files.insert(path.clone(), File { mode: 0o755, content: "x".into() });
+        desired.files.insert(path.clone(), File::new(0o755, "# vmnet:campus:hook:web"));
         create(&mut host, &desired);
         assert_eq!(host.look().unwrap().state, desired);
         settle(&mut host, &HostState::default(), &Found::default()).1.unwrap();

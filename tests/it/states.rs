@@ -137,6 +137,7 @@ fn link(kind: LinkKind, role: &str, id: &LinkId, net: &Net) -> Link {
         up: true,
         ipv6: false,
         tx_checksum: None,
+        odd: vmnet::state::Odd::new(),
     }
 }
 
@@ -161,7 +162,7 @@ pub(crate) fn state(shape: &Shape, observed: bool) -> HostState {
         paths::networkd_drop_in(&lab()),
     ];
     for path in files.into_iter().take(shape.files.into()) {
-        state.files.insert(path, File { mode: 0o755, content: format!("text {}", shape.files) });
+        state.files.insert(path, File::new(0o755, format!("# vmnet:campus:hook:web text {}", shape.files)));
     }
     if shape.outside {
         add_outside(&mut state);
