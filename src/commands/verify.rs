@@ -59,8 +59,9 @@ impl Ground {
     }
 
     /// Addresses that the definition does not hold.
-    pub(super) fn known(&self) -> Known {
-        known(&self.observation)
+    pub(super) fn known(&self, outside: Vec<IpAddr>) -> Known {
+        let observation = &self.observation;
+        Known { host: addresses_of_host(observation), outside, routes: routes_of_host(observation) }
     }
 
     /// What `create` and `status` say of the host: a foreign chain that drops the lab's traffic, for example.
@@ -87,11 +88,16 @@ impl Ground {
     }
 }
 
-pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    argument: &str,
+    junit: Option<&Path>,
+    outside: Vec<IpAddr>,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
     let lab = lookup::lab_or_only(argument)?;
     let mut ground = Ground::of(&lab)?;
     let guests = ground.guests();
-    let expected = expectations(&ground.view, &ground.known());
+    let expected = expectations(&ground.view, &ground.known(outside));
     output.say(format_args!("probing {} pairs", expected.len()));
     let notes = ground.notes()?;
     let seen = ground.probe(&guests, &numbered(&expected), probe::new_run())?;
@@ -154,16 +160,19 @@ fn trace(
 }
 
 /// Addresses that the definition does not hold: the host's own, which no guest may reach past the router.
-fn known(observation: &Observation) -> Known {
+fn addresses_of_host(observation: &Observation) -> Vec<IpAddr> {
     let devices = observation.facts.devices.values().filter(|device| device.up && device.master.is_none());
     let addresses = devices.flat_map(|device| &device.addresses).map(ipnet::IpNet::addr);
     let host = addresses.filter(|address| match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
         IpAddr::V6(_) => false,
     });
-    // The default route leads to everything, and so says nothing.
-    let routes = observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0);
-    Known { host: host.collect(), outside: Vec::new(), routes: routes.collect() }
+    host.collect()
+}
+
+/// Where the host's own routes lead. The default route leads to everything, and so says nothing.
+fn routes_of_host(observation: &Observation) -> Vec<ipnet::IpNet> {
+    observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0).collect()
 }
 
 pub(super) fn width() -> usize {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::lock::Lock;
 use super::view::View;
-use super::{Model, Uplink, devices, expect, hosts, router, segment, share, vm};
+use super::{Model, Uplink, across, devices, expect, hosts, router, segment, share, vm};
 use crate::definition::{Definition, Entries, Key, Problem, Problems, UplinkDef};
 use crate::names::{LabName, UplinkName};
 
@@ -56,7 +56,7 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
     let (elsewhere, expects, view) = (Vec::new(), Vec::new(), View::default());
     let mut model = Model { lab, here: None, hosts, uplinks, networks, router, elsewhere, vms, expects, view };
     model.expects = expect::assertions(&model, definition, &mut problems);
-    hosts::reachable(&model, definition, &mut problems);
+    across::reachable(&model, definition, &mut problems);
     devices::names_differ(&model, definition, &mut problems);
     problems.into_result(Resolved { model, lock })
 }

@@ -68,15 +68,10 @@ pub async fn send(
             known.insert(path.clone(), digest(path).await.map_err(|trouble| place.error(trouble))?);
         }
     }
-    if known.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let folder = send_known(place, &known, on_progress).await?;
-    Ok(known.into_iter().map(|(path, (digest, _))| (path, folder.join(digest.as_str()))).collect())
+    send_known(place, &known, on_progress).await
 }
 
-/// As [`send`], of files whose content is known: one that several hosts get is read once for that. Gives the folder that
-/// they are in there.
+/// As [`send`], of files whose content is known: one that several hosts get is read once for that.
 ///
 /// # Errors
 /// As [`send`].
@@ -84,7 +79,10 @@ pub async fn send_known(
     place: &Place,
     known: &BTreeMap<PathBuf, (FileDigest, u64)>,
     mut on_progress: impl FnMut(&Path, u64, u64),
-) -> Result<PathBuf, RemoteError> {
+) -> Result<BTreeMap<PathBuf, PathBuf>, RemoteError> {
+    if known.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let Has { folder, mut missing } = ask(place, known.values().map(|(digest, _)| digest)).await?;
     for (path, (digest, size)) in known {
         // One that stands under two names is sent once.
@@ -92,7 +90,7 @@ pub async fn send_known(
         missing.swap_remove(at);
         take(place, path, digest, *size, |done| on_progress(path, done, *size)).await?;
     }
-    Ok(folder)
+    Ok(known.iter().map(|(path, (digest, _))| (path.clone(), folder.join(digest.as_str()))).collect())
 }
 
 /// Which of these the host has.

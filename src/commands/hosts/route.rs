@@ -80,7 +80,8 @@ type Asked<'c> = Option<(&'c cli::Hosts, Option<Source>)>;
 fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
     Ok(match command {
         Command::Plan { file, hosts, .. } | Command::Create { file, hosts, .. } => {
-            Some((hosts, if hosts.here.is_some() { None } else { with_hosts(&file.file) }))
+            let source = if hosts.here.is_some() { None } else { with_hosts(&file.file, hosts)? };
+            Some((hosts, source))
         }
         Command::Destroy { lab, .. }
         | Command::Status(lab)
@@ -96,11 +97,15 @@ fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
 }
 
 /// A definition that names hosts. One that can't be read is told by whoever needs it.
-fn with_hosts(path: &Path) -> Option<Source> {
+fn with_hosts(path: &Path, hosts: &cli::Hosts) -> Result<Option<Source>, Failure> {
     if !Source::may_name_hosts(path) {
-        return None;
+        return Ok(None);
     }
-    Source::read_whole(path).ok().filter(|source| !source.whole.hosts().is_empty())
+    match Source::read_whole(path) {
+        Ok(source) => Ok(Some(source).filter(|source| !source.whole.hosts().is_empty())),
+        Err(failure) if hosts.install || !hosts.only.is_empty() => Err(failure),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The definition of a lab that is named by its file.
@@ -113,7 +118,7 @@ fn of_lab(argument: &str, hosts: &cli::Hosts) -> Result<Option<Source>, Failure>
     if of_this_host || made_here(Path::new(argument)) {
         return Ok(None);
     }
-    Ok(with_hosts(Path::new(argument)))
+    with_hosts(Path::new(argument), hosts)
 }
 
 /// Refuses `--here h1` where the lab is here as another host's part.
@@ -172,7 +177,7 @@ fn enter_guest(name: &str, verb: &str, args: &[String], output: &Output) -> Resu
         return Ok(None);
     }
     let Ok(GuestName { lab, vm }) = name.parse() else { return Ok(None) };
-    let Some(source) = with_hosts(file) else { return Ok(None) };
+    let Some(source) = with_hosts(file, &cli::Hosts::default())? else { return Ok(None) };
     if lab.is_some_and(|lab| lab != *source.whole.lab()) {
         return Ok(None);
     }
