@@ -218,6 +218,22 @@ impl Fleet {
         join_all(asked).await.into_iter().collect()
     }
 
+    /// Asks one host, which has to answer.
+    async fn ask_one(&self, member: &Member, args: &[&str]) -> Result<serde_json::Value, Failure> {
+        let outcome = member.ask_quietly(&Call::of(args.iter().copied())).await;
+        if outcome.is_done() {
+            return Ok(outcome.document());
+        }
+        let code = outcome.code().max(1);
+        let hosts = BTreeMap::from([(member.name.clone(), outcome.document())]);
+        Err(Failure::Hosts {
+            message: format!("lab {}: host {} refuses", self.lab(), member.name),
+            hosts,
+            help: None,
+            code,
+        })
+    }
+
     fn member(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }

@@ -37,6 +37,40 @@ host = "h2"
 nic = ["db", "lan"]
 "#;
 
+/// Two VLANs of a trunk, their gateways on a third host.
+const VLANS: &str = r#"lab = "two"
+[uplink.trunk]
+device = "nic0"
+[defaults.vm]
+engine = "netns"
+[host.h1]
+[host.h2]
+[host.h3]
+[router]
+host = "h3"
+external = { via = "none" }
+[network.web]
+mode = "routed"
+vlan = 10
+subnet = "10.10.0.0/24"
+[network.db]
+mode = "routed"
+vlan = 20
+subnet = "10.20.0.0/24"
+[vm.vm1]
+host = "h1"
+nic = { network = "web", address = "10.10.0.11" }
+[vm.vm2]
+host = "h1"
+nic = { network = "db", address = "10.20.0.12" }
+[vm.vm4]
+host = "h2"
+nic = { network = "web", address = "10.10.0.14" }
+[vm.vm5]
+host = "h2"
+nic = { network = "db", address = "10.20.0.15" }
+"#;
+
 /// Two hosts with a bridge on the switch, and the definition.
 pub(super) fn two() -> (Hosts, Lab) {
     let hosts = Hosts::start(2);
@@ -306,5 +340,62 @@ fn a_file_without_hosts_is_rebuilt_here() {
         has(&text, &["rebuilt on localhost", "1 guest on the network"]);
         assert_eq!(said(&lab, &["plan", "--check"]).1, 0);
         lab.ok(&["destroy", "--stop"]);
+    });
+}
+
+#[test]
+fn a_guests_ssh_server_is_reached_through_its_host() {
+    let name = "hosts::fleet::a_guests_ssh_server_is_reached_through_its_host";
+    if !can(name) {
+        return;
+    }
+    sandbox::run(name, || {
+        let (hosts, lab) = two();
+        assert_eq!(said(&lab, &["create"]).1, 0);
+        assert_eq!(said(&lab, &["boot", "--all", "--wait"]).1, 0);
+        // A namespace has no ssh server of its own, so `vmnet ssh` refuses; the way to one is the same.
+        let (text, code) = said(&lab, &["ssh", "vm1"]);
+        assert_eq!(code, 1, "{text}");
+        has(&text, &["h1", "vm1 is a namespace", "vmnet exec"]);
+        let mut server =
+            hosts.on(1, "ip", &["netns", "exec", "vmnet-two.vm1", "/usr/sbin/sshd", "-D", "-f", "/run/ssh/guest"]);
+        fs::write(
+            hosts.path(1, "/run/ssh/guest"),
+            "HostKey /run/ssh/key\nAuthorizedKeysFile /run/ssh/user\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\n",
+        )
+        .unwrap();
+        let mut server = server.spawn().unwrap();
+        let line = "ssh -o ProxyCommand=\"ssh h1 vmnet reach two/vm1\" -o StrictHostKeyChecking=no root@guest ip -o -4 address";
+        let seen = crate::world::sh(line);
+        has(&seen, &["10.1.0."]);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert_eq!(said(&lab, &["destroy", "--stop"]).1, 0);
+    });
+}
+
+#[test]
+fn vlans_of_a_trunk_join_guests_of_two_hosts() {
+    let name = "hosts::fleet::vlans_of_a_trunk_join_guests_of_two_hosts";
+    if !can(name) {
+        return;
+    }
+    sandbox::run(name, || {
+        if !crate::world::succeeds("ip link add v0 type bridge && ip link add link v0 name v0.5 type vlan id 5") {
+            return crate::skip::skip(name, "needs 802.1Q");
+        }
+        let hosts = Hosts::start(3);
+        let lab = Lab::from_text(VLANS);
+        let before = states(&hosts);
+        let (text, code) = said(&lab, &["rebuild"]);
+        assert_eq!(code, 0, "{text}");
+        has(&text, &["rebuilt on h1, h2, h3"]);
+        let pings = |from: &str, to: &str| said(&lab, &["exec", from, "--", "ping", "-c", "2", "-W", "1", to]).1 == 0;
+        assert!(pings("vm1", "10.10.0.14") && pings("vm2", "10.20.0.15"), "within a VLAN");
+        assert!(pings("vm1", "10.20.0.15"), "by way of the router on h3");
+        assert!(pings("vm1", "10.10.0.1"));
+        assert_eq!(json(&lab, &["status"]).0["whole"], true);
+        assert_eq!(said(&lab, &["destroy", "--stop"]).1, 0);
+        as_before(&hosts, &before, SETTLED, "after");
     });
 }
