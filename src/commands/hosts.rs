@@ -17,6 +17,8 @@ mod route;
 mod send;
 mod status;
 mod survey;
+mod trace;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ pub(super) use create::Options;
 use outcome::Outcome;
 pub(super) use outcome::told;
 pub(super) use rehearse::{OfHost, Rehearsed};
+pub(super) use verify::Verified;
 pub(super) use route::run;
 
 /// What this machine is called where the definition names no hosts.
