@@ -9,6 +9,7 @@ mod cut;
 mod fleet;
 mod remote;
 mod store;
+mod verify;
 
 use std::fs;
 use std::path::Path;

@@ -204,7 +204,7 @@ fn every_verb_acts_on_all_hosts_of_the_file() {
         );
         assert_eq!(status["hosts"]["h2"]["status"]["here"], "h2");
         let (text, _) = said(&lab, &["verify"]);
-        has(&text, &["h1\n", "h2\n"]);
+        has(&text, &["from \\ to", "vm1", "vm2", "as expected"]);
 
         // A part that drifts is found on its host alone, and put right.
         hosts.sh(2, "ip link del br-db");
