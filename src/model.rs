@@ -34,8 +34,8 @@ pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicM
 pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};
 pub use slice::{next_hop, slice};
-pub use view::view;
 use view::View;
+pub use view::view;
 
 /// A struct whose fields only this room can set and everybody can read.
 macro_rules! record {

@@ -40,8 +40,8 @@ pub(super) use create::Options;
 use outcome::Outcome;
 pub(super) use outcome::told;
 pub(super) use rehearse::{OfHost, Rehearsed};
-pub(super) use verify::Verified;
 pub(super) use route::run;
+pub(super) use verify::Verified;
 
 /// What this machine is called where the definition names no hosts.
 const THIS: &str = "localhost";

@@ -55,7 +55,10 @@ impl Ground {
         let here = self.view.here();
         let away = self.view.vms().values().filter(|vm| vm.host() != here);
         let why = |vm: &Vm| Some((vm.name().clone(), format!("{} runs on {}", vm.name(), vm.host().as_ref()?)));
-        Guests { running: self.observation.state.guests.keys().cloned().collect(), absent: away.filter_map(why).collect() }
+        Guests {
+            running: self.observation.state.guests.keys().cloned().collect(),
+            absent: away.filter_map(why).collect(),
+        }
     }
 
     /// Addresses that the definition does not hold.

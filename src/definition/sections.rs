@@ -7,8 +7,8 @@ use toml::de::{DeTable, DeValue};
 use super::read::Reader;
 use super::value::{FromValue, wrong};
 use super::{
-    At, Definition, ExpectDef, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef,
-    VmDef,
+    At, Definition, ExpectDef, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef,
+    UplinkDef, VmDef,
 };
 
 /// The keys of each kind of table, in the order in which they are read.

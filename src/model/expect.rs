@@ -27,12 +27,7 @@ pub(super) fn assertions(model: &Model, definition: &Definition, problems: &mut 
     all
 }
 
-fn assertion(
-    model: &Model,
-    at: &At<ExpectDef>,
-    definition: &Definition,
-    problems: &mut Problems,
-) -> Option<Assertion> {
+fn assertion(model: &Model, at: &At<ExpectDef>, definition: &Definition, problems: &mut Problems) -> Option<Assertion> {
     let ExpectDef { from, to, address, service, result } = at.get_ref();
     for (key, missing, example) in [
         ("from", from.is_missing(), "\"vm1\", the guest that tries"),
@@ -40,7 +35,9 @@ fn assertion(
         ("result", result.is_missing(), "\"reach\" or \"deny\""),
     ] {
         if missing {
-            problems.push(Problem::new(at.span(), format!("this expect has no {key}")).help(format!("add {key} = {example}")));
+            problems.push(
+                Problem::new(at.span(), format!("this expect has no {key}")).help(format!("add {key} = {example}")),
+            );
         }
     }
     let sender = known_guest(from.as_ref(), model, definition, problems);
@@ -93,12 +90,7 @@ fn no_guest(span: std::ops::Range<usize>, name: &VmName, model: &Model) -> Probl
 }
 
 /// The addresses of who is tried; none of a machine outside.
-fn addresses_of(
-    to: &At<Peer>,
-    model: &Model,
-    definition: &Definition,
-    problems: &mut Problems,
-) -> Option<Vec<IpAddr>> {
+fn addresses_of(to: &At<Peer>, model: &Model, definition: &Definition, problems: &mut Problems) -> Option<Vec<IpAddr>> {
     match to.get_ref() {
         Peer::Outside => Some(Vec::new()),
         Peer::Guest(name) => {
@@ -159,7 +151,8 @@ fn meant(to: &At<Peer>, address: &Key<IpAddr>, all: Vec<IpAddr>, problems: &mut 
         Key::Is(at) if *to.get_ref() == Peer::Outside || all.contains(at.get_ref()) => Some(vec![*at.get_ref()]),
         Key::Is(at) => {
             let known: Vec<String> = all.iter().map(ToString::to_string).collect();
-            let problem = Problem::new(at.span(), format!("{} does not have the address {}", to.get_ref(), at.get_ref()));
+            let problem =
+                Problem::new(at.span(), format!("{} does not have the address {}", to.get_ref(), at.get_ref()));
             problems.push(problem.help(format!("it has {}; without the key all are tried", known.join(", "))));
             None
         }

@@ -50,11 +50,8 @@ pub fn view(whole: &Model, here: Option<&HostName>) -> Model {
         }
     }
     rename(&mut view);
-    view.view.externals = whole
-        .hosts
-        .keys()
-        .filter_map(|host| Some((host.clone(), slice(whole, host)?.router?.external)))
-        .collect();
+    view.view.externals =
+        whole.hosts.keys().filter_map(|host| Some((host.clone(), slice(whole, host)?.router?.external))).collect();
     view.router = whole.router.as_ref().map(|router| routed(router, &view, own.as_ref()));
     view.elsewhere = own.map(|own| own.elsewhere).unwrap_or_default();
     view

@@ -147,13 +147,8 @@ pub struct Traces {
 impl Report {
     /// Compares each expectation with what was seen of it; the two lists go in step.
     pub fn new(lab: &LabName, expectations: Vec<Expectation>, seen: Vec<Seen>) -> Self {
-        let mut report = Self {
-            lab: lab.clone(),
-            totals: Totals::default(),
-            rows: Vec::new(),
-            traces: None,
-            lost: BTreeMap::new(),
-        };
+        let mut report =
+            Self { lab: lab.clone(), totals: Totals::default(), rows: Vec::new(), traces: None, lost: BTreeMap::new() };
         report.add(None, expectations, seen);
         report
     }

@@ -119,4 +119,3 @@ impl Spot {
         model.networks().get(network).map(|network| network.bridge().name())
     }
 }
-

@@ -91,7 +91,8 @@ impl Fleet {
             .collect();
         let watch = self.question(Ask::Watch { plan: plan.clone(), limit: WATCHING }).map_err(|f| f.to_string())?;
         let watch = watch.within(LIMIT);
-        let missing: RefCell<BTreeSet<&str>> = watchers.iter().map(|member| member.name.as_str()).collect::<BTreeSet<_>>().into();
+        let missing: RefCell<BTreeSet<&str>> =
+            watchers.iter().map(|member| member.name.as_str()).collect::<BTreeSet<_>>().into();
         let changed = Notify::new();
         let begun = |name: &str| {
             missing.borrow_mut().remove(name);

@@ -273,7 +273,11 @@ fn a_packet_that_stops_between_two_routers() {
     case.passes(0, Kind::Request, 4);
     case.passes(1, Kind::Request, 2);
     let text = case.text();
-    assert!(text.starts_with("request seen last on rt-host-") && text.contains("(host's port to the router) on h1; never on rt-host-"), "{text}");
+    assert!(
+        text.starts_with("request seen last on rt-host-")
+            && text.contains("(host's port to the router) on h1; never on rt-host-"),
+        "{text}"
+    );
     assert!(text.ends_with("(host's port to the router) on h2"), "{text}");
 }
 

@@ -81,7 +81,10 @@ fn differences(report: &Value) -> Vec<String> {
     let rows = report["rows"].as_array().unwrap_or_else(|| panic!("{report:#}"));
     let differs = rows.iter().filter(|row| row["verdict"] == "differs");
     differs
-        .map(|row| format!("{} -> {} {} {}: {}", row["from"], row["to"], row["address"], row["how"], row["stopped"]["text"]).replace('"', ""))
+        .map(|row| {
+            format!("{} -> {} {} {}: {}", row["from"], row["to"], row["address"], row["how"], row["stopped"]["text"])
+                .replace('"', "")
+        })
         .collect()
 }
 
@@ -156,8 +159,11 @@ fn between_two_bridges(hosts: &Hosts, lab: &Lab) {
 
 /// What goes from one host to the other is dropped on the underlay.
 fn between_two_routers(hosts: &Hosts, lab: &Lab) {
-    hosts.sh(2, "nft add table inet cut; nft 'add chain inet cut p { type filter hook prerouting priority -300; }'
-                 nft add rule inet cut p iifname mgmt0 ip daddr 10.20.2.0/24 drop");
+    hosts.sh(
+        2,
+        "nft add table inet cut; nft 'add chain inet cut p { type filter hook prerouting priority -300; }'
+                 nft add rule inet cut p iifname mgmt0 ip daddr 10.20.2.0/24 drop",
+    );
     let (report, code) = json(lab, &["verify"]);
     assert_eq!(code, 1);
     let text = stopped(&report, "vm2", "vm5", "l3", "10.20.2.");
@@ -263,7 +269,12 @@ fn what_the_definition_expects_of_services() {
         assert_eq!(said["why"], "the definition says so");
         assert!(said["stopped"]["text"].as_str().unwrap().starts_with("request passed "), "{said:#}");
         let (text, _) = super::fleet::said(&lab, &["verify"]);
-        has(&text, &["vm5 -> vm2 (10.20.1.10, tcp/8080 on db): expected not to reach it (the definition says so), nobody listens there"]);
+        has(
+            &text,
+            &[
+                "vm5 -> vm2 (10.20.1.10, tcp/8080 on db): expected not to reach it (the definition says so), nobody listens there",
+            ],
+        );
 
         // A service that ends is missed; a filter makes what is denied true.
         drop(tcp);
