@@ -360,7 +360,8 @@ impl File {
 
     /// Whether vmnet wrote it: by the mark in its text, or by a name that it gives to what it has not finished.
     pub fn is_made(&self, path: &Path) -> bool {
-        let is_unfinished = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".vmnet-new"));
+        let is_unfinished =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".vmnet-new"));
         is_unfinished || self.content.split_whitespace().any(|word| word.parse::<Mark>().is_ok())
     }
 }

@@ -194,8 +194,10 @@ impl KernelHost {
                 netns::remove(ns).map_err(OpError::Kernel)
             }
             Op::SetTxChecksum { id, on } => self.checksum(&id.ns, &id.name, *on).map_err(OpError::Kernel),
-            Op::WriteFile { path, file } => files::write(path, file, self.root_of(path), !path.starts_with(&self.scope.paths.run))
-                .map_err(|source| OpError::File { action: "write", path: path.clone(), source }),
+            Op::WriteFile { path, file } => {
+                files::write(path, file, self.root_of(path), !path.starts_with(&self.scope.paths.run))
+                    .map_err(|source| OpError::File { action: "write", path: path.clone(), source })
+            }
             Op::RemoveFile { path } => files::remove(path, self.root_of(path)).map_err(|source| OpError::File {
                 action: "remove",
                 path: path.clone(),

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_core::DefaultNla;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
+    InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_route::route::{
@@ -141,9 +141,7 @@ pub(super) fn change_link(name: &str, change: &LinkChange, master: Option<u32>) 
 
 fn port_flag((knob, value): (&Knob, &u32)) -> Option<InfoBridgePort> {
     match knob.place() {
-        Place::Port(attribute) => {
-            Some(InfoBridgePort::Other(DefaultNla::new(attribute, vec![u8::from(*value != 0)])))
-        }
+        Place::Port(attribute) => Some(InfoBridgePort::Other(DefaultNla::new(attribute, vec![u8::from(*value != 0)]))),
         Place::Ipv4(_) | Place::Ipv6(_) => None,
     }
 }

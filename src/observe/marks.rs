@@ -263,7 +263,10 @@ fn links(known: &[LabName], marks: &mut Marks) -> Result<(), ObserveError> {
         }
     }
     for row in dumper.routes(Some(rule::ROUTE_PROTOCOL)).map_err(fail("the routes"))? {
-        if row.refuses.is_none() && row.protocol == rule::ROUTE_PROTOCOL && row.index.is_none_or(|index| !ours.contains(&index)) {
+        if row.refuses.is_none()
+            && row.protocol == rule::ROUTE_PROTOCOL
+            && row.index.is_none_or(|index| !ours.contains(&index))
+        {
             let dev = rows.iter().find(|link| Some(link.index) == row.index).map_or("nothing", |link| &link.name);
             let why = format!("it has vmnet's protocol number and leads out of {}", dev.escape_debug());
             marks.doubt(None, "route", row.to.to_string(), why);

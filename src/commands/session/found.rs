@@ -1,0 +1,49 @@
+//! What settings were before the lab changed them: what is remembered of it, and what does not go back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::IfName;
+use crate::observe::{self, ObserveError, Scope};
+use crate::plan::{Found, Op, Plan};
+use crate::state::{Facts, HostState, Ns, SettingKey};
+
+/// The states of devices, among those that were found, which others use by now: here, or from a namespace of theirs.
+pub(super) fn in_use<'a>(
+    scope: &Scope,
+    facts: &Facts,
+    found: impl Iterator<Item = (&'a SettingKey, &'a String)>,
+) -> Result<BTreeSet<SettingKey>, ObserveError> {
+    let down = found.filter_map(|(key, value)| match key {
+        SettingKey::DeviceState { device } if value == "down" => Some((device, key)),
+        _ => None,
+    });
+    let devices: BTreeMap<&IfName, &SettingKey> = down.collect();
+    let (used, rest): (Vec<_>, Vec<_>) = devices.into_iter().partition(|(device, _)| facts.is_used(device.as_str()));
+    let mut stays: BTreeSet<SettingKey> = used.into_iter().map(|(_, key)| key.clone()).collect();
+    // Other namespaces are looked into only where it matters.
+    if !rest.is_empty() {
+        let elsewhere = observe::used_elsewhere(scope)?;
+        let used = rest.into_iter().filter(|(device, _)| elsewhere.contains(device.as_str()));
+        stays.extend(used.map(|(_, key)| key.clone()));
+    }
+    Ok(stays)
+}
+
+/// What settings of the host were before this plan changes them for the first time. Those of our own links and
+/// namespaces go with them.
+pub(super) fn remember(found: &mut Found, plan: &Plan, wanted: &HostState) {
+    for op in plan.ops() {
+        let Op::Set { key, was: Some(was), .. } = op else { continue };
+        let ours = match key {
+            SettingKey::DeviceState { .. } => false,
+            SettingKey::Sysctl { ns: Ns::Named(_), .. } => true,
+            SettingKey::Sysctl { ns: Ns::Host, key } => {
+                let device = key.split('/').nth(2).unwrap_or_default();
+                wanted.links.keys().any(|id| id.ns == Ns::Host && id.name.as_str() == device)
+            }
+        };
+        if !ours && wanted.settings.contains_key(key) {
+            found.entry(key.clone()).or_insert_with(|| was.clone());
+        }
+    }
+}
