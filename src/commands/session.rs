@@ -145,6 +145,9 @@ impl Session {
             ledger.found.clear();
             ledger.tables.clear();
         }
+        if !is_known || stale.is_some() {
+            found::kept_elsewhere(&paths, lab)?;
+        }
         let mut scope = Scope::new(lab, paths.clone());
         scope.settings = ledger.found.keys().cloned().collect();
         scope.tables = ledger.tables.clone();

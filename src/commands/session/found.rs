@@ -1,9 +1,14 @@
-//! What settings were before the lab changed them: what is remembered of it, and what does not go back.
+//! What was there before: settings that the lab changed, and the lab itself, kept in another state folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names::IfName;
+use super::unobservable;
+use crate::commands::failure::Failure;
+use crate::commands::output::shown;
+use crate::ledger;
+use crate::names::{IfName, LabName};
 use crate::observe::{self, ObserveError, Scope};
+use crate::paths::Paths;
 use crate::plan::{Found, Op, Plan};
 use crate::state::{Facts, HostState, Ns, SettingKey};
 
@@ -46,4 +51,24 @@ pub(super) fn remember(found: &mut Found, plan: &Plan, wanted: &HostState) {
             found.entry(key.clone()).or_insert_with(|| was.clone());
         }
     }
+}
+
+/// Refuses a lab of which this state folder knows nothing, or nothing of this boot, while its hooks name another folder
+/// that does hold its ledger: by its marks alone it would be taken over, and what it found in the host's settings be
+/// lost. Where that ledger is gone, too, the marks count.
+pub(super) fn kept_elsewhere(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
+    let Some(state) = observe::kept_in(paths, lab).map_err(unobservable)?.filter(|state| *state != paths.state) else {
+        return Ok(());
+    };
+    let other = Paths { state, run: paths.run.clone() };
+    // One that can't be read is one.
+    if matches!(ledger::read(&other, lab), Ok(None)) {
+        return Ok(());
+    }
+    let (folder, own) = (shown(&other.state), shown(&paths.state));
+    let help = format!("say VMNET_STATE_DIR={folder}, or destroy it with that first");
+    Err(Failure::advised(
+        format!("lab {lab} is kept in the state folder {folder}, and this is {own}; nothing was changed"),
+        help,
+    ))
 }

@@ -6,6 +6,7 @@ use crate::world::sh;
 
 /// A link set down, a port detached, an address removed by another tool: `status` shows it, `create` repairs it.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn row_24_changed_by_another_tool() {
     row!(|| {
         holds(LAB, |lab| {
