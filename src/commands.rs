@@ -8,6 +8,7 @@ mod create;
 mod destroy;
 mod failure;
 mod gc;
+mod hosts;
 mod inside;
 mod keys;
 mod list;
@@ -17,6 +18,7 @@ mod output;
 mod privilege;
 mod progress;
 mod ps;
+mod rehearse;
 mod render;
 mod restore;
 mod session;
@@ -44,7 +46,12 @@ use output::{Form, Output};
 /// Carries out a command line, and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
     let output = Output::new(Form::of(cli.json, cli.events), cli.verbose > 0);
-    match privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)) {
+    let done = match hosts::run(&cli.command, &output) {
+        Ok(None) => privilege::enter(&cli.command).and_then(|()| dispatch(cli.command, &output)),
+        Ok(Some(code)) => Ok(code),
+        Err(failure) => Err(failure),
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => {
             output.failure(&failure);
@@ -56,10 +63,12 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(file) => check::run(&file.file, output),
-        Command::Plan { file, here, check } => wait_for(create::plan(&file.file, here.here.as_ref(), check, output)),
-        Command::Create { file, here, confirm } => {
-            wait_for(create::run(&file.file, here.here.as_ref(), confirm, output))
+        Command::Plan { file, hosts, check } => wait_for(create::plan(&file.file, hosts.here.as_ref(), check, output)),
+        Command::Create { file, hosts, confirm, within: _ } => {
+            wait_for(create::run(&file.file, hosts.here.as_ref(), confirm, output))
         }
+        // Hosts do it step by step, this machine among them.
+        Command::Rebuild { .. } => Err(Failure::because("rebuild is no step")),
         Command::Confirm(lab) => confirm::run(&lab.lab, output),
         Command::Undo(lab) => wait_for(undo::run(&lab.lab, output)),
         Command::Restore { labs } => wait_for(restore::run(&labs, output)),
@@ -67,12 +76,15 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Destroy { lab, stop, purge, force } => {
             wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
         }
+        Command::Rehearse(arguments) => rehearse::run(arguments, output),
+        Command::Hold { lab: _, machine, folders } => rehearse::hold(&machine, &folders),
+        Command::Inside { pid, args } => rehearse::inside(pid, &args),
         Command::List => list::run(output),
         Command::Gc { dry_run, stop, purge, force } => {
             wait_for(gc::run(dry_run, destroy::Options { stop, purge, force }, output))
         }
         Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
-        Command::Verify { lab, junit } => wait_for(verify::run(&lab.lab, junit.as_deref(), output)),
+        Command::Verify { lab, junit, outside } => wait_for(verify::run(&lab.lab, junit.as_deref(), outside, output)),
         Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
         Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
         Command::Shutdown => wait_for(shutdown::run(output)),
@@ -100,7 +112,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
 }
 
 /// Runs the asynchronous part of a verb on this thread.
-fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+fn wait_for<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
     runtime.block_on(work)
 }

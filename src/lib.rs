@@ -24,11 +24,12 @@
 //! - [`model`], what it means
 //! - [`reach`], who may reach whom
 //! - [`render`], texts from data
+//! - [`stage`], what a rehearsal puts in the place of the world
 //! - [`desired`], the state that a lab shall have on a host
 //!
 //! With effects:
 //! - [`kernel`], links, namespaces, nftables, TAPs, sysctls
-//! - [`probe`], who does reach whom
+//! - [`probe`], who does reach whom, who has an address already
 //! - [`engine`], guests
 //! - [`observe`], the state that there is
 //! - [`ledger`], what is remembered on disk
@@ -57,4 +58,5 @@ pub mod reach;
 pub mod remote;
 pub mod render;
 pub mod rule;
+pub mod stage;
 pub mod state;

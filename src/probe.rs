@@ -1,4 +1,4 @@
-//! Who does reach whom: expectations of [`crate::reach`] in, what was seen out.
+//! Who does reach whom: expectations of [`crate::reach`] in, what was seen out. And who has an address already ([`ask`]).
 //!
 //! A guest that is a namespace probes from inside. For every other one a probe stands in, with a free address of the
 //! guest's subnets and the guest's gateways, on a short-lived port of its network ([`kernel::stand`]): "from the
@@ -6,10 +6,14 @@
 //!
 //! [`kernel::stand`]: crate::kernel::stand
 
+mod claim;
+pub(crate) mod line;
 pub(crate) mod packet;
 mod sender;
 pub mod trace;
 mod tries;
+
+pub use claim::{Asked, ask};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};

@@ -243,6 +243,15 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// The outgoing link.
     pub dev: IfName,
+    /// Its metric, where that is what says whose it is: the lab's link group, on a device of the host that is not ours.
+    /// 0 on our own links, which say it themselves.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metric: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A setting of something that is not ours as a whole: what was found is put back by `destroy`.

@@ -69,8 +69,7 @@ pub(super) async fn run(
         return Err(Failure::advised(run_already(&running), stop));
     }
     let (guests, repaired) = with_new(&mut session, &source, &mut observation, &to_start)?;
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation, &wanted.state);
+    let (wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     if !plan.is_empty() {
         session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use crate::names::FileDigest;
 
 /// Twice what a definition may have: in JSON some characters are two.
 const LARGEST: u64 = 32 << 20;
@@ -23,8 +24,8 @@ pub(super) struct Bundle {
     pub(super) definition: String,
     /// The lock file's text, with all that was chosen.
     pub(super) lock: String,
-    /// Where the files are on the host that gets it, by what the definition says.
-    pub(super) files: BTreeMap<String, PathBuf>,
+    /// What is in the files, by what the definition says: the host that gets it has them by that.
+    pub(super) files: BTreeMap<String, FileDigest>,
     /// Every guest is to be a namespace.
     pub(super) rehearsed: bool,
 }

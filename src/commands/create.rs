@@ -38,10 +38,9 @@ pub(super) async fn plan(
     let mut session = Session::look_at(source.model.lab())?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
-    let plan = session.plan(&observation, &wanted.state);
     wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
     let unknown = unrecorded::taps(&observation.state);
     if !unknown.is_empty() {
@@ -93,11 +92,10 @@ pub(super) async fn run(
     }
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let mut wanted = session.wanted(&source.model, &mut observation, &guests)?;
+    let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     let outdated = outdated(&session, &source, &observation, &wanted.mtu);
     wanted.notes.extend(outdated.iter().cloned().map(at_next_boot));
-    let plan = session.plan(&observation, &wanted.state);
     output.notes(&wanted.notes);
     missing_files(&source, output);
     let same_source = session.is_known
@@ -251,7 +249,11 @@ fn at_next_boot(vm: VmName) -> Note {
 }
 
 /// A network can be made without what its guests need; better said now than at `boot`.
-fn missing_files(source: &Source, output: &Output) {
+pub(super) fn missing_files(source: &Source, output: &Output) {
+    if source.origin.sent {
+        // Who sent it knows what there is.
+        return;
+    }
     let images = source.model.vms().values().filter_map(|vm| vm.image().as_ref());
     let files = images.flat_map(|image| {
         let files = [image.file(), image.kernel(), image.initrd()].into_iter().flatten();

@@ -1,7 +1,10 @@
 //! [`Failure`]: how a command ends badly, and the exit code that goes with it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use serde_json::Value;
 
 use crate::apply::ApplyError;
 use crate::definition::Problems;
@@ -45,6 +48,18 @@ pub enum Failure {
         message: String,
         /// What to do.
         help: String,
+    },
+    /// Hosts did not do it, or not all of them.
+    #[error("{message}")]
+    Hosts {
+        /// What is the case now.
+        message: String,
+        /// What became of it on each host: a `state` for people, or the document of a failure.
+        hosts: BTreeMap<String, Value>,
+        /// What to do.
+        help: Option<String>,
+        /// The exit code.
+        code: u8,
     },
     /// Whoever read the output has seen enough (`vmnet status | head`).
     #[error("nobody reads the output")]
@@ -114,8 +129,10 @@ impl Failure {
 
     /// What to do about it, where the room that failed knows.
     pub(super) fn help(&self) -> Option<String> {
-        if let Self::Advised { help, .. } = self {
-            return Some(help.clone());
+        match self {
+            Self::Advised { help, .. } => return Some(help.clone()),
+            Self::Hosts { help, .. } => return help.clone(),
+            _ => {}
         }
         let (Self::Failed { source, .. } | Self::Lacks { source, .. }) = self else { return None };
         let source = source.as_ref()?;
@@ -132,6 +149,7 @@ impl Failure {
             Self::Refused(refusals) if !refusals.iter().any(Refusal::is_lack) => 1,
             Self::Definition { .. } | Self::Usage(_) => 2,
             Self::Refused(_) | Self::Lacks { .. } => 4,
+            Self::Hosts { code, .. } => *code,
             Self::NobodyReads => 141,
         })
     }

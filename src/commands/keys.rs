@@ -46,11 +46,16 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Vec<String>, Failure> {
 
 /// The files that a guest's keys are in.
 pub(super) fn files(source: &Source, vm: &Vm) -> impl Iterator<Item = PathBuf> {
-    vm.ssh_keys().iter().filter(|entry| !ssh::is_key(entry)).map(|entry| expand(source, entry))
+    entries(vm).map(|entry| expand(source, entry))
+}
+
+/// What a guest's definition says of such files.
+pub(super) fn entries(vm: &Vm) -> impl Iterator<Item = &String> {
+    vm.ssh_keys().iter().filter(|entry| !ssh::is_key(entry))
 }
 
 /// `~` is the caller's home: under sudo, that of who called sudo.
-fn expand(source: &Source, entry: &str) -> PathBuf {
+pub(super) fn expand(source: &Source, entry: &str) -> PathBuf {
     let as_written = source.files().find(Path::new(entry));
     let Some(rest) = entry.strip_prefix("~/").filter(|_| !source.origin.sent) else { return as_written };
     let caller =

@@ -19,6 +19,8 @@ use crate::paths::Paths;
 
 #[derive(Serialize)]
 struct Report {
+    /// What tells this kernel's network from any other: whoever reaches one host by two names sees it here.
+    machine: String,
     labs: Vec<LabReport>,
     /// What looks like vmnet's and is not proven to be.
     unproven: Vec<Doubt>,
@@ -30,6 +32,10 @@ struct LabReport {
     state: State,
     /// Where the definition was when it was applied.
     file: Option<String>,
+    /// Of a definition with hosts: the one whose part this is.
+    here: Option<String>,
+    /// What tells the definition as applied from any other.
+    fingerprint: Option<String>,
     networks: Option<usize>,
     /// Guests that run.
     guests: Vec<String>,
@@ -78,6 +84,7 @@ pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
     let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
     let nothing = Marked::default();
     let report = Report {
+        machine: machine(&boot_id)?,
         labs: labs
             .into_iter()
             .map(|lab| describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id))
@@ -86,6 +93,13 @@ pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
     };
     output.result(&report, || text(&report))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The boot and the network namespace of this process.
+fn machine(boot_id: &str) -> Result<String, Failure> {
+    let network = std::fs::read_link("/proc/self/ns/net");
+    let network = network.map_err(|error| Failure::failed("/proc can't be read", error))?;
+    Ok(format!("{boot_id} {}", network.display()))
 }
 
 /// The labs with a ledger, and all marks.
@@ -116,7 +130,8 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
     let change = change::read(paths, lab, on_disk.as_ref(), boot_id).ok().flatten();
     let unconfirmed = change.filter(|(standing, _)| *standing == Standing::Unconfirmed);
     let ledger = on_disk.filter(|ledger| !ledger.is_of_leftovers());
-    let model = ledger.as_ref().and_then(|ledger| Source::applied(ledger).ok()).map(|source| source.model);
+    let source = ledger.as_ref().and_then(|ledger| Source::applied(ledger).ok());
+    let here = ledger.as_ref().and_then(|ledger| ledger.origin.here.as_ref()).map(ToString::to_string);
     let prefix = format!("vmnet-{lab}.");
     let namespaces = marked.things.iter().filter(|thing| thing.what == "namespace");
     let mut guests: BTreeSet<String> =
@@ -128,8 +143,10 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
         lab: lab.to_string(),
         state,
         file: ledger.map(|ledger| ledger.path.display().to_string()),
-        networks: match model {
-            Some(model) => Some(model.networks().len()),
+        here,
+        fingerprint: source.as_ref().and_then(|source| source.fingerprint().ok()),
+        networks: match source {
+            Some(source) => Some(source.model.networks().len()),
             None if state == State::Leftovers => Some(marked.bridges),
             None => None,
         },
@@ -145,7 +162,9 @@ fn text(report: &Report) -> String {
         text.push_str("there is no lab on this host\n");
     } else {
         let mut rows = table(&["lab", "state", "networks", "running", "file"]);
-        for LabReport { lab, state, file, networks, guests, disks: _, confirm_until } in &report.labs {
+        for LabReport { lab, state, file, here: _, fingerprint: _, networks, guests, disks: _, confirm_until } in
+            &report.labs
+        {
             rows.add_row([
                 lab.clone(),
                 state.text().to_owned() + confirm_until.map_or("", |_| ", unconfirmed"),

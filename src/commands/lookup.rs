@@ -12,7 +12,7 @@ use crate::names::{LabName, VmName};
 use crate::paths::Paths;
 
 /// The definition that is meant where none is named.
-const DEFAULT_FILE: &str = "net.toml";
+pub(super) const DEFAULT_FILE: &str = "net.toml";
 
 /// The lab that an argument means: a definition ends in `.toml`, anything else is a name.
 ///
@@ -54,8 +54,9 @@ fn lab_or(
     let path =
         std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
     let paths = paths()?;
-    let is_of_it =
-        |lab: &LabName| ledger::read(&paths, lab).is_ok_and(|ledger| ledger.is_some_and(|ledger| ledger.path == path));
+    // What another host sent stands at its path there, whatever stands here.
+    let is_of_path = |ledger: Ledger| ledger.path == path && !ledger.origin.sent;
+    let is_of_it = |lab: &LabName| ledger::read(&paths, lab).is_ok_and(|ledger| ledger.is_some_and(is_of_path));
     let mut applied: Vec<LabName> = ledger::labs(&paths)?.into_iter().filter(is_of_it).collect();
     match (applied.pop(), applied.is_empty()) {
         (Some(only), true) => return Ok(only),

@@ -3,6 +3,7 @@
 //! With `--json` every command prints one JSON document on standard output, failures too; everything else goes to
 //! standard error. Colours and tables are for terminals.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -88,6 +89,7 @@ impl Output {
             }
             Form::Events => {
                 let value = serde_json::to_value(value).map_err(fail)?;
+                self.event(&Event::Text { text: text() });
                 write_event(&Event::Result { value }).map_err(Failure::output)
             }
             Form::Text => {
@@ -148,7 +150,12 @@ impl Output {
             }
             other => {
                 let chain = chain(other);
-                let result = writeln!(stderr, "{BAD}error{BAD:#}: {}", visible(&chain.join(": ")));
+                let hosts = match other {
+                    Failure::Hosts { hosts, .. } => super::hosts::told(hosts),
+                    _ => String::new(),
+                };
+                let result = writeln!(stderr, "{BAD}error{BAD:#}: {}", visible(&chain.join(": ")))
+                    .and_then(|()| write!(stderr, "{hosts}"));
                 match other.help() {
                     Some(help) => result.and_then(|()| writeln!(stderr, "{GOOD}help{GOOD:#}: {}", visible(&help))),
                     None => result,
@@ -214,6 +221,8 @@ struct FailureReport {
     problems: Vec<crate::definition::ProblemReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refusals: Vec<RefusalReport>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    hosts: BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -227,7 +236,7 @@ impl FailureReport {
     fn of(failure: &Failure) -> Self {
         let mut chain = chain(failure);
         let causes = chain.split_off(1);
-        let (mut problems, mut refusals) = (Vec::new(), Vec::new());
+        let (mut problems, mut refusals, mut of_hosts) = (Vec::new(), Vec::new(), BTreeMap::new());
         match failure {
             Failure::Definition { path, text, problems: found } => {
                 problems = found.reports(&path.display().to_string(), text);
@@ -239,13 +248,14 @@ impl FailureReport {
                 };
                 refusals = found.iter().map(report).collect();
             }
+            Failure::Hosts { hosts, .. } => of_hosts.clone_from(hosts),
             Failure::Usage(_)
             | Failure::Lacks { .. }
             | Failure::Advised { .. }
             | Failure::Failed { .. }
             | Failure::NobodyReads => {}
         }
-        Self { error: chain.remove(0), causes, help: failure.help(), problems, refusals }
+        Self { error: chain.remove(0), causes, help: failure.help(), problems, refusals, hosts: of_hosts }
     }
 }
 

@@ -23,7 +23,7 @@ const PREPARING: Caps = FOLDERS.and(Caps::SETGID).and(Caps::SETUID);
 /// Folders of guests, which belong to another user.
 const FOLDERS: Caps = Caps::CHOWN.and(Caps::DAC_OVERRIDE).and(Caps::FOWNER);
 
-/// Entries of guests' folders, iptables' old tables, and the namespaces of processes, which have more rights than are
+/// Entries of guests' folders, iptables' old tables, who has an address on a wire, and the namespaces of processes, which have more rights than are
 /// left here: a container's device may hang on the lab's.
 const LOOKING: Caps = Caps::DAC_OVERRIDE.and(Caps::NET_RAW).and(Caps::SYS_PTRACE);
 
@@ -66,7 +66,9 @@ impl Needs {
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
             Command::Console(_) => Self::CONNECT,
-            Command::Ssh { .. } | Command::Exec { .. } => Self::TheCallers,
+            Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } => Self::TheCallers,
+            // What runs in the machines gives up what it does not need.
+            Command::Rehearse(_) | Command::Hold { .. } | Command::Inside { .. } => Self::TheCallers,
         }
     }
 }

@@ -87,8 +87,7 @@ async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Resu
     let source = session.applied()?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation, &wanted.state);
+    let (wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     output.notes(&wanted.notes);
     if !plan.is_empty() || session.stale.is_some() || session.ledger.progress == Progress::Changing {
         session.carry_out(Some(&source), &observation, &wanted.state, &plan, output, true).await?;
@@ -128,8 +127,7 @@ async fn autostart(
     }
     let names = started.keys().cloned().collect();
     guests.append(&mut started);
-    let wanted = session.wanted(&source.model, &mut observation, &guests)?;
-    let plan = session.plan(&observation, &wanted.state);
+    let (wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     if !plan.is_empty() {
         session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
     }

@@ -5,9 +5,12 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::bundle::Bundle;
 use super::failure::Failure;
 use super::output::shown;
+use super::session::paths;
 use crate::definition::Definition;
 use crate::desired::Note;
 use crate::ledger::{self, Origin};
@@ -84,9 +87,24 @@ impl Source {
         Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock, Origin::default())? })
     }
 
+    /// Reads all of it as a rehearsal has it: every guest is a namespace.
+    pub(super) fn read_rehearsed(path: &Path) -> Result<Self, Failure> {
+        let source = Self::read_whole(path)?;
+        let origin = Origin { rehearsed: true, ..source.origin };
+        let old_lock_text = source.old_lock_text;
+        Ok(Self { old_lock_text, ..Self::resolve(source.path, source.text, source.old_lock, origin)? })
+    }
+
+    /// Whether a definition is worth reading for the hosts that it names. No table of hosts goes without the word.
+    pub(super) fn may_name_hosts(path: &Path) -> bool {
+        path != Path::new(Bundle::ARGUMENT) && read_text(path).is_ok_and(|text| text.contains("host"))
+    }
+
     fn sent(bundle: Bundle) -> Result<Self, Failure> {
         let Bundle { version: _, path, definition, lock, files, rehearsed } = bundle;
         let lock = if lock.is_empty() { Lock::default() } else { parse_lock(&path.with_extension("lock"), &lock)? };
+        let store = paths()?;
+        let files = files.into_iter().map(|(entry, digest)| (entry, store.file(&digest))).collect();
         Self::resolve(path, definition, lock, Origin { here: None, sent: true, files, rehearsed })
     }
 
@@ -122,6 +140,17 @@ impl Source {
             }
             Err(problems) => Err(Failure::Definition { path, text, problems }),
         }
+    }
+
+    /// What tells this definition from any other, on every host the same: the whole model and the lock file in one
+    /// SHA-256. Where the file stands and how it is written does not count.
+    pub(super) fn fingerprint(&self) -> Result<String, Failure> {
+        let model = serde_json::to_vec(&self.whole)
+            .map_err(|error| Failure::failed("the definition can't be written as JSON", error))?;
+        let mut hash = Sha256::new();
+        hash.update(model);
+        hash.update(self.lock.to_string());
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// What the definition says to no effect.

@@ -25,6 +25,10 @@ struct Report<'a> {
     lab: &'a str,
     /// The definition as applied came from here.
     file: String,
+    /// Of a definition with hosts: the one whose part this is.
+    here: Option<&'a str>,
+    /// What tells the definition as applied from any other.
+    fingerprint: String,
     /// A change was interrupted and not finished.
     unfinished: bool,
     #[serde(flatten)]
@@ -96,6 +100,8 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let report = Report {
         lab: lab.as_str(),
         file: ledger.path.display().to_string(),
+        here: ledger.origin.here.as_ref().map(|here| here.as_str()),
+        fingerprint: source.fingerprint()?,
         unfinished: ledger.progress == Progress::Changing,
         standing: standing::Report::of(&session, &ledger)?,
         file_changed: source.file_changed(),
@@ -157,7 +163,8 @@ fn via(external: &External) -> &'static str {
 }
 
 fn text(report: &Report<'_>) -> String {
-    let mut text = format!("{BOLD}lab {}{BOLD:#} from {}\n", report.lab, foreign(&report.file));
+    let here = report.here.map(|here| format!(", part of host {here}")).unwrap_or_default();
+    let mut text = format!("{BOLD}lab {}{BOLD:#} from {}{here}\n", report.lab, foreign(&report.file));
     text.push_str(&report.standing.text(report.lab));
     if report.unfinished && !report.standing.has_change() {
         text.push_str(&format!("{WARN}a change was interrupted; run vmnet create{WARN:#}\n"));

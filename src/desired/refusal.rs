@@ -1,9 +1,11 @@
 //! [`Refusal`]: what stands in the way on a host, with its remedy. Pure.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::names::{Mac, NetName, NsName, UplinkName, VlanId, VmName};
+use crate::names::{HostName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 use crate::state::{Feature, NO_MODULES, Tool};
 
 /// Something that makes a lab impossible on this host as it is. Display names the thing, the place and the remedy;
@@ -146,6 +148,32 @@ pub enum Refusal {
         /// Its device, escaped, with a separator.
         dev: String,
     },
+    /// Somebody answers already for an address that the router would take.
+    #[error("{}", claimed(.address, .network, .device, .vlan, .mac, .remedy))]
+    AddressClaimed {
+        /// The address.
+        address: IpAddr,
+        /// The network whose gateway it is; `None`: it is the router's own, outside.
+        network: Option<NetName>,
+        /// The device that carries the segment.
+        device: String,
+        /// The VLAN of the segment; `None`: its frames have no tag.
+        vlan: Option<VlanId>,
+        /// Who answers.
+        mac: Mac,
+        /// What to do.
+        remedy: String,
+    },
+    /// Another host of the lab can't be reached from this one.
+    #[error("host {host}, at {via}: {problem}")]
+    NoWay {
+        /// The other host.
+        host: HostName,
+        /// Its address for this one.
+        via: IpAddr,
+        /// Why, and what to do; foreign names in it are escaped.
+        problem: String,
+    },
     /// A MAC is in use.
     #[error("vm {vm}: MAC {mac} is used by {holder} on this host; give the nic another mac")]
     MacTaken {
@@ -216,6 +244,23 @@ fn remedy(module: &str, why: &str) -> String {
         "load it (modprobe {module}), or install the package that has it (Debian: linux-image-amd64, Ubuntu: \
          linux-modules-extra-$(uname -r))"
     )
+}
+
+/// Who has an address that the router would take, and where.
+fn claimed(
+    address: &IpAddr,
+    network: &Option<NetName>,
+    device: &str,
+    vlan: &Option<VlanId>,
+    mac: &Mac,
+    remedy: &str,
+) -> String {
+    let what = match network {
+        Some(network) => format!("network {network}: gateway"),
+        None => "router.external: address".to_owned(),
+    };
+    let tag = vlan.map(|vlan| format!("VLAN {vlan} of ")).unwrap_or_default();
+    format!("{what} {address} is taken: {mac} answers for it on {tag}{device}; {remedy}")
 }
 
 impl Refusal {

@@ -8,7 +8,7 @@ use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
-    InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, Prop,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_route::route::{
@@ -159,6 +159,19 @@ pub(super) fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
     change_link("lo", &change, None)
 }
 
+/// A link up.
+pub(super) fn up(name: &str) -> RouteNetlinkMessage {
+    change_link(name, &LinkChange { up: Some(true), ..LinkChange::default() }, None)
+}
+
+/// One more name of a link.
+pub(super) fn add_altname(name: &IfName, altname: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]));
+    RouteNetlinkMessage::NewLinkProp(message)
+}
+
 /// Removes one link.
 pub(super) fn remove_link(name: &IfName) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
@@ -209,6 +222,9 @@ pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
         _ => RouteAttribute::Gateway(RouteAddress::from(via)),
     }));
     message.attributes.push(RouteAttribute::Oif(index));
+    if route.metric > 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
     message
 }
 

@@ -54,7 +54,7 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
             }
         }
         sort_addresses(ns, rows, &ours, &mut sorted);
-        sort_routes(ns, rows, &ours, &mut sorted);
+        sort_routes(scope, (ns, rows), &ours, &mut sorted);
     }
     // What guests do in their own is their business.
     let router = router_namespace(&scope.lab);
@@ -226,7 +226,7 @@ fn route_inside(ns: &Ns, rows: &Rows, row: &RouteRow) -> Option<(NsName, String)
     Some((name.clone(), format!("route{what} {}{dev}", row.to)))
 }
 
-fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
+fn sort_routes(scope: &Scope, (ns, rows): (&Ns, &Rows), ours: &Ours<'_>, sorted: &mut Sorted) {
     for row in &rows.routes {
         sorted.inside.extend(route_inside(ns, rows, row));
         if row.refuses.is_some() {
@@ -240,21 +240,26 @@ fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
             Some(Ok(name)) => Some(name.clone()),
             // In a namespace of ours a route is ours whatever it leads out of.
             Some(Err(name)) if *ns != Ns::Host => name.parse().ok(),
+            // On the host's own devices routes of all labs stand side by side: the metric says whose one is.
+            Some(Err(name)) if row.metric == scope.group => name.parse().ok(),
             _ => None,
         };
+        let metric = if *ns == Ns::Host && matches!(dev, Some(Err(_))) { row.metric } else { 0 };
         match own.filter(|_| row.protocol == ROUTE_PROTOCOL) {
             Some(dev) => {
-                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev });
+                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev, metric });
             }
             // What leads out of our own links (the kernel's route to the transit network) goes with them.
             None if *ns == Ns::Host && !matches!(dev, Some(Ok(_))) => {
                 let dev = dev.and_then(Result::err);
-                sorted.foreign_routes.push(FoundRoute { to: row.to, dev });
+                sorted.foreign_routes.push(FoundRoute { to: row.to, dev, via: row.via });
             }
             None => {
                 let name = ns.name().filter(|_| row.protocol != ROUTE_PROTOCOL && stands_where_ours_would(row));
                 let dev = dev.map(|dev| dev.map_or_else(|name| name, |name| name.to_string()));
-                sorted.routes_inside.extend(name.map(|name| (name.clone(), FoundRoute { to: row.to, dev })));
+                sorted
+                    .routes_inside
+                    .extend(name.map(|name| (name.clone(), FoundRoute { to: row.to, dev, via: row.via })));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! [`marks`]: what on this host says by its mark that it is a lab's, whichever lab.
 //!
-//! A link is a lab's by alias and group together, or as a TAP by its alias; a namespace by the alias of its `lo`; a
-//! table by its comment; a file by the mark in its text; a folder below our own roots by its name. What only looks
+//! A link is a lab's by alias and group together, or as a TAP by its alias; a route on a foreign device by its metric; a
+//! namespace by the alias of its `lo`; a table by its comment; a file by the mark in its text; a folder below our own roots by its name. What only looks
 //! like ours is told apart: it is listed and never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,6 +267,11 @@ fn links(known: &[LabName], marks: &mut Marks) -> Result<(), ObserveError> {
             && row.protocol == rule::ROUTE_PROTOCOL
             && row.index.is_none_or(|index| !ours.contains(&index))
         {
+            if let Some(lab) = groups.get(&row.metric) {
+                let lab = lab.clone();
+                marks.add(&lab, "route", row.to.to_string());
+                continue;
+            }
             let dev = rows.iter().find(|link| Some(link.index) == row.index).map_or("nothing", |link| &link.name);
             let why = format!("it has vmnet's protocol number and leads out of {}", dev.escape_debug());
             marks.doubt(None, "route", row.to.to_string(), why);

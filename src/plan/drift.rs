@@ -169,7 +169,7 @@ impl Found {
     }
 
     fn route(&mut self, route: &Route, problem: Problem) {
-        let Route { ns, to, via, dev } = route;
+        let Route { ns, to, via, dev, metric: _ } = route;
         let to = if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() };
         let via = via.map_or_else(String::new, |via| format!(" via {via}"));
         self.push(Object::Route, &format!("{to}{via} dev {dev}"), ns, problem);
@@ -372,6 +372,7 @@ mod tests {
             to: "0.0.0.0/0".parse().unwrap(),
             via: "192.0.2.1".parse().ok(),
             dev: name("web"),
+            metric: 0,
         };
         state.routes.insert(default);
         state.settings.insert(SettingKey::sysctl(&far.ns, "ipv4/ip_forward"), "1".into());

@@ -352,7 +352,7 @@ struct RouteText<'a>(&'a Route);
 
 impl fmt::Display for RouteText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Route { ns, to, via, dev } = self.0;
+        let Route { ns, to, via, dev, metric: _ } = self.0;
         if to.prefix_len() == 0 {
             write!(f, "default")?
         } else {

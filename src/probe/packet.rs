@@ -7,7 +7,7 @@ use etherparse::{
     Icmpv6Slice, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
 
-use crate::names::Mac;
+use crate::names::{Mac, VlanId};
 
 /// What a hop limit of 255 proves: that the packet has passed no router (RFC 4861, 7.1.1).
 const HOP_LIMIT: u8 = 255;
@@ -17,7 +17,7 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// Neighbour solicitation and advertisement (RFC 4861, 4.3 and 4.4), and the option with the sender's MAC.
 const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
+pub(super) const ADVERTISEMENT: u8 = 136;
 const SOURCE_LINK_ADDRESS: u8 = 1;
 
 /// What an echo request carries, so that its reply is told from everybody else's: who asked, and which try it was.
@@ -60,6 +60,22 @@ pub(crate) fn who_has(mac: Mac, sender: Option<IpAddr>, target: IpAddr) -> Vec<u
             solicitation(mac, sender, target)
         }
     }
+}
+
+/// A frame with an 802.1Q tag behind its two addresses (IEEE 802.1Q, 9.3), priority 0.
+pub(super) fn tagged(frame: &[u8], vlan: VlanId) -> Vec<u8> {
+    const TAG: [u8; 2] = [0x81, 0x00];
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &TAG, &vlan.get().to_be_bytes(), rest].concat()
+}
+
+/// The VLAN of a frame that was read beside it (`struct tpacket_auxdata` of linux/if_packet.h); `None`: it had no tag.
+pub(super) fn tag(auxdata: &[u8]) -> Option<u16> {
+    const STATUS: usize = std::mem::offset_of!(libc::tpacket_auxdata, tp_status);
+    const TCI: usize = std::mem::offset_of!(libc::tpacket_auxdata, tp_vlan_tci);
+    let status = u32::from_ne_bytes(*auxdata.get(STATUS..)?.first_chunk()?);
+    let tci = u16::from_ne_bytes(*auxdata.get(TCI..)?.first_chunk()?);
+    (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(tci & 0xfff)
 }
 
 fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
@@ -302,6 +318,25 @@ mod tests {
         assert_eq!(frame[..6], BROADCAST);
         assert_eq!(frame[28..32], [0; 4]);
         assert_eq!(frame[38..42], [192, 0, 2, 2]);
+    }
+
+    #[test]
+    fn a_tag_stands_behind_the_addresses() {
+        let plain = who_has(mac(1), None, "192.0.2.2".parse().unwrap());
+        let frame = tagged(&plain, VlanId::try_from(0x123).unwrap());
+        assert_eq!(frame[..12], plain[..12]);
+        assert_eq!(frame[12..16], [0x81, 0, 1, 0x23]);
+        assert_eq!(frame[16..], plain[12..]);
+    }
+
+    #[test]
+    fn a_tag_is_read_without_its_priority() {
+        let mut auxdata = [0; size_of::<libc::tpacket_auxdata>()];
+        auxdata[16..18].copy_from_slice(&0xe00a_u16.to_ne_bytes());
+        assert_eq!(tag(&auxdata), None, "no tag is valid");
+        auxdata[..4].copy_from_slice(&libc::TP_STATUS_VLAN_VALID.to_ne_bytes());
+        assert_eq!(tag(&auxdata), Some(10));
+        assert_eq!(tag(&auxdata[..16]), None);
     }
 
     #[test]

@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// given back at once.
 pub(super) const GLANCE: Duration = Duration::from_millis(450);
 /// Pause between two sendings of an unanswered request.
-const INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const INTERVAL: Duration = Duration::from_millis(200);
 /// Sendings after which the answers so far are read, so that a socket's buffer never holds more.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 /// Receive buffer of each socket in bytes.
-const BUFFER: usize = 4 << 20;
+pub(super) const BUFFER: usize = 4 << 20;
 
 /// A link of the calling thread's namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,11 @@ impl Port {
             }
         }
         Ok(None)
+    }
+
+    /// Its hardware address.
+    pub(super) fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// Its index.

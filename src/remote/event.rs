@@ -21,6 +21,11 @@ pub enum Event {
         /// For people; no colours.
         text: String,
     },
+    /// What people would have read of the result that follows, colours and all.
+    Text {
+        /// It.
+        text: String,
+    },
     /// It was done: the command's `--json` document.
     Result {
         /// The document.

@@ -60,7 +60,7 @@ pub struct Has {
 pub async fn send(
     place: &Place,
     files: &[PathBuf],
-    mut on_progress: impl FnMut(&Path, u64, u64),
+    on_progress: impl FnMut(&Path, u64, u64),
 ) -> Result<BTreeMap<PathBuf, PathBuf>, RemoteError> {
     let mut known = BTreeMap::new();
     for path in files {
@@ -68,17 +68,29 @@ pub async fn send(
             known.insert(path.clone(), digest(path).await.map_err(|trouble| place.error(trouble))?);
         }
     }
+    send_known(place, &known, on_progress).await
+}
+
+/// As [`send`], of files whose content is known: one that several hosts get is read once for that.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_known(
+    place: &Place,
+    known: &BTreeMap<PathBuf, (FileDigest, u64)>,
+    mut on_progress: impl FnMut(&Path, u64, u64),
+) -> Result<BTreeMap<PathBuf, PathBuf>, RemoteError> {
     if known.is_empty() {
         return Ok(BTreeMap::new());
     }
     let Has { folder, mut missing } = ask(place, known.values().map(|(digest, _)| digest)).await?;
-    for (path, (digest, size)) in &known {
+    for (path, (digest, size)) in known {
         // One that stands under two names is sent once.
         let Some(at) = missing.iter().position(|name| name == digest) else { continue };
         missing.swap_remove(at);
         take(place, path, digest, *size, |done| on_progress(path, done, *size)).await?;
     }
-    Ok(known.into_iter().map(|(path, (digest, _))| (path, folder.join(digest.as_str()))).collect())
+    Ok(known.iter().map(|(path, (digest, _))| (path.clone(), folder.join(digest.as_str()))).collect())
 }
 
 /// Which of these the host has.

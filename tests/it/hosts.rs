@@ -4,6 +4,9 @@
 //! `nic0` on the switch, without an address, for labs. `/run`, `/usr/local/bin` and `/sys` are each host's own; what
 //! vmnet keeps there is below `/run/state` and `/run/vmnet`. `ssh h1` works in the sandbox, whose `/root/.ssh` is its own.
 
+mod bad;
+mod cut;
+mod fleet;
 mod remote;
 mod store;
 

@@ -1,5 +1,6 @@
 //! Plans on the real kernel.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -57,6 +58,10 @@ pub(crate) fn pair(state: &mut HostState, near: (&LinkId, &str), far: &LinkId) {
     state.links.insert(far.clone(), Link { tx_checksum: off, ..far_link });
 }
 
+fn route(link: &LinkId, to: &str, via: Option<IpAddr>) -> Route {
+    Route { ns: link.ns.clone(), to: to.parse().unwrap(), via, dev: link.name.clone(), metric: 0 }
+}
+
 /// Two networks with a router, a macvlan on `nic0` in it, a namespace guest, tables, settings and a file.
 fn desired() -> HostState {
     let mut state = HostState::default();
@@ -78,8 +83,7 @@ fn desired() -> HostState {
     pair(&mut state, (&LinkId::host(name("vm1-0")), "br-web"), &eth0);
     state.addresses.insert(Address { link: eth0.clone(), net: "10.0.0.10/24".parse().unwrap() });
     state.addresses.insert(Address { link: eth0.clone(), net: "10.0.7.10/24".parse().unwrap() });
-    let default = Route { ns: eth0.ns, to: "0.0.0.0/0".parse().unwrap(), via: "10.0.0.1".parse().ok(), dev: eth0.name };
-    state.routes.insert(default);
+    state.routes.insert(route(&eth0, "0.0.0.0/0", "10.0.0.1".parse().ok()));
     state.guests.insert(vm, Guest::Netns { ns: guest.clone() });
 
     let ext = LinkId::inside(&router, name("ext"));
@@ -88,12 +92,9 @@ fn desired() -> HostState {
     state.addresses.insert(Address { link: ext.clone(), net: "192.0.2.9/24".parse().unwrap() });
     state.addresses.insert(Address { link: ext.clone(), net: "2001:db8::9/64".parse().unwrap() });
     for (to, via) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8::1")] {
-        let route = Route { ns: ext.ns.clone(), to: to.parse().unwrap(), via: via.parse().ok(), dev: ext.name.clone() };
-        state.routes.insert(route);
+        state.routes.insert(route(&ext, to, via.parse().ok()));
     }
-    let connected =
-        Route { ns: ext.ns.clone(), to: "198.51.100.0/24".parse().unwrap(), via: None, dev: ext.name.clone() };
-    state.routes.insert(connected);
+    state.routes.insert(route(&ext, "198.51.100.0/24", None));
 
     for key in ["rp_filter", "send_redirects", "accept_redirects"] {
         let key = format!("ipv4/conf/default/{key}");
@@ -324,6 +325,7 @@ fn tables_that_another_tool_changed_go_back_verbatim() {
             to: "203.0.113.0/24".parse().unwrap(),
             via: "198.18.0.1".parse().ok(),
             dev: name("web"),
+            metric: 0,
         };
         wanted.routes.insert(nowhere);
         let found = vmnet::observe::settings(&wanted.settings.keys().cloned().collect()).unwrap();

@@ -200,7 +200,7 @@ fn add_net(state: &mut HostState, i: usize, net: &Net) {
         }
         if net.route {
             let (to, via) = (format!("10.{}.0.0/16", i + 1).parse().unwrap(), format!("10.0.{i}.2").parse().ok());
-            state.routes.insert(Route { ns: far.ns, to, via, dev: far.name });
+            state.routes.insert(Route { ns: far.ns, to, via, dev: far.name, metric: 0 });
         }
     }
     add_guest(state, i, net, &master);
@@ -228,7 +228,7 @@ fn add_outside(state: &mut HostState) {
     for (address, to, via) in [("192.0.2.9/24", "0.0.0.0/0", "192.0.2.1"), ("2001:db8::9/64", "::/0", "2001:db8::1")] {
         state.addresses.insert(Address { link: id.clone(), net: address.parse().unwrap() });
         let (to, via) = (to.parse().unwrap(), via.parse().ok());
-        state.routes.insert(Route { ns: id.ns.clone(), to, via, dev: id.name.clone() });
+        state.routes.insert(Route { ns: id.ns.clone(), to, via, dev: id.name.clone(), metric: 0 });
     }
 }
 

@@ -8,15 +8,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::names::Mac;
+use crate::probe::line::everything_on;
 use crate::probe::packet::{Answer, read_frame, who_has};
-
-/// `ETH_P_ALL` of linux/if_ether.h: answers come as ARP and as IPv6.
-const ETH_P_ALL: u16 = 3;
 
 /// Whether the owner of `mac` answers for `address` on a bridge of the calling thread's namespace within `limit`.
 pub(super) async fn answers(bridge: &str, address: IpAddr, mac: Mac, limit: Duration) -> io::Result<bool> {
@@ -24,7 +22,7 @@ pub(super) async fn answers(bridge: &str, address: IpAddr, mac: Mac, limit: Dura
     let own = hardware_address(bridge)?;
     // No protocol yet: nothing arrives from other interfaces before it is bound to this one.
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
-    socket.bind(&link_address(index))?;
+    socket.bind(&everything_on(index))?;
     // SAFETY: a `Socket` owns its descriptor: it stays open, and the same, until it is dropped.
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)?;
     socket.get_ref().send(&who_has(own, None, address))?;
@@ -48,16 +46,4 @@ fn hardware_address(name: &str) -> io::Result<Mac> {
     let mut addresses = found.filter_map(|interface| interface.address?.as_link_addr()?.addr());
     let address = addresses.next().ok_or(io::ErrorKind::NotFound)?;
     Mac::try_from(address).map_err(io::Error::other)
-}
-
-/// The address of everything on one interface, packet(7).
-fn link_address(index: u32) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: a sockaddr_ll fits into a sockaddr_storage, and any bytes are a sockaddr_ll.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = ETH_P_ALL.to_be();
-    address.sll_ifindex = index.cast_signed();
-    // SAFETY: the family is set and the length is that of the type that was written.
-    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }

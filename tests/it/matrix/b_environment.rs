@@ -1,5 +1,6 @@
 //! B. Environment.
 
+mod claims;
 mod disk;
 mod drift;
 #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,193 @@
+//! Verbs that every host carries out by itself: what one does needs nothing of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::outcome::{document, paragraph, worst};
+use super::survey::Survey;
+use super::{Call, Fleet, Member, Outcome, Outcomes, listed};
+use crate::commands::destroy;
+use crate::commands::failure::Failure;
+use crate::names::VmName;
+
+/// How much longer than it waits for guests `boot` may take.
+const BOOTING: Duration = Duration::from_secs(10 * 60);
+
+/// Guests by name; `None`: all of the lab.
+pub(super) type Guests = Option<BTreeSet<VmName>>;
+
+impl Fleet {
+    /// `vmnet destroy`
+    pub(super) async fn destroy(&self, options: destroy::Options) -> Result<ExitCode, Failure> {
+        self.all_here()?;
+        let survey = self.survey().await?;
+        self.none_runs(&survey, options.stop)?;
+        self.merged(self.remove(options).await)
+    }
+
+    /// Removes the lab on all hosts.
+    pub(super) async fn remove(&self, options: destroy::Options) -> Outcomes {
+        let destroy::Options { stop, purge, force } = options;
+        let flags = [(stop, "--stop"), (purge, "--purge"), (force, "--force")];
+        let flags = flags.into_iter().filter_map(|(is_set, flag)| is_set.then_some(flag));
+        let args: Vec<&str> = ["destroy", self.lab().as_str()].into_iter().chain(flags).collect();
+        self.ask("removing", |_| Some(Call::of(args.iter().copied()))).await
+    }
+
+    /// Refuses before anything is removed anywhere while guests run somewhere.
+    fn none_runs(&self, survey: &Survey, may_stop: bool) -> Result<(), Failure> {
+        let running = survey.there().filter(|(_, lab)| !lab.guests.is_empty() && !may_stop);
+        let hosts: BTreeMap<String, Value> =
+            running.map(|(host, lab)| (host.clone(), json!({ "state": lab.guests.join(", ") }))).collect();
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Hosts {
+            message: format!("guests of lab {} run; nothing was removed", self.lab()),
+            hosts,
+            help: Some("stop them first, or say vmnet destroy --stop".to_owned()),
+            code: 1,
+        })
+    }
+
+    /// `vmnet boot`
+    pub(super) async fn boot(&self, guests: &Guests, wait: Option<Duration>) -> Result<ExitCode, Failure> {
+        self.all_here()?;
+        self.survey().await?;
+        self.merged(self.start(guests, wait).await)
+    }
+
+    /// Starts guests.
+    pub(super) async fn start(&self, guests: &Guests, wait: Option<Duration>) -> Outcomes {
+        let wait = wait.map(|limit| format!("--wait={}", limit.as_secs()));
+        let limit = BOOTING + Duration::from_secs(wait.as_ref().map_or(0, |_| 600));
+        let call = |member: &Member| Some(self.of_guests("boot", member, guests, wait.as_deref())?.within(limit));
+        self.ask("starting", call).await
+    }
+
+    /// `vmnet stop`
+    pub(super) async fn stop(&self, guests: &Guests, force: bool) -> Result<ExitCode, Failure> {
+        self.all_here()?;
+        self.survey().await?;
+        let flag = force.then_some("--force");
+        self.merged(self.ask("stopping", |member| self.of_guests("stop", member, guests, flag)).await)
+    }
+
+    /// `vmnet reset`
+    pub(super) async fn reset(&self, guests: &Guests, may_stop: bool) -> Result<ExitCode, Failure> {
+        self.all_here()?;
+        self.survey().await?;
+        self.merged(self.fresh(guests, may_stop).await)
+    }
+
+    /// Gives guests fresh disks.
+    pub(super) async fn fresh(&self, guests: &Guests, may_stop: bool) -> Outcomes {
+        let flag = may_stop.then_some("--stop");
+        self.ask("fresh disks", |member| self.of_guests("reset", member, guests, flag)).await
+    }
+
+    /// A verb for those of these guests that a host has; `None` where it has none.
+    fn of_guests(&self, verb: &str, member: &Member, guests: &Guests, flag: Option<&str>) -> Option<Call> {
+        let own = member.model.vms();
+        let mut args = vec![verb.to_owned(), format!("--of={}", self.lab())];
+        args.extend(flag.map(str::to_owned));
+        match guests {
+            None if own.is_empty() => return None,
+            None => args.push("--all".to_owned()),
+            Some(names) => {
+                let here: Vec<String> =
+                    names.iter().filter(|name| own.contains_key(*name)).map(ToString::to_string).collect();
+                if here.is_empty() {
+                    return None;
+                }
+                args.extend(here);
+            }
+        }
+        Some(Call::of(args))
+    }
+
+    /// `vmnet ps`
+    pub(super) async fn ps(&self) -> Result<ExitCode, Failure> {
+        let args = ["ps", self.lab().as_str()];
+        let outcomes = self.ask("looking", |_| Some(Call::of(args))).await;
+        self.shown(&outcomes)
+    }
+
+    /// `vmnet verify`: for the time being each host for itself.
+    pub(super) async fn verify(&self) -> Result<ExitCode, Failure> {
+        self.all_here()?;
+        let outcomes = self.probe().await;
+        self.shown(&outcomes)
+    }
+
+    /// Every host's probes.
+    pub(super) async fn probe(&self) -> Outcomes {
+        let args = ["verify", self.lab().as_str()];
+        self.ask("probing", |_| Some(Call::of(args))).await
+    }
+
+    /// Shows what there is; hosts that don't answer stand beside the others.
+    fn shown(&self, outcomes: &Outcomes) -> Result<ExitCode, Failure> {
+        let mut hosts: BTreeMap<String, Value> =
+            outcomes.iter().map(|(host, outcome)| (host.clone(), outcome.document())).collect();
+        hosts.extend(self.lost.iter().map(|(host, error)| (host.clone(), document(error))));
+        let text = || {
+            let there = outcomes.iter().map(|(host, outcome)| paragraph(host, &outcome.text()) + "\n");
+            let lost = self.lost.iter().map(|(host, error)| {
+                let lines = super::told(&BTreeMap::from([(host.clone(), document(error))]));
+                format!("{lines}\n")
+            });
+            there.chain(lost).collect::<String>()
+        };
+        self.output.result(&json!({ "lab": self.lab(), "hosts": hosts }), text)?;
+        Ok(ExitCode::from(worst(outcomes).max(u8::from(!self.lost.is_empty()))))
+    }
+
+    /// One result of all, or one failure that tells what became of each.
+    fn merged(&self, outcomes: Outcomes) -> Result<ExitCode, Failure> {
+        self.whole(&outcomes)?;
+        let hosts: BTreeMap<String, Value> =
+            outcomes.iter().map(|(host, outcome)| (host.clone(), outcome.document())).collect();
+        let text = || outcomes.iter().map(|(host, outcome)| paragraph(host, &outcome.text())).collect();
+        self.output.result(&json!({ "lab": self.lab(), "hosts": hosts }), text)?;
+        Ok(ExitCode::from(worst(&outcomes)))
+    }
+
+    /// That all hosts did it; else what became of each.
+    pub(super) fn whole(&self, outcomes: &Outcomes) -> Result<(), Failure> {
+        if outcomes.values().all(Outcome::is_done) {
+            return Ok(());
+        }
+        let state = |outcome: &Outcome| match outcome.is_done() {
+            true => json!({ "state": last_line(&outcome.text()) }),
+            false => outcome.document(),
+        };
+        let failed = listed(outcomes.iter().filter(|(_, outcome)| !outcome.is_done()).map(|(host, _)| host));
+        Err(Failure::Hosts {
+            message: format!("lab {}: not done on {failed}", self.lab()),
+            hosts: outcomes.iter().map(|(host, outcome)| (host.clone(), state(outcome))).collect(),
+            help: None,
+            code: worst(outcomes).max(1),
+        })
+    }
+
+    /// A result of states.
+    pub(super) fn tell(
+        &self,
+        hosts: BTreeMap<String, Value>,
+        text: impl FnOnce(&str, &str) -> String,
+    ) -> Result<ExitCode, Failure> {
+        let names = listed(hosts.keys());
+        self.output.result(&json!({ "lab": self.lab(), "hosts": hosts }), || text(self.lab().as_str(), &names))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a host says of what it did, in a line without colours.
+fn last_line(text: &str) -> String {
+    let plain = anstream::adapter::strip_str(text).to_string();
+    plain.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("done").to_owned()
+}

@@ -1,0 +1,177 @@
+//! `vmnet rebuild`: a lab made anew, on every host at once.
+//!
+//! Each step is one that may be done twice, so there is nothing to be remembered: after an interruption the same command
+//! begins at its beginning and ends in the same state.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::create::Options;
+use super::outcome::{paragraph, worst};
+use super::survey::Survey;
+use super::{Fleet, Outcomes, listed};
+use crate::commands::create::missing_files;
+use crate::commands::destroy;
+use crate::commands::failure::Failure;
+use crate::commands::output::{BAD, BOLD, GOOD, count};
+
+/// What the command line says beside the definition.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::commands) struct Rebuild {
+    /// Don't ask.
+    pub(in crate::commands) yes: bool,
+    /// For guests.
+    pub(in crate::commands) wait: Duration,
+    /// For creating.
+    pub(in crate::commands) within: Option<Duration>,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    lab: &'a str,
+    fingerprint: String,
+    seconds: f64,
+    /// Seconds that each step took.
+    steps: BTreeMap<&'static str, f64>,
+    /// Whether who reaches whom is as it should be.
+    passed: bool,
+    hosts: BTreeMap<String, HostReport>,
+}
+
+/// What each host said of each step.
+#[derive(Debug, Default, Serialize)]
+struct HostReport {
+    destroy: Value,
+    create: Value,
+    reset: Value,
+    boot: Value,
+    verify: Value,
+}
+
+impl Fleet {
+    /// `vmnet rebuild`
+    pub(super) async fn rebuild(&self, options: Rebuild) -> Result<ExitCode, Failure> {
+        let begun = Instant::now();
+        self.all_here()?;
+        self.check_keys()?;
+        let survey = self.survey().await?;
+        // A definition that can't be made must not cost anybody the lab that there is.
+        let known = self.files().await?;
+        self.plans(&known).await?;
+        missing_files(&self.source, &self.output);
+        self.consent(&survey, options.yes)?;
+        self.send(&known).await?;
+        let mut steps = BTreeMap::new();
+        let mut hosts: BTreeMap<String, HostReport> = BTreeMap::new();
+        let mut step = |name: &'static str, took: Instant| {
+            steps.insert(name, took.elapsed().as_secs_f64());
+        };
+
+        let at = Instant::now();
+        let removed = self.remove(destroy::Options { stop: true, purge: false, force: false }).await;
+        self.whole(&removed)?;
+        enter(&mut hosts, &removed, |host| &mut host.destroy);
+        step("destroy", at);
+
+        let at = Instant::now();
+        let created = self.create(Options { confirm: None, within: options.within }).await?;
+        for (host, document) in created.hosts {
+            hosts.entry(host).or_default().create = document;
+        }
+        step("create", at);
+
+        let at = Instant::now();
+        let fresh = self.fresh(&None, true).await;
+        self.whole(&fresh)?;
+        enter(&mut hosts, &fresh, |host| &mut host.reset);
+        step("reset", at);
+
+        let at = Instant::now();
+        let started = self.start(&None, Some(options.wait)).await;
+        self.whole(&started)?;
+        enter(&mut hosts, &started, |host| &mut host.boot);
+        step("boot", at);
+
+        let at = Instant::now();
+        let probed = self.probe().await;
+        self.whole(&probed)?;
+        enter(&mut hosts, &probed, |host| &mut host.verify);
+        step("verify", at);
+
+        let code = worst(&probed);
+        let (lab, fingerprint) = (self.lab().as_str(), self.fingerprint.clone());
+        let seconds = begun.elapsed().as_secs_f64();
+        let report = Report { lab, fingerprint, seconds, steps, passed: code == 0, hosts };
+        self.output.result(&report, || self.summary(&report, &probed))?;
+        Ok(ExitCode::from(code))
+    }
+
+    /// Asks before disks go.
+    fn consent(&self, survey: &Survey, yes: bool) -> Result<(), Failure> {
+        let at_stake: Vec<String> = survey
+            .there()
+            .filter(|(_, lab)| !lab.disks.is_empty())
+            .map(|(host, lab)| format!("{host}: {}", lab.disks.join(", ")))
+            .collect();
+        let running: Vec<&str> = survey.there().flat_map(|(_, lab)| lab.guests.iter().map(String::as_str)).collect();
+        if yes || (at_stake.is_empty() && running.is_empty()) {
+            return Ok(());
+        }
+        let lab = self.lab();
+        let guests =
+            if running.is_empty() { String::new() } else { format!("; {} run and are stopped", running.join(", ")) };
+        let disks = match at_stake.is_empty() {
+            true => String::new(),
+            false => format!("; the disks of its guests are replaced ({})", at_stake.join("; ")),
+        };
+        let question = format!("lab {lab} is made anew{guests}{disks}");
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return Err(Failure::advised(format!("{question}; nothing was done"), "say --yes if that is meant"));
+        }
+        let mut stderr = std::io::stderr().lock();
+        let asked = write!(stderr, "{question}. Go on? [y/N] ").and_then(|()| stderr.flush());
+        let mut answer = String::new();
+        let answered = asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+        answered.map_err(|error| Failure::failed("nobody could be asked; nothing was done", error))?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::because("nothing was done")),
+        }
+    }
+
+    fn summary(&self, report: &Report<'_>, probed: &Outcomes) -> String {
+        let mut text = String::new();
+        if !report.passed || self.output.is_verbose() {
+            text.extend(probed.iter().map(|(host, probed)| paragraph(host, &probed.text()) + "\n"));
+        }
+        let hosts = listed(report.hosts.keys());
+        let guests = self.members.iter().map(|member| member.model.vms().len()).sum();
+        let steps: Vec<String> = ["destroy", "create", "reset", "boot", "verify"]
+            .into_iter()
+            .filter_map(|step| Some(format!("{step} {:.1} s", report.steps.get(step)?)))
+            .collect();
+        let (lab, seconds) = (report.lab, report.seconds);
+        let verdict = match report.passed {
+            true => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
+            false => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
+        };
+        text + &format!(
+            "{BOLD}lab {lab}{BOLD:#} rebuilt on {hosts} in {seconds:.1} s ({}): {} on the network; {verdict}\n",
+            steps.join(", "),
+            count(guests, "guest")
+        )
+    }
+}
+
+/// Writes down what each host said of a step.
+fn enter(hosts: &mut BTreeMap<String, HostReport>, outcomes: &Outcomes, field: impl Fn(&mut HostReport) -> &mut Value) {
+    for (host, outcome) in outcomes {
+        *field(hosts.entry(host.clone()).or_default()) = outcome.document();
+    }
+}
