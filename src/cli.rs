@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,16 @@ impl Cli {
                 let command = Command::Watch { lab: (*lab).to_owned(), id: (*id).to_owned() };
                 Self { command, json: false, events: false, verbose: 0 }
             }
+            [_, Some(HOLD), Some(lab), Some(machine), folders @ ..] => {
+                let folders = folders.iter().flatten().map(PathBuf::from).collect();
+                let command = Command::Hold { lab: (*lab).to_owned(), machine: (*machine).to_owned(), folders };
+                Self { command, json: false, events: false, verbose: 0 }
+            }
+            [_, Some(INSIDE), Some(pid), args @ ..] => {
+                let args = args.iter().flatten().map(|arg| (*arg).to_owned()).collect();
+                let command = Command::Inside { pid: pid.parse().unwrap_or_default(), args };
+                Self { command, json: false, events: false, verbose: 0 }
+            }
             _ => Self::parse_from(words),
         }
     }
@@ -45,6 +56,12 @@ impl Cli {
 
 /// The verb of the process that waits for a change to be confirmed.
 pub const WATCH: &str = "await-confirm";
+
+/// The verb of the process that keeps a machine of a rehearsal.
+pub const HOLD: &str = "hold-rehearsed";
+
+/// The verb of the process that runs vmnet in a machine of a rehearsal.
+pub const INSIDE: &str = "inside-rehearsed";
 
 /// A verb.
 #[derive(Debug, Subcommand)]
@@ -124,6 +141,10 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Try a definition out on this machine: every host of it becomes namespaces, with stand-ins for its devices and the
+    /// world around it; create, boot and verify run there, and then everything disappears. Nothing of this machine's
+    /// network is touched, and root is not needed.
+    Rehearse(Rehearse),
     /// List the labs of this host: those that were created, and those of which only leftovers are there.
     #[command(visible_alias = "ls")]
     List,
@@ -154,6 +175,9 @@ pub enum Command {
         /// Write a JUnit report too.
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
+        /// An address beyond the router that answers echo requests, for example 9.9.9.9: tried too.
+        #[arg(long, value_name = "ADDRESS")]
+        outside: Vec<IpAddr>,
     },
     /// Start guests.
     Boot {
@@ -249,6 +273,55 @@ pub enum Command {
         /// The change.
         id: String,
     },
+    /// Keep a machine of a rehearsal; no verb for people.
+    #[command(skip)]
+    Hold {
+        /// The lab.
+        lab: String,
+        /// The machine.
+        machine: String,
+        /// Folders below /run that are there, too.
+        folders: Vec<PathBuf>,
+    },
+    /// Run vmnet in a machine of a rehearsal; no verb for people.
+    #[command(skip)]
+    Inside {
+        /// The process that keeps the machine.
+        pid: u32,
+        /// What vmnet gets.
+        args: Vec<String>,
+    },
+}
+
+/// What is done with a rehearsal.
+#[derive(Debug, Args)]
+pub struct Rehearse {
+    /// The definition (net.toml unless said); for --enter and --end also the name of a lab.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Leave everything there for looking around, and say how.
+    #[arg(long)]
+    pub keep: bool,
+    /// Boot guests as the definition says, and not as namespaces; needs root.
+    #[arg(long)]
+    pub guests: bool,
+    /// Only these hosts.
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub only: Vec<HostName>,
+    /// Write a JUnit report of what verify saw; one for each host where there are several: report.xml is report-h1.xml
+    /// then.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Run a shell, or the command behind --, on a host of a rehearsal that was kept; `outside` and `switches` are
+    /// machines of it, too.
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["keep", "guests", "only", "junit", "end"])]
+    pub enter: Option<String>,
+    /// End a rehearsal that was kept.
+    #[arg(long, conflicts_with_all = ["keep", "guests", "only", "junit"])]
+    pub end: bool,
+    /// The command for --enter.
+    #[arg(last = true, value_name = "COMMAND", requires = "enter")]
+    pub command: Vec<String>,
 }
 
 /// What a coordinator asks about files.

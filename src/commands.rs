@@ -18,6 +18,7 @@ mod output;
 mod privilege;
 mod progress;
 mod ps;
+mod rehearse;
 mod render;
 mod restore;
 mod session;
@@ -75,12 +76,15 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Destroy { lab, stop, purge, force } => {
             wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
         }
+        Command::Rehearse(arguments) => rehearse::run(arguments, output),
+        Command::Hold { lab: _, machine, folders } => rehearse::hold(&machine, &folders),
+        Command::Inside { pid, args } => rehearse::inside(pid, &args),
         Command::List => list::run(output),
         Command::Gc { dry_run, stop, purge, force } => {
             wait_for(gc::run(dry_run, destroy::Options { stop, purge, force }, output))
         }
         Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
-        Command::Verify { lab, junit } => wait_for(verify::run(&lab.lab, junit.as_deref(), output)),
+        Command::Verify { lab, junit, outside } => wait_for(verify::run(&lab.lab, junit.as_deref(), outside, output)),
         Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
         Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
         Command::Shutdown => wait_for(shutdown::run(output)),
@@ -109,7 +113,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
 }
 
 /// Runs the asynchronous part of a verb on this thread.
-fn wait_for(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+fn wait_for<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
     runtime.block_on(work)
 }

@@ -3,6 +3,7 @@
 //! Every decision about this host is taken here: which device an altname means, what is in the way, which MTU a hop
 //! gets. What can't be is a [`Refusal`], all of them at once, before anything is touched. Pure.
 
+mod across;
 mod claims;
 mod collisions;
 mod context;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use across::forwarding;
 pub use claims::{Claim, Claims, claims, unasked};
 pub use devices::{Devices, uplink_devices};
 pub use firewall::table_name;
@@ -82,6 +84,7 @@ pub fn sketch(model: &Model, host: &Host<'_>) -> (Desired, Vec<Refusal>) {
     devices::lacks(&mut context);
     segments::segments(&mut context, &devices);
     router::router(&mut context, &devices);
+    across::ways(&mut context);
     outside::through_host(&mut context);
     foreign::chains(&mut context);
     guests::guests(&mut context);

@@ -24,6 +24,7 @@
 //! - [`model`], what it means
 //! - [`reach`], who may reach whom
 //! - [`render`], texts from data
+//! - [`stage`], what a rehearsal puts in the place of the world
 //! - [`desired`], the state that a lab shall have on a host
 //!
 //! With effects:
@@ -57,4 +58,5 @@ pub mod reach;
 pub mod remote;
 pub mod render;
 pub mod rule;
+pub mod stage;
 pub mod state;

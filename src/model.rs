@@ -4,6 +4,7 @@
 //! `Model` that exists is right. What depends on the host (which device an altname means, what is free there) is
 //! not in it: that is `desired/`, from [`crate::state::Facts`]. Pure.
 
+mod across;
 mod address;
 mod devices;
 mod hosts;
@@ -30,7 +31,7 @@ use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, NsName, U
 pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
 pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};
-pub use slice::slice;
+pub use slice::{next_hop, slice};
 
 /// A struct whose fields only this room can set and everybody can read.
 macro_rules! record {
@@ -249,6 +250,9 @@ pub enum External {
 pub struct HostExternal {
     /// The transit network between host (first address) and router (second).
     pub transit: Ipv4Net,
+    /// It was chosen by rule, and so is that of each host.
+    #[serde(skip)]
+    pub transit_by_rule: bool,
     /// The end in the host.
     pub outer: IfName,
     /// Its MAC.

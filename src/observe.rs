@@ -24,13 +24,14 @@ use serde::Serialize;
 
 pub use elsewhere::{hidden_vlans, remotes};
 pub use facts::find_tool;
+pub use files::below_hooks;
 pub use marks::{Doubt, Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;
 use crate::kernel::ethtool::Control;
 use crate::kernel::{KernelError, netns, sysctl};
-use crate::names::{IfName, LabName};
+use crate::names::{IfName, LabName, NsName};
 use crate::paths::Paths;
 use crate::plan::Strangers;
 use crate::rule;
@@ -89,9 +90,20 @@ pub struct Observation {
     /// Links in the lab's namespaces that are not the lab's, the kernel's own aside: they would go down with the
     /// namespace.
     pub strangers: Strangers,
+    /// What others put beside it.
+    pub beside: Beside,
     /// What is known of the tables that are as they were written, for the next observation.
     #[serde(skip)]
     pub recorded: BTreeMap<TableId, Recorded>,
+}
+
+/// What others put into places of the lab's, and what nothing of the lab's stands on: it is shown, and left alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Beside {
+    /// Files below the hooks folder.
+    pub files: BTreeSet<PathBuf>,
+    /// Tables, rules and routes in the router's namespace, each in words.
+    pub inside: BTreeSet<(NsName, String)>,
 }
 
 /// Why a host could not be observed.
@@ -154,7 +166,7 @@ fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
         };
         (census, files)
     });
-    let census = census?;
+    let (census, files) = (census?, files?);
     let sorted = links::sort(scope, &census);
     let found = tables::read(scope, &census);
     let state = HostState {
@@ -164,7 +176,7 @@ fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
         routes: sorted.routes,
         settings: census.settings(),
         tables: found.tables,
-        files: files?,
+        files: files.ours,
         guests: guests::read(scope, &census)?,
     };
     let facts = Facts {
@@ -174,7 +186,11 @@ fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
         tables: found.foreign,
         ..Facts::default()
     };
-    Ok((census, Observation { state, facts, strangers: sorted.strangers, recorded: found.recorded }))
+    let mut inside = sorted.inside;
+    inside.extend(found.inside);
+    inside.extend(census.rules(scope));
+    let beside = Beside { files: files.foreign, inside };
+    Ok((census, Observation { state, facts, strangers: sorted.strangers, beside, recorded: found.recorded }))
 }
 
 /// The present values of settings; those of things that are not there are left out.

@@ -4,7 +4,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::names::{IfName, LabName, Mac, NetName, NsName, VlanId, VmName};
+use crate::names::{HostName, IfName, LabName, Mac, NetName, NsName, VlanId, VmName};
 
 /// The routing protocol number of vmnet's routes (`RTPROT_*`, rtnetlink(7)): in the range that no daemon of
 /// iproute2's `rt_protos` claims.
@@ -143,8 +143,13 @@ fn fit(readable: Option<String>, prefix: &str, parts: &[&str]) -> IfName {
 
 /// A transit network of four addresses for the veth pair between router and host, from 100.64.0.0/10: shared
 /// address space (RFC 6598), which is neither a private network of the lab's nor a public one.
-pub fn transit(lab: &LabName) -> ipnet::Ipv4Net {
-    let digest = hash(&["transit", lab.as_str()]);
+///
+/// Each host of a lab has its own: what a router says of a packet (its hops are used up, it is too large) has its transit
+/// address as source, and the router of another host would take its own address for forged.
+pub fn transit(lab: &LabName, host: Option<&HostName>) -> ipnet::Ipv4Net {
+    let mut parts = vec!["transit", lab.as_str()];
+    parts.extend(host.map(HostName::as_str));
+    let digest = hash(&parts);
     let slot = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> (32 - 20);
     let base = u32::from_be_bytes([100, 64, 0, 0]) | (slot << 2);
     ipnet::Ipv4Net::new(base.into(), 30).expect("30 is a prefix length")
@@ -211,7 +216,7 @@ mod tests {
     #[test]
     fn transit_is_shared_address_space() {
         let shared: ipnet::Ipv4Net = "100.64.0.0/10".parse().unwrap();
-        assert!(shared.contains(&transit(&lab())));
-        assert_eq!(transit(&lab()).prefix_len(), 30);
+        assert!(shared.contains(&transit(&lab(), None)));
+        assert_eq!(transit(&lab(), None).prefix_len(), 30);
     }
 }

@@ -4,11 +4,12 @@
 //! by `observe/` or by a test.
 
 mod facts;
+mod knob;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use facts::{
     Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, HiddenVlan, NO_MODULES, ServiceUser, Tool,
 };
+
+pub use knob::{Knob, Odd, Place};
 
 use crate::mark::Mark;
 use crate::names::{IfName, Mac, NsName, VlanId, VmName};
@@ -159,6 +162,9 @@ pub struct Link {
     /// TX checksum offload where we set it: off on the router's inner veth ends, since a guest that gets a DHCP
     /// reply by AF_PACKET sees the unfinished checksum. `None`: not ours to say.
     pub tx_checksum: Option<bool>,
+    /// What another tool turned on it.
+    #[serde(default, skip_serializing_if = "Odd::is_empty")]
+    pub odd: Odd,
 }
 
 /// The kinds of link that vmnet makes.
@@ -237,6 +243,15 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// The outgoing link.
     pub dev: IfName,
+    /// Its metric, where that is what says whose it is: the lab's link group, on a device of the host that is not ours.
+    /// 0 on our own links, which say it themselves.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metric: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A setting of something that is not ours as a whole: what was found is put back by `destroy`.
@@ -341,6 +356,43 @@ pub struct File {
     pub mode: u32,
     /// Its whole text.
     pub content: String,
+    /// Who else can change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+}
+
+impl File {
+    /// A file that nobody but vmnet's own user can change.
+    pub fn new(mode: u32, content: impl Into<String>) -> Self {
+        Self { mode, content: content.into(), access: None }
+    }
+
+    /// Whether vmnet wrote it: by the mark in its text, or by a name that it gives to what it has not finished.
+    pub fn is_made(&self, path: &Path) -> bool {
+        let is_unfinished =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".vmnet-new"));
+        is_unfinished || self.content.split_whitespace().any(|word| word.parse::<Mark>().is_ok())
+    }
+}
+
+/// Whose a file and its folder are, where others can change either: it is not vmnet's own user's, or its folder, as far
+/// as that is ours, is not so, or not 0755.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The user that the file belongs to.
+    pub uid: u32,
+    /// The folder's user and permission bits.
+    pub folder: Option<(u32, u32)>,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "others can change it: it belongs to user {}", self.uid)?;
+        match self.folder {
+            Some((uid, mode)) => write!(f, ", its folder to user {uid} with mode {mode:04o}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A guest that runs, as far as a plan must know.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use crate::kernel::caps::Caps;
@@ -13,10 +13,14 @@ use crate::state::File;
 
 /// Writes a file; folders that are missing are made, 0755. A link at its place is replaced, never followed.
 ///
+/// Below `root`, which is a folder of ours, the file's own folder is set right too.
 /// `durable`: on disk when this returns. Needless below the run directory, which does not outlive a reboot.
-pub fn write(path: &Path, file: &File, durable: bool) -> io::Result<()> {
+pub fn write(path: &Path, file: &File, root: Option<&Path>, durable: bool) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_folders(folder)?;
+    if root.is_some_and(|root| folder != root) {
+        settle_folder(folder, (nix::unistd::geteuid().as_raw(), FOLDER_MODE))?;
+    }
     let beside = unfinished(path);
     let open = || fs::File::options().write(true).create_new(true).mode(0o600).open(&beside);
     let mut new = match open() {
@@ -29,12 +33,36 @@ pub fn write(path: &Path, file: &File, durable: bool) -> io::Result<()> {
     new.write_all(file.content.as_bytes())?;
     // Not by the mode of the opening call: the umask would narrow it.
     new.set_permissions(fs::Permissions::from_mode(file.mode))?;
+    if let Some(access) = file.access {
+        fchown(&new, Some(access.uid), None)?;
+    }
     if durable {
         new.sync_all()?;
     }
     fs::rename(&beside, path)?;
     if durable {
         fs::File::open(folder)?.sync_all()?;
+    }
+    // A way back: as it was found.
+    if let Some(owner) = file.access.and_then(|access| access.folder) {
+        settle_folder(folder, owner)?;
+    }
+    Ok(())
+}
+
+/// Permission bits of folders.
+const FOLDER_MODE: u32 = 0o755;
+
+/// Gives a folder its user and permission bits, where it has others. A link at its place is not followed.
+fn settle_folder(folder: &Path, (uid, mode): (u32, u32)) -> io::Result<()> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let folder = fs::File::options().read(true).custom_flags(flags).open(folder)?;
+    let meta = folder.metadata()?;
+    if meta.uid() != uid {
+        fchown(&folder, Some(uid), None)?;
+    }
+    if meta.mode() & 0o7777 != mode {
+        folder.set_permissions(fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }
@@ -47,7 +75,7 @@ fn make_folders(folder: &Path) -> io::Result<()> {
         make_folders(parent)?;
     }
     match fs::create_dir(folder) {
-        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)),
+        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
@@ -99,15 +127,15 @@ mod tests {
     use super::*;
 
     fn text(content: &str) -> File {
-        File { mode: 0o755, content: content.into() }
+        File::new(0o755, content)
     }
 
     #[test]
     fn a_file_is_written_with_its_folders_and_removed_with_them() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("campus/hooks/web/qemu-ifup");
-        write(&path, &text("one"), true).unwrap();
-        write(&path, &text("two"), false).unwrap();
+        write(&path, &text("one"), Some(root.path()), true).unwrap();
+        write(&path, &text("two"), Some(root.path()), false).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -120,7 +148,7 @@ mod tests {
     fn a_folder_in_use_stays() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("campus/hooks/web/qemu-ifup");
-        write(&path, &text("one"), false).unwrap();
+        write(&path, &text("one"), None, false).unwrap();
         fs::write(root.path().join("campus/other"), "x").unwrap();
         remove(&path, Some(root.path())).unwrap();
         assert!(root.path().join("campus/other").exists());
@@ -134,7 +162,7 @@ mod tests {
         fs::write(&target, "untouched").unwrap();
         std::os::unix::fs::symlink(&target, &path).unwrap();
         std::os::unix::fs::symlink(&target, unfinished(&path)).unwrap();
-        write(&path, &text("ours"), false).unwrap();
+        write(&path, &text("ours"), None, false).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
         assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
     }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::{Host, OpError, files, tables};
 use crate::engine::{self, EngineError};
 use crate::kernel::nft::Nft;
-use crate::kernel::{Kernel, KernelError, Request, child, modules, netns, sysctl};
+use crate::kernel::{Kernel, KernelError, Request, caps, child, modules, netns, sysctl};
 use crate::names::{IfName, VmName};
 use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
 use crate::plan::{LinkChange, Op, Plan};
@@ -44,6 +44,8 @@ impl KernelHost {
     /// The features that the kernel can't have now, each with the reason.
     pub fn prepare(plan: &Plan) -> Result<(), BTreeMap<Feature, String>> {
         match child::find("modprobe") {
+            // modprobe could not either, and says so of what the kernel loads by itself.
+            _ if caps::in_user_namespace() => Ok(()),
             Some(modprobe) => modules::load(&plan.features(), &modprobe),
             // Without it the kernel can't load anything either, and says what it lacks.
             None => Ok(()),
@@ -194,8 +196,10 @@ impl KernelHost {
                 netns::remove(ns).map_err(OpError::Kernel)
             }
             Op::SetTxChecksum { id, on } => self.checksum(&id.ns, &id.name, *on).map_err(OpError::Kernel),
-            Op::WriteFile { path, file } => files::write(path, file, !path.starts_with(&self.scope.paths.run))
-                .map_err(|source| OpError::File { action: "write", path: path.clone(), source }),
+            Op::WriteFile { path, file } => {
+                files::write(path, file, self.root_of(path), !path.starts_with(&self.scope.paths.run))
+                    .map_err(|source| OpError::File { action: "write", path: path.clone(), source })
+            }
             Op::RemoveFile { path } => files::remove(path, self.root_of(path)).map_err(|source| OpError::File {
                 action: "remove",
                 path: path.clone(),

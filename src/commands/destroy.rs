@@ -10,10 +10,10 @@ use super::list;
 use super::lookup;
 use super::output::{GOOD, Output, WARN, shown};
 use super::privilege;
-use super::session::Session;
+use super::session::{Session, unobservable};
 use super::source::remove_if_there;
 use crate::names::{LabName, VmName};
-use crate::observe::{Doubt, Observation};
+use crate::observe::{self, Doubt, Observation};
 use crate::paths::{Paths, unfinished};
 use crate::state::HostState;
 use crate::{engine, ledger};
@@ -185,21 +185,36 @@ pub(super) fn nobody_works_on(disks: &[PathBuf], so: &str) -> Result<(), Failure
 
 fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
     for folder in folders_of_guests(paths, lab) {
-        match std::fs::remove_dir_all(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::failed(format!("{} can't be removed", folder.display()), error)),
-        }
+        gone(std::fs::remove_dir_all(&folder))
+            .map_err(|error| Failure::failed(format!("{} can't be removed", folder.display()), error))?;
     }
     Ok(())
 }
 
-/// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks.
+/// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks. Where
+/// others put files among the hooks, these stay, and `list` and `destroy` name them.
 pub(super) fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
-    let folder = paths.lab_run(lab);
-    match std::fs::remove_dir_all(&folder) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::failed(format!("{} can't be removed", folder.display()), error)),
+    let (folder, hooks) = (paths.lab_run(lab), paths.hooks(lab));
+    let fail = |error| Failure::failed(format!("{} can't be removed", folder.display()), error);
+    let (made, others) = observe::below_hooks(paths, lab).map_err(unobservable)?;
+    if others.is_empty() {
+        return gone(std::fs::remove_dir_all(&folder)).map_err(fail);
     }
+    for path in made {
+        remove_if_there(&path).map_err(fail)?;
+    }
+    for entry in std::fs::read_dir(&folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let removed = match entry.file_type().map_err(fail)?.is_dir() {
+            true if entry.path() == hooks => continue,
+            true => std::fs::remove_dir_all(entry.path()),
+            false => std::fs::remove_file(entry.path()),
+        };
+        gone(removed).map_err(fail)?;
+    }
+    Ok(())
+}
+
+fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }

@@ -12,6 +12,7 @@ mod enter;
 mod outcome;
 mod plan;
 mod rebuild;
+mod rehearse;
 mod route;
 mod send;
 mod status;
@@ -19,6 +20,7 @@ mod survey;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use board::{Board, Line};
 pub(super) use create::Options;
 use outcome::Outcome;
 pub(super) use outcome::told;
+pub(super) use rehearse::{OfHost, Rehearsed};
 pub(super) use route::run;
 
 /// What this machine is called where the definition names no hosts.
@@ -52,6 +55,8 @@ pub(super) struct Fleet {
     members: Vec<Member>,
     /// Hosts that could not be reached, or have another vmnet.
     lost: BTreeMap<String, RemoteError>,
+    /// Addresses beyond the router that answer.
+    outside: Vec<IpAddr>,
     output: Output,
 }
 
@@ -126,14 +131,16 @@ impl Fleet {
             }
         }
         let fingerprint = source.fingerprint()?;
-        Ok(Self { source, fingerprint, members, lost, output: *output })
+        Ok(Self { source, fingerprint, members, lost, outside: Vec::new(), output: *output })
     }
 
-    /// The hosts of a definition as namespaces of this machine, each reached by its factory. The definition was read by
-    /// [`Source::read_rehearsed`].
+    /// The hosts of a definition as namespaces of this machine, each reached by its factory; the one host of a definition
+    /// that names none, too. Beyond the router these addresses answer. Where guests are namespaces, the definition was
+    /// read by [`Source::read_rehearsed`].
     pub(super) fn rehearsed(
         source: Source,
         factories: BTreeMap<HostName, Factory>,
+        outside: &[IpAddr],
         output: &Output,
     ) -> Result<Self, Failure> {
         let mut members = Vec::new();
@@ -142,7 +149,8 @@ impl Fleet {
             members.push(Member::new(&source, &name, Way::Rehearsed, place)?);
         }
         let fingerprint = source.fingerprint()?;
-        Ok(Self { source, fingerprint, members, lost: BTreeMap::new(), output: *output })
+        let (lost, outside) = (BTreeMap::new(), outside.to_vec());
+        Ok(Self { source, fingerprint, members, lost, outside, output: *output })
     }
 
     /// This machine alone: a definition without hosts, or the part that was read.
@@ -152,7 +160,8 @@ impl Fleet {
         let place = RefCell::new(Rc::new(Place::this(&name)));
         let member = Member { name, way: Way::This { here }, place, model: source.model.clone() };
         let fingerprint = source.fingerprint()?;
-        Ok(Self { source, fingerprint, members: vec![member], lost: BTreeMap::new(), output: *output })
+        let (lost, outside) = (BTreeMap::new(), Vec::new());
+        Ok(Self { source, fingerprint, members: vec![member], lost, outside, output: *output })
     }
 
     /// The lab.
@@ -231,7 +240,9 @@ impl Fleet {
 
 impl Member {
     fn new(source: &Source, name: &HostName, way: Way, place: Place) -> Result<Self, Failure> {
+        let whole = || source.whole.hosts().is_empty().then(|| source.whole.clone());
         let model = slice(&source.whole, name)
+            .or_else(whole)
             .ok_or_else(|| Failure::Usage(format!("{} has no host {name}", source.path.display())))?;
         Ok(Self { name: name.to_string(), way, place: RefCell::new(Rc::new(place)), model })
     }

@@ -69,6 +69,8 @@ impl Needs {
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
             Command::Console(_) => Self::CONNECT,
             Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } => Self::TheCallers,
+            // What runs in the machines gives up what it does not need.
+            Command::Rehearse(_) | Command::Hold { .. } | Command::Inside { .. } => Self::TheCallers,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::source::Source;
 use super::standing::{interrupted, unconfirmed};
 use super::unrecorded;
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
-use crate::desired::{Desired, Host, Refusal, sketch};
+use crate::desired::{Desired, Host, Refusal, forwarding, sketch};
 use crate::kernel::trust;
 use crate::ledger::change::{self, Change, Deadline, Standing};
 use crate::ledger::{self, ChangeLock, Ledger, LedgerError, Progress as Came};
@@ -25,7 +25,7 @@ use crate::names::{IfName, LabName, VlanId, VmName};
 use crate::observe::{self, Observation, ObserveError, Scope};
 use crate::paths::{self, Paths};
 use crate::plan::{Found, Hurt, Op, Plan, Remote, diff, hurt, own_groups};
-use crate::state::{Feature, FoundRoute, Guest, HostState, LinkKind, Ns, SettingKey};
+use crate::state::{Feature, Guest, HostState, LinkKind, Ns, SettingKey};
 
 /// How long a command waits for another one's change: longer than guests get to shut down ([`crate::engine::GRACE`]), so
 /// that a word of consent is not lost to somebody's `stop`.
@@ -220,7 +220,7 @@ impl Session {
             observation.facts.hidden_vlans = observe::hidden_vlans(&self.host.scope).map_err(unobservable)?;
         }
         let facts = &mut observation.facts;
-        facts.sysctls.extend(forwarding_of_default_devices(&facts.routes)?);
+        facts.sysctls.extend(present(forwarding(model, facts))?);
         let found = self.found_by_all();
         let host = Host { facts, paths: &self.paths, found: &found, guests };
         let (wanted, refusals) = sketch(model, &host);
@@ -460,10 +460,9 @@ fn forwards(model: &Model) -> BTreeSet<IfName> {
     bridges.chain(outside).collect()
 }
 
-/// Whether the devices with a default route forward, which `via = "host"` needs.
-fn forwarding_of_default_devices(routes: &[FoundRoute]) -> Result<BTreeMap<String, String>, Failure> {
-    let devices = routes.iter().filter(|route| route.to.prefix_len() == 0).filter_map(|route| route.dev.as_ref());
-    let keys = devices.map(|device| SettingKey::sysctl(&Ns::Host, format!("ipv4/conf/{device}/forwarding"))).collect();
+/// The present values of settings of the host, by path below `/proc/sys/net`.
+fn present(paths: BTreeSet<String>) -> Result<BTreeMap<String, String>, Failure> {
+    let keys = paths.into_iter().map(|path| SettingKey::sysctl(&Ns::Host, path)).collect();
     let found = observe::settings(&keys).map_err(unobservable)?;
     let by_path = |(key, value)| match key {
         SettingKey::Sysctl { key, .. } => Some((key, value)),

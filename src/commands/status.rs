@@ -50,6 +50,8 @@ struct Report<'a> {
     obstacles: Vec<String>,
     /// Devices that are not the lab's on its bridges, stacked on its links or in its namespaces.
     foreign: Vec<drift::Foreign>,
+    /// Files, tables, rules and routes of others in places that are the lab's.
+    beside: Vec<drift::Other>,
     notes: &'a [Note],
 }
 
@@ -118,6 +120,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         differences: differences.into_iter().map(drift::DifferenceReport::from).collect(),
         drift: &plan.waves,
         foreign: drift::foreign_devices(&observation, &session.remotes()?),
+        beside: drift::beside(&observation, &wanted.state),
         obstacles,
         notes: &notes,
     };
@@ -197,6 +200,9 @@ fn text(report: &Report<'_>) -> String {
     }
     for device in &report.foreign {
         text.push_str(&format!("{WARN}not this lab's:{WARN:#} {}\n", device.text));
+    }
+    for other in &report.beside {
+        text.push_str(&format!("{WARN}not this lab's:{WARN:#} {}\n", other.text));
     }
     for obstacle in &report.obstacles {
         text.push_str(&format!("{WARN}in the way of any change:{WARN:#} {obstacle}\n"));

@@ -32,13 +32,19 @@ struct Verified<'a> {
     notes: &'a [Note],
 }
 
-pub(super) async fn run(argument: &str, junit: Option<&Path>, output: &Output) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    argument: &str,
+    junit: Option<&Path>,
+    outside: Vec<IpAddr>,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
     let lab = lookup::lab_or_only(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
     let mut observation = session.look(Some(&source.model))?;
     let running: BTreeSet<VmName> = observation.state.guests.keys().cloned().collect();
-    let expected = expectations(&source.model, &known(&observation));
+    let known = Known { host: addresses_of_host(&observation), outside, routes: routes_of_host(&observation) };
+    let expected = expectations(&source.model, &known);
     output.say(format_args!("probing {} pairs", expected.len()));
     let notes = notes(&mut session, &source, &mut observation)?;
     let seen = probe::run(&source.model, &running, &expected, probe::new_run())
@@ -96,16 +102,19 @@ fn notes(session: &mut Session, source: &Source, observation: &mut Observation) 
 }
 
 /// Addresses that the definition does not hold: the host's own, which no guest may reach past the router.
-fn known(observation: &Observation) -> Known {
+fn addresses_of_host(observation: &Observation) -> Vec<IpAddr> {
     let devices = observation.facts.devices.values().filter(|device| device.up && device.master.is_none());
     let addresses = devices.flat_map(|device| &device.addresses).map(ipnet::IpNet::addr);
     let host = addresses.filter(|address| match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
         IpAddr::V6(_) => false,
     });
-    // The default route leads to everything, and so says nothing.
-    let routes = observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0);
-    Known { host: host.collect(), outside: Vec::new(), routes: routes.collect() }
+    host.collect()
+}
+
+/// Where the host's own routes lead. The default route leads to everything, and so says nothing.
+fn routes_of_host(observation: &Observation) -> Vec<ipnet::IpNet> {
+    observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0).collect()
 }
 
 fn width() -> usize {

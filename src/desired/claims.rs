@@ -160,6 +160,7 @@ mod tests {
             up: true,
             ipv6: false,
             tx_checksum: None,
+            odd: crate::state::Odd::new(),
         };
         state.links.insert(id, link);
     }

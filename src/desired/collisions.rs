@@ -120,7 +120,7 @@ fn routes(context: &Context<'_>) -> Vec<Refusal> {
         let there = |route: &&Route| route.ns.name() == Some(ns) && route.to == found.to;
         context.state.routes.iter().any(|route| there(&route))
     });
-    let refusal = |(ns, FoundRoute { to, dev }): &(NsName, FoundRoute)| Refusal::RouteTaken {
+    let refusal = |(ns, FoundRoute { to, dev, via: _ }): &(NsName, FoundRoute)| Refusal::RouteTaken {
         ns: ns.clone(),
         to: if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() },
         family: if to.addr().is_ipv4() { "" } else { "-6 " },

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+
 use super::collisions::name_twice;
 use super::{Desired, Host, Note, Refusal};
 use crate::mark::Mark;
@@ -22,7 +24,10 @@ pub(super) struct Context<'a> {
     pub(super) mtu: BTreeMap<NetName, u32>,
     /// The uplink port of each bridge that has one.
     pub(super) wires: Vec<IfName>,
-    group: u32,
+    /// The subnets whose gateways are on other hosts, where the way there leads through this host itself, each with the
+    /// device that it takes.
+    pub(super) ways: Vec<(IfName, IpNet)>,
+    pub(super) group: u32,
 }
 
 impl<'a> Context<'a> {
@@ -35,6 +40,7 @@ impl<'a> Context<'a> {
             refusals: Vec::new(),
             mtu: BTreeMap::new(),
             wires: Vec::new(),
+            ways: Vec::new(),
             group: rule::link_group(model.lab()),
         }
     }
@@ -67,6 +73,7 @@ impl<'a> Context<'a> {
             up: true,
             ipv6: false,
             tx_checksum: None,
+            odd: crate::state::Odd::new(),
         }
     }
 

@@ -65,11 +65,22 @@ fn find<'a>(facts: &'a Facts, wanted: &DeviceRef) -> Option<(&'a String, &'a Dev
             devices.get_key_value(name.as_str()).or_else(|| devices.iter().find(|(_, device)| by_altname(device)))
         }
         // A sub-interface and a bridge carry their parent's address too: only a device with a permanent one is meant,
-        // and where no device has one (virtual machines' NICs of some kinds), a physical one with that address.
+        // and where no device has one (virtual machines' NICs of some kinds), a NIC with that address.
         DeviceRef::Mac(mac) => devices.iter().find(|(_, device)| device.permanent_mac == Some(*mac)).or_else(|| {
-            let mut same = devices.iter().filter(|(_, device)| device.kind.is_none() && device.mac == Some(*mac));
+            let mut same = devices.iter().filter(|(_, device)| is_nic(device) && device.mac == Some(*mac));
             same.next().filter(|_| same.next().is_none())
         }),
+    }
+}
+
+/// Whether a device is what a host has for a NIC: hardware; or one end of a veth pair whose other end is elsewhere, as
+/// in a container and in a rehearsal, where nothing has a permanent address. That of a lab is none.
+fn is_nic(device: &Device) -> bool {
+    let is_made = lab_of(device.alias.as_deref()).is_some() || rule::is_link_group(device.group);
+    match device.kind.as_deref() {
+        None => true,
+        Some("veth") => device.lower.is_none() && !is_made,
+        Some(_) => false,
     }
 }
 

@@ -36,7 +36,8 @@ pub(super) fn tables(context: &mut Context<'_>) {
     let Some(router) = model.router() else { return };
     add(context, Ns::Named(router.namespace().clone()), Family::Inet, policy(model, router));
     if let External::Host(host) = router.external() {
-        add(context, Ns::Host, Family::Inet, host_share(model, host));
+        let body = host_share(model, host, &context.ways);
+        add(context, Ns::Host, Family::Inet, body);
     }
 }
 
@@ -177,10 +178,16 @@ fn policy(model: &Model, router: &Router) -> String {
     body.set("nat4", NETS4, nets(true, &nat));
     body.set("nat6", NETS6, nets(false, &nat));
     let translations = translations(router.external());
-    forward_chains(&mut body, *router.external() != External::None, &translations);
+    let elsewhere = !model.elsewhere().is_empty();
+    if elsewhere {
+        let nets = |ipv4| model.elsewhere().iter().map(|part| part.to()).filter(move |net| is4(net) == ipv4);
+        body.set("elsewhere4", NETS4, nets(true));
+        body.set("elsewhere6", NETS6, nets(false));
+    }
+    forward_chains(&mut body, *router.external() != External::None, &translations, elsewhere);
     source_chains(&mut body, *router.external() != External::None);
     own_chains(&mut body);
-    // Only on the way out: never between the lab's own networks.
+    // Only on the way out: never between the lab's own networks, those on other hosts included.
     let snat: Vec<String> = translations
         .iter()
         .map(|address| match address {
@@ -190,6 +197,10 @@ fn policy(model: &Model, router: &Router) -> String {
         .collect();
     if !snat.is_empty() && behind.iter().any(|b| b.mode == Mode::Nat) {
         let mut statements = vec!["type nat hook postrouting priority srcnat; policy accept;".to_owned()];
+        if elsewhere {
+            statements.push(format!("oifname \"{OUTSIDE}\" ip daddr @elsewhere4 accept"));
+            statements.push(format!("oifname \"{OUTSIDE}\" ip6 daddr @elsewhere6 accept"));
+        }
         statements.extend(snat);
         body.chain("postrouting", &statements);
     }
@@ -208,7 +219,7 @@ fn translations(external: &External) -> Vec<IpAddr> {
     }
 }
 
-fn forward_chains(body: &mut Body, has_outside: bool, translations: &[IpAddr]) {
+fn forward_chains(body: &mut Body, has_outside: bool, translations: &[IpAddr], elsewhere: bool) {
     const STATE: &str = "ct state vmap { invalid : goto bad, established : accept, related : accept }";
     let mut forward = vec![
         "type filter hook forward priority filter; policy drop;".to_owned(),
@@ -236,17 +247,24 @@ fn forward_chains(body: &mut Body, has_outside: bool, translations: &[IpAddr]) {
     checked.push("counter name \"refused-forward\" drop".to_owned());
     body.chain("checked", &checked);
     if has_outside {
-        body.chain(
-            "from-outside",
-            &[
-                "ip saddr @own4 counter name \"spoofed\" drop",
-                "ip6 saddr @own6 counter name \"spoofed\" drop",
-                STATE,
-                "oifname . ip daddr @routed4 accept",
-                "oifname . ip6 daddr @routed6 accept",
-                "counter name \"refused-forward\" drop",
-            ],
-        );
+        let mut outside = vec![
+            "ip saddr @own4 counter name \"spoofed\" drop",
+            "ip6 saddr @own6 counter name \"spoofed\" drop",
+            STATE,
+        ];
+        if elsewhere {
+            // What one router would let pass between two of its networks, two let pass as well.
+            outside.extend([
+                "oifname @inside ip saddr @elsewhere4 accept",
+                "oifname @inside ip6 saddr @elsewhere6 accept",
+            ]);
+        }
+        outside.extend([
+            "oifname . ip daddr @routed4 accept",
+            "oifname . ip6 daddr @routed6 accept",
+            "counter name \"refused-forward\" drop",
+        ]);
+        body.chain("from-outside", &outside);
     }
     body.chain("bad", &["counter name \"invalid\" drop"]);
 }
@@ -307,8 +325,10 @@ fn own_chains(body: &mut Body) {
 }
 
 /// The host's share with `via = "host"`: it translates the router's transit address alone, and lets pass what the
-/// lab sends out and what is for a `routed` network. An accept here can't overrule a drop elsewhere.
-fn host_share(model: &Model, host: &HostExternal) -> String {
+/// lab sends out and what is for a `routed` network. Between the lab's subnets here and those on other hosts all passes,
+/// untranslated, as far as it comes and goes by the device that leads there: nobody else may use their addresses. An
+/// accept here can't overrule a drop elsewhere.
+fn host_share(model: &Model, host: &HostExternal, ways: &[(IfName, IpNet)]) -> String {
     let routed: Vec<&IpNet> = model
         .networks()
         .values()
@@ -322,6 +342,17 @@ fn host_share(model: &Model, host: &HostExternal) -> String {
     body.counters(&["refused-forward", "refused-input"]);
     body.set("sources", NETS4, std::iter::once(&transit_net).chain(routed.iter().copied()));
     body.set("routed", NETS4, routed.iter().copied());
+    const STATE: &str = "ct state vmap { invalid : goto refused, established : accept, related : accept }";
+    let (mut from_lab, mut to_lab) = (vec![STATE], vec![STATE]);
+    if !ways.is_empty() {
+        let routers = model.networks().values().filter(|network| network.mode().has_router());
+        let own = routers.flat_map(|network| network.subnets()).map(|subnet| subnet.net());
+        body.set("own", NETS4, own.filter(|net| net.addr().is_ipv4()));
+        body.set("ways", PORT_AND_NET4, ways.iter().map(|(device, net)| (device, net)));
+        body.set("elsewhere", NETS4, ways.iter().map(|(_, net)| net));
+        from_lab.extend(["oifname . ip daddr @ways ip saddr @own accept", "ip daddr @elsewhere goto refused"]);
+        to_lab.extend(["iifname . ip saddr @ways ip daddr @own accept", "ip saddr @elsewhere goto refused"]);
+    }
     body.chain(
         "forward",
         &[
@@ -330,9 +361,10 @@ fn host_share(model: &Model, host: &HostExternal) -> String {
             format!("oifname \"{veth}\" goto to-lab"),
         ],
     );
-    const STATE: &str = "ct state vmap { invalid : goto refused, established : accept, related : accept }";
-    body.chain("from-lab", &[STATE, "ip saddr @sources accept", "goto refused"]);
-    body.chain("to-lab", &[STATE, "ip daddr @routed accept", "goto refused"]);
+    from_lab.extend(["ip saddr @sources accept", "goto refused"]);
+    to_lab.extend(["ip daddr @routed accept", "goto refused"]);
+    body.chain("from-lab", &from_lab);
+    body.chain("to-lab", &to_lab);
     body.chain("refused", &["counter name \"refused-forward\" drop"]);
     body.chain(
         "input",

@@ -93,7 +93,7 @@ fn namespace(context: &mut Context<'_>, vm: &Vm, ns: &NsName) {
     }
     for (number, gateway) in model.default_routes(vm) {
         let to: IpNet = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().expect("a network");
-        let route = Route { ns: inside.clone(), to, via: Some(gateway), dev: guest_ifname(number) };
+        let route = Route { ns: inside.clone(), to, via: Some(gateway), dev: guest_ifname(number), metric: 0 };
         context.state.routes.insert(route);
     }
 }

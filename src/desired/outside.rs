@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Refusal;
 use super::context::Context;
 use super::router::{default_route, has_ipv6, outside};
+use super::{Refusal, across};
 use crate::model::{External, HostExternal, Mode, Router};
 use crate::render::ETHERNET_MTU;
 use crate::state::{Address, LinkId, LinkKind, Ns, Route, SettingKey};
@@ -35,47 +35,40 @@ fn transit(context: &mut Context<'_>, router: &Router, host: &HostExternal) {
     ];
     context.state.addresses.extend(addresses);
     context.state.routes.insert(default_route(&inner.ns, IpAddr::V4(host.host_address().addr())));
-    // Routed networks keep their own addresses: the host needs a way back to them.
-    for network in context.model.networks().values().filter(|network| *network.mode() == Mode::Routed) {
+    // Routed networks keep their own addresses, and toward other hosts of the lab all do: the host needs a way back.
+    let kept = |mode: Mode| mode == Mode::Routed || (mode.has_router() && !context.ways.is_empty());
+    for network in context.model.networks().values().filter(|network| kept(*network.mode())) {
         for subnet in network.subnets().iter().filter(|subnet| subnet.net().addr().is_ipv4()) {
             context.state.routes.insert(Route {
                 ns: Ns::Host,
                 to: *subnet.net(),
                 via: Some(IpAddr::V4(host.router_address().addr())),
                 dev: host.outer.clone(),
+                metric: 0,
             });
         }
     }
 }
 
-/// Forwarding where packets come in: on the veth, and on every device with a default route. Never the global switch,
-/// which would make a router of every interface of the host.
+/// Forwarding where packets come in: on the veth, on every device with a default route, and on those toward other hosts
+/// of the lab. Never the global switch, which would make a router of every interface of the host.
 fn forwarding(context: &mut Context<'_>, host: &HostExternal) {
     let facts = context.facts();
     context.set(&Ns::Host, format!("ipv4/conf/{}/forwarding", host.outer), 1);
-    let mut devices: Vec<&str> = facts
-        .routes
-        .iter()
-        .filter(|route| route.to.prefix_len() == 0 && route.to.addr().is_ipv4())
-        .filter_map(|route| route.dev.as_deref())
-        .collect();
-    devices.sort_unstable();
-    devices.dedup();
-    for device in &devices {
-        let key = format!("ipv4/conf/{device}/forwarding");
+    for key in across::forwarding(context.model, facts) {
         let ours = context.host.found.contains_key(&SettingKey::sysctl(&Ns::Host, key.as_str()));
         if facts.sysctls.get(&key).is_none_or(|value| value != "1") || ours {
             context.set(&Ns::Host, key, 1);
         }
     }
-    if devices.is_empty() {
+    if !facts.routes.iter().any(|route| route.to.prefix_len() == 0 && route.to.addr().is_ipv4()) {
         context.note("router", "the host has no default route: guests reach the host's own networks at most");
     }
 }
 
 fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
     let transit = ("router.external: transit".to_owned(), host.transit.into());
-    for (wanted, subnet) in std::iter::once(transit).chain(routed_subnets(context)) {
+    for (wanted, subnet) in std::iter::once(transit).chain(routed_subnets(context)).chain(subnets_elsewhere(context)) {
         if let Some((route, dev)) = route_of_the_host(context, &subnet) {
             context.refuse(Refusal::SubnetTaken { wanted, subnet, route, dev });
         }
@@ -85,7 +78,7 @@ fn subnets_are_free(context: &mut Context<'_>, host: &HostExternal) {
 /// A router that does not go through the host has routes of its own: the same subnet on both sides works, and is
 /// seldom meant.
 fn also_the_hosts(context: &mut Context<'_>) {
-    for (wanted, subnet) in routed_subnets(context) {
+    for (wanted, subnet) in routed_subnets(context).into_iter().chain(subnets_elsewhere(context)) {
         if let Some((route, dev)) = route_of_the_host(context, &subnet) {
             let text = format!(
                 "{subnet} is the lab's, and this host has a route to {route}{dev}: they don't reach each other"
@@ -100,6 +93,12 @@ fn routed_subnets(context: &Context<'_>) -> Vec<(String, IpNet)> {
     let networks = context.model.networks().values().filter(|network| network.mode().has_router());
     let subnets = networks.flat_map(|network| network.subnets().iter().map(move |subnet| (network, subnet)));
     subnets.map(|(network, subnet)| (format!("network {}: subnet", network.name()), *subnet.net())).collect()
+}
+
+/// The subnets whose gateways are on other hosts, each with what it is called.
+fn subnets_elsewhere(context: &Context<'_>) -> Vec<(String, IpNet)> {
+    let elsewhere = context.model.elsewhere().iter();
+    elsewhere.map(|part| (format!("network {}: subnet on host {}", part.network(), part.host()), *part.to())).collect()
 }
 
 /// The host's own route that overlaps a subnet, and its device in words.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::names::{Mac, NetName, NsName, UplinkName, VlanId, VmName};
+use crate::names::{HostName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 use crate::state::{Feature, NO_MODULES, Tool};
 
 /// Something that makes a lab impossible on this host as it is. Display names the thing, the place and the remedy;
@@ -163,6 +163,16 @@ pub enum Refusal {
         mac: Mac,
         /// What to do.
         remedy: String,
+    },
+    /// Another host of the lab can't be reached from this one.
+    #[error("host {host}, at {via}: {problem}")]
+    NoWay {
+        /// The other host.
+        host: HostName,
+        /// Its address for this one.
+        via: IpAddr,
+        /// Why, and what to do; foreign names in it are escaped.
+        problem: String,
     },
     /// A MAC is in use.
     #[error("vm {vm}: MAC {mac} is used by {holder} on this host; give the nic another mac")]

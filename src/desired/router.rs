@@ -159,5 +159,5 @@ pub(super) fn outside() -> IfName {
 pub(super) fn default_route(ns: &Ns, via: std::net::IpAddr) -> Route {
     let to = if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
     let to: IpNet = to.parse().expect("the default destination is a network");
-    Route { ns: ns.clone(), to, via: Some(via), dev: outside() }
+    Route { ns: ns.clone(), to, via: Some(via), dev: outside(), metric: 0 }
 }

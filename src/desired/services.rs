@@ -41,11 +41,11 @@ fn drop_ins(context: &mut Context<'_>) {
     if facts.network_manager {
         let list: Vec<String> = names.iter().map(|name| format!("interface-name:={name}")).collect();
         let content = format!("# {mark}\n[keyfile]\nunmanaged-devices+={}\n", list.join(";"));
-        context.state.files.insert(network_manager_drop_in(context.lab()), File { mode: 0o644, content });
+        context.state.files.insert(network_manager_drop_in(context.lab()), File::new(0o644, content));
     }
     if facts.networkd {
         let list: Vec<&str> = names.iter().map(String::as_str).collect();
         let content = format!("# {mark}\n[Match]\nName={}\n\n[Link]\nUnmanaged=yes\n", list.join(" "));
-        context.state.files.insert(networkd_drop_in(context.lab()), File { mode: 0o644, content });
+        context.state.files.insert(networkd_drop_in(context.lab()), File::new(0o644, content));
     }
 }

@@ -21,7 +21,7 @@ use crate::kernel::{Kernel, child, sysctl, tap};
 use crate::names::{IfName, VmName};
 use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
-use crate::state::{Link, LinkId, QemuGuest};
+use crate::state::{Link, LinkId, Odd, QemuGuest};
 
 /// What QEMU says, in a guest's run folder.
 const LOG: &str = "qemu.log";
@@ -321,7 +321,7 @@ fn may(wanted: u32, (uid, gid, mode): (u32, u32, u32), owner: Owner, group: Opti
 
 /// A TAP, marked before it comes up: it is not persistent, so whatever interrupts this, it is gone.
 async fn open_tap(kernel: &mut Kernel, name: &IfName, link: &Link) -> Result<OwnedFd, EngineError> {
-    let Link { kind: _, mac, mtu, group, alias, master, up, ipv6, tx_checksum: _ } = link;
+    let Link { kind: _, mac, mtu, group, alias, master, up, ipv6, tx_checksum: _, odd: _ } = link;
     let tap = tap::open(name)?;
     if !ipv6 && sysctl::has_ipv6() {
         let key = sysctl::disable_ipv6(name.as_str());
@@ -336,6 +336,7 @@ async fn open_tap(kernel: &mut Kernel, name: &IfName, link: &Link) -> Result<Own
         master: Some(master.clone()),
         up: Some(*up),
         bridge: None,
+        port: Odd::new(),
     };
     kernel.change_link(&LinkId::host(name.clone()), &change)?.send().await?;
     Ok(tap)

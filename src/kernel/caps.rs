@@ -128,6 +128,13 @@ impl Caps {
     }
 }
 
+/// Whether root here is another user outside (user_namespaces(7)): the kernel then loads modules when they are needed,
+/// and none because of this process.
+pub fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// What the calling thread may have in effect: its permitted set.
 ///
 /// # Errors

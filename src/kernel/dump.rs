@@ -14,7 +14,7 @@ use rtnetlink::packet_route::AddressFamily;
 use super::message;
 use super::wire::Wire;
 use crate::names::Mac;
-use crate::state::BridgeSettings;
+use crate::state::{BridgeSettings, Knob, Odd, Place};
 
 /// A link as the kernel shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub struct LinkRow {
     pub lower_nsid: Option<i32>,
     /// IPv6 works on it. Off where the kernel has none.
     pub ipv6: bool,
+    /// As a bridge's port: what does not stand as the bridge set it.
+    pub port: Odd,
+    /// Its settings that are not those of a router's link. IPv6's only where that works on it.
+    pub conf: Odd,
     /// What its kind says of it.
     pub data: KindData,
 }
@@ -91,7 +95,7 @@ pub struct AddressRow {
     pub automatic: bool,
 }
 
-/// A unicast route of the main table; one for each of its next hops.
+/// A route of the main table; a unicast one for each of its next hops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRow {
     /// Destination.
@@ -104,6 +108,8 @@ pub struct RouteRow {
     pub protocol: u8,
     /// `RTA_PRIORITY`; 0 where there is none.
     pub metric: u32,
+    /// What becomes of the packets, where they are not sent on: ip-route(8)'s word.
+    pub refuses: Option<&'static str>,
 }
 
 /// A connection for dumps of the namespace that it was opened in.
@@ -125,7 +131,7 @@ impl Dumper {
         self.0.dump(message::dump_addresses(), address)
     }
 
-    /// Unicast routes of the main table: of one protocol, or all.
+    /// Routes of the main table that send packets on, or refuse them: of one protocol, or all.
     pub fn routes(&mut self, protocol: Option<u8>) -> io::Result<Vec<RouteRow>> {
         let mut rows = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -133,6 +139,11 @@ impl Dumper {
             rows.extend(found.into_iter().flatten());
         }
         Ok(rows)
+    }
+
+    /// Routing rules that the kernel did not make, as ip-rule(8) would say them in short.
+    pub fn rules(&mut self) -> io::Result<Vec<String>> {
+        self.0.dump(message::dump_rules(), rule)
     }
 
     /// The number by which this namespace knows another one; `None` when it has none.
@@ -183,7 +194,7 @@ fn link(body: &[u8]) -> Option<LinkRow> {
             libc::IFLA_MASTER => row.master = u32_of(value).filter(|index| *index != 0),
             libc::IFLA_LINKINFO => info(value, &mut row),
             libc::IFLA_IFALIAS => row.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
-            libc::IFLA_AF_SPEC => row.ipv6 = ipv6(value),
+            libc::IFLA_AF_SPEC => settings(value, &mut row),
             libc::IFLA_GROUP => row.group = u32_of(value)?,
             libc::IFLA_CARRIER => row.carrier = value.first() == Some(&1),
             libc::IFLA_LINK_NETNSID => row.lower_nsid = u32_of(value).map(u32::cast_signed),
@@ -196,14 +207,28 @@ fn link(body: &[u8]) -> Option<LinkRow> {
 }
 
 fn info(value: &[u8], row: &mut LinkRow) {
+    let mut of_bridge = false;
     for nla in nlas(value) {
         match nla.kind() {
             libc::IFLA_INFO_KIND => row.kind = Some(text(nla.value())),
             // The kind comes first (`rtnl_link_info_fill`).
             libc::IFLA_INFO_DATA => row.data = kind_data(row.kind.as_deref(), nla.value()),
+            libc::IFLA_INFO_SLAVE_KIND => of_bridge = text(nla.value()) == "bridge",
+            // After its kind (`rtnl_link_slave_info_fill`).
+            libc::IFLA_INFO_SLAVE_DATA if of_bridge => row.port = port(nla.value()),
             _ => {}
         }
     }
+}
+
+/// What another tool turned of a port. What the kernel does not name, it does not have.
+fn port(value: &[u8]) -> Odd {
+    let of = |nla: NlaBuffer<&[u8]>| {
+        let (knob, _) = Knob::all().find(|(_, place)| *place == Place::Port(nla.kind()))?;
+        let value = u32::from(*nla.value().first()?);
+        (!knob.is_right(value)).then_some((knob, value))
+    };
+    nlas(value).filter_map(of).collect()
 }
 
 fn kind_data(kind: Option<&str>, value: &[u8]) -> KindData {
@@ -235,14 +260,25 @@ fn kind_data(kind: Option<&str>, value: &[u8]) -> KindData {
     }
 }
 
-/// `IFLA_AF_SPEC` > AF_INET6 > `IFLA_INET6_CONF`, an array of 32-bit settings by `DEVCONF_*` (linux/ipv6.h).
-fn ipv6(value: &[u8]) -> bool {
+/// `IFLA_AF_SPEC` > AF_INET > `IFLA_INET_CONF` and AF_INET6 > `IFLA_INET6_CONF`: arrays of 32-bit settings.
+fn settings(value: &[u8], row: &mut LinkRow) {
+    const IFLA_INET_CONF: u16 = 1;
     const IFLA_INET6_CONF: u16 = 2;
     const DEVCONF_DISABLE_IPV6: usize = 26;
-    let inet6 = nlas(value).find(|nla| i32::from(nla.kind()) == libc::AF_INET6);
-    let Some(inet6) = inet6 else { return false };
-    let conf = nlas(inet6.value()).find(|nla| nla.kind() == IFLA_INET6_CONF).map(|nla| nla.value().to_vec());
-    conf.and_then(|conf| u32_of(conf.get(DEVCONF_DISABLE_IPV6 * 4..)?)) == Some(0)
+    let conf = |family: i32, kind: u16| {
+        let family = nlas(value).find(|nla| i32::from(nla.kind()) == family)?;
+        Some(nlas(family.value()).find(|nla| nla.kind() == kind)?.value().to_vec())
+    };
+    let at = |conf: &Option<Vec<u8>>, at: usize| u32_of(conf.as_ref()?.get(at * 4..)?);
+    let (inet, inet6) = (conf(libc::AF_INET, IFLA_INET_CONF), conf(libc::AF_INET6, IFLA_INET6_CONF));
+    row.ipv6 = at(&inet6, DEVCONF_DISABLE_IPV6) == Some(0);
+    let now = |place| match place {
+        Place::Ipv4(number) => at(&inet, number),
+        Place::Ipv6(number) if row.ipv6 => at(&inet6, number),
+        Place::Ipv6(_) | Place::Port(_) => None,
+    };
+    let odd = |(knob, place): (Knob, Place)| now(place).filter(|now| !knob.is_right(*now)).map(|now| (knob, now));
+    row.conf = Knob::all().filter_map(odd).collect();
 }
 
 /// `struct ifaddrmsg` and its attributes (linux/if_addr.h).
@@ -281,9 +317,14 @@ fn routes(body: &[u8]) -> Vec<RouteRow> {
 fn route(body: &[u8]) -> Option<Vec<RouteRow>> {
     let header = body.get(..12)?;
     let (family, length, table, protocol, kind) = (header[0], header[1], header[4], header[5], header[7]);
-    if kind != libc::RTN_UNICAST {
-        return Some(Vec::new());
-    }
+    let refuses = match kind {
+        libc::RTN_UNICAST => None,
+        libc::RTN_BLACKHOLE => Some("blackhole"),
+        libc::RTN_UNREACHABLE => Some("unreachable"),
+        libc::RTN_PROHIBIT => Some("prohibit"),
+        libc::RTN_THROW => Some("throw"),
+        _ => return Some(Vec::new()),
+    };
     let zero = match i32::from(family) {
         libc::AF_INET => IpAddr::from([0; 4]),
         libc::AF_INET6 => IpAddr::from([0; 16]),
@@ -310,7 +351,7 @@ fn route(body: &[u8]) -> Option<Vec<RouteRow>> {
     if hops.is_empty() {
         hops.push(hop);
     }
-    Some(hops.into_iter().map(|Hop { via, index }| RouteRow { to, via, index, protocol, metric }).collect())
+    Some(hops.into_iter().map(|Hop { via, index }| RouteRow { to, via, index, protocol, metric, refuses }).collect())
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -326,6 +367,49 @@ fn via(family: u8, kind: u16, value: &[u8]) -> Option<IpAddr> {
         libc::RTA_VIA => ip(u16::from_ne_bytes(value.get(..2)?.try_into().ok()?).try_into().ok()?, value.get(2..)?),
         _ => None,
     }
+}
+
+/// `struct fib_rule_hdr` and its attributes (linux/fib_rules.h). `None` for one that the kernel made.
+fn rule(body: &[u8]) -> Option<String> {
+    const FRA_DST: u16 = 1;
+    const FRA_SRC: u16 = 2;
+    const FRA_IIFNAME: u16 = 3;
+    const FRA_PRIORITY: u16 = 6;
+    const FRA_FWMARK: u16 = 10;
+    const FRA_TABLE: u16 = 15;
+    const FRA_OIFNAME: u16 = 17;
+    const FRA_PROTOCOL: u16 = 21;
+    let header = body.get(..12)?;
+    let (family, to_length, from_length, action) = (header[0], header[1], header[2], header[7]);
+    // Those of multicast routing have families of their own.
+    let word = match i32::from(family) {
+        libc::AF_INET => "rule",
+        libc::AF_INET6 => "IPv6 rule",
+        _ => return None,
+    };
+    let find = |kind| nlas(&body[12..]).find(|nla| nla.kind() == kind).map(|nla| nla.value().to_vec());
+    if find(FRA_PROTOCOL).is_some_and(|protocol| protocol == [libc::RTPROT_KERNEL]) {
+        return None;
+    }
+    let number = |kind| find(kind).and_then(|value| u32_of(&value));
+    let mut text = format!("{word} {}:", number(FRA_PRIORITY).unwrap_or_default());
+    let net = |kind| find(kind).and_then(|value| ip(family, &value));
+    for (word, net, length) in [("from", net(FRA_SRC), from_length), ("to", net(FRA_DST), to_length)] {
+        text.extend(net.map(|net| format!(" {word} {net}/{length}")));
+    }
+    for (word, name) in [("iif", find(FRA_IIFNAME)), ("oif", find(FRA_OIFNAME))] {
+        text.extend(name.map(|name| format!(" {word} {}", self::text(&name).escape_debug())));
+    }
+    text.extend(number(FRA_FWMARK).map(|mark| format!(" fwmark {mark:#x}")));
+    // FR_ACT_TO_TBL
+    text.push_str(&match action {
+        1 => format!(" lookup {}", number(FRA_TABLE).unwrap_or_default()),
+        6 => " blackhole".to_owned(),
+        7 => " unreachable".to_owned(),
+        8 => " prohibit".to_owned(),
+        other => format!(" action {other}"),
+    });
+    Some(text)
 }
 
 /// `struct rtnexthop`, each with attributes of its own.

@@ -4,21 +4,23 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use ipnet::IpNet;
+use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
+    InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, Prop,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
+use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::names::IfName;
 use crate::plan::LinkChange;
 use crate::rule::ROUTE_PROTOCOL;
-use crate::state::{BridgeSettings, Link, Route};
+use crate::state::{BridgeSettings, Knob, Link, Place, Route};
 
 /// The attributes of a link that the kernel takes when it makes one: all but alias and state.
 fn attributes(name: &IfName, link: &Link, master: Option<u32>, ns: Option<RawFd>) -> Vec<LinkAttribute> {
@@ -109,7 +111,7 @@ pub(super) fn add_veth(
 
 /// Changes to a link, found by its name. `master` is the index of the one in `change`, 0 for none.
 pub(super) fn change_link(name: &str, change: &LinkChange, master: Option<u32>) -> RouteNetlinkMessage {
-    let LinkChange { alias, mac, mtu, group, master: _, up, bridge } = change;
+    let LinkChange { alias, mac, mtu, group, master: _, up, bridge, port } = change;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
@@ -121,14 +123,26 @@ pub(super) fn change_link(name: &str, change: &LinkChange, master: Option<u32>) 
         message.header.flags.set(LinkFlags::Up, *up);
         message.header.change_mask = LinkFlags::Up;
     }
-    match bridge {
-        // RTM_SETLINK does not look at IFLA_LINKINFO (`do_setlink`); RTM_NEWLINK without NLM_F_CREATE does both.
-        Some(settings) => {
-            let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(bridge_data(settings))];
-            message.attributes.push(LinkAttribute::LinkInfo(info));
-            RouteNetlinkMessage::NewLink(message)
-        }
-        None => RouteNetlinkMessage::SetLink(message),
+    let mut info = Vec::new();
+    if let Some(settings) = bridge {
+        info.extend([LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(bridge_data(settings))]);
+    }
+    let flags: Vec<InfoBridgePort> = port.iter().filter_map(port_flag).collect();
+    if !flags.is_empty() {
+        info.extend([LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(InfoPortData::BridgePort(flags))]);
+    }
+    // RTM_SETLINK does not look at IFLA_LINKINFO (`do_setlink`); RTM_NEWLINK without NLM_F_CREATE does both.
+    if info.is_empty() {
+        return RouteNetlinkMessage::SetLink(message);
+    }
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    RouteNetlinkMessage::NewLink(message)
+}
+
+fn port_flag((knob, value): (&Knob, &u32)) -> Option<InfoBridgePort> {
+    match knob.place() {
+        Place::Port(attribute) => Some(InfoBridgePort::Other(DefaultNla::new(attribute, vec![u8::from(*value != 0)]))),
+        Place::Ipv4(_) | Place::Ipv6(_) => None,
     }
 }
 
@@ -143,6 +157,19 @@ pub(super) fn stp_off(name: &str) -> RouteNetlinkMessage {
 pub(super) fn mark_loopback(mark: &str) -> RouteNetlinkMessage {
     let change = LinkChange { alias: Some(mark.to_owned()), up: Some(true), ..LinkChange::default() };
     change_link("lo", &change, None)
+}
+
+/// A link up.
+pub(super) fn up(name: &str) -> RouteNetlinkMessage {
+    change_link(name, &LinkChange { up: Some(true), ..LinkChange::default() }, None)
+}
+
+/// One more name of a link.
+pub(super) fn add_altname(name: &IfName, altname: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]));
+    RouteNetlinkMessage::NewLinkProp(message)
 }
 
 /// Removes one link.
@@ -195,6 +222,9 @@ pub(super) fn route(index: u32, route: &Route) -> RouteMessage {
         _ => RouteAttribute::Gateway(RouteAddress::from(via)),
     }));
     message.attributes.push(RouteAttribute::Oif(index));
+    if route.metric > 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
     message
 }
 
@@ -227,6 +257,11 @@ pub(super) fn dump_routes(family: AddressFamily, protocol: Option<u8>) -> RouteN
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unspec;
     RouteNetlinkMessage::GetRoute(message)
+}
+
+/// A dump of all routing rules.
+pub(super) fn dump_rules() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetRule(RuleMessage::default())
 }
 
 /// Asks by which number the socket's namespace knows the one behind `fd`.

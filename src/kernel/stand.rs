@@ -51,7 +51,7 @@ impl Stand {
     /// Adds a default route.
     pub fn add_default(&mut self, via: std::net::IpAddr) -> io::Result<()> {
         let to = if via.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
-        let route = Route { ns: Ns::Host, to, via: Some(via), dev: self.far.clone() };
+        let route = Route { ns: Ns::Host, to, via: Some(via), dev: self.far.clone(), metric: 0 };
         self.wire.create(RouteNetlinkMessage::NewRoute(message::route(self.index, &route)))
     }
 }
@@ -97,6 +97,7 @@ fn ends(lab: &LabName, (network, bridge): (&NetName, &IfName), mac: Mac, mtu: u3
         up: true,
         ipv6: false,
         tx_checksum: None,
+        odd: crate::state::Odd::new(),
     };
     let near_mac = rule::port_mac(lab, "probe", near.as_str());
     (near.clone(), link("probe", near_mac, Some(bridge)), link("probe-far", mac, None))

@@ -6,9 +6,8 @@ use std::ops::Range;
 
 use super::address::natural;
 use super::router::external_of_host;
-use super::slice::next_hop;
 use super::vm::{are, some_of};
-use super::{Across, Bridge, External, Host, Model, Network, NetworkOfHost};
+use super::{Across, Bridge, External, Host, Network, NetworkOfHost};
 use crate::definition::{At, Definition, HostDef, Key, NetworkDef, Problem, Problems};
 use crate::names::{HostName, LabName, NetName, VmName};
 
@@ -259,31 +258,6 @@ fn own_addresses(hosts: &BTreeMap<HostName, Host>, definition: &Definition, prob
                 let span = definition.hosts.get(name).map_or(0..0, At::span);
                 let title = format!("hosts {other} and {name} have the external address {address}");
                 problems.push(Problem::new(span, title).help("give the router of each host an address of its own"));
-            }
-        }
-    }
-}
-
-/// Hosts with routers of their own reach each other's subnets by static routes: each needs an address for the others.
-pub(super) fn reachable(model: &Model, definition: &Definition, problems: &mut Problems) {
-    let Some(router) = &model.router else { return };
-    for network in model.networks.values().filter(|network| network.shares.len() > 1) {
-        for (name, share) in &network.shares {
-            let Some(host) = model.hosts.get(name) else { continue };
-            let external = host.external.as_ref().unwrap_or(&router.external);
-            for family in share.iter().map(|subnet| subnet.net.addr().is_ipv4()).collect::<BTreeSet<_>>() {
-                if next_hop(host, external, family).is_some() {
-                    continue;
-                }
-                let family = if family { "IPv4" } else { "IPv6" };
-                let title = format!(
-                    "network {} is routed between hosts, and {name} has no {family} address for it",
-                    network.name
-                );
-                let span = definition.hosts.get(name).map_or(0..0, At::span);
-                problems.push(Problem::new(span, title).help(
-                    "add underlay = \"…\", the host's address for the others; or give the router an address of that family",
-                ));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::lock::Lock;
-use super::{Model, Uplink, devices, hosts, router, segment, share, vm};
+use super::{Model, Uplink, across, devices, hosts, router, segment, share, vm};
 use crate::definition::{Definition, Entries, Key, Problem, Problems, UplinkDef};
 use crate::names::{LabName, UplinkName};
 
@@ -52,7 +52,7 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
     hosts::joined(&networks, definition, &mut problems);
     let uplinks = read_uplinks(uplinks, &mut problems);
     let model = Model { lab, here: None, hosts, uplinks, networks, router, elsewhere: Vec::new(), vms };
-    hosts::reachable(&model, definition, &mut problems);
+    across::reachable(&model, definition, &mut problems);
     devices::names_differ(&model, definition, &mut problems);
     problems.into_result(Resolved { model, lock })
 }

@@ -86,7 +86,8 @@ pub(super) fn external_of_host(
 fn host_external(lab: &LabName, def: Option<&ExternalDef>) -> External {
     let transit = def.and_then(|def| def.transit.value()).copied();
     External::Host(HostExternal {
-        transit: transit.unwrap_or_else(|| rule::transit(lab)),
+        transit: transit.unwrap_or_else(|| rule::transit(lab, None)),
+        transit_by_rule: transit.is_none(),
         outer: rule::router_port_name(lab, "host"),
         outer_mac: rule::device_mac(lab, "router-port", "host"),
         inner_mac: rule::device_mac(lab, "gateway", "host"),
@@ -197,7 +198,7 @@ fn own_external(
 ) -> Option<OwnExternal> {
     let uplink = pick_uplink(&def.uplink, &definition.uplinks, span.clone(), "router.external", problems);
     let addresses: Vec<&At<IpNet>> = def.addresses.items().collect();
-    if addresses.is_empty() && !def.addresses.is_wrong() {
+    if addresses.is_empty() && !def.addresses.is_wrong() && !each_host_says_its_own(definition) {
         let problem = Problem::new(span, "router.external has no address");
         problems.push(problem.help("add address = \"192.168.1.109/24\", one that is free on that network"));
     }
@@ -236,6 +237,15 @@ fn own_external(
         addresses: addresses.into_iter().map(|address| *address.get_ref()).collect(),
         gateways: gateways.into_iter().map(|gateway| *gateway.get_ref()).collect(),
     })
+}
+
+/// What is at the top is nobody's then.
+fn each_host_says_its_own(definition: &Definition) -> bool {
+    let says = |host: &HostDef| {
+        let external = host.router.value().and_then(|router| router.external.value());
+        external.is_some_and(|external| !external.addresses.is_missing())
+    };
+    !definition.hosts.is_empty() && definition.hosts.iter().all(|(_, host)| says(host.get_ref()))
 }
 
 fn vlan_apart(vlan: &At<VlanId>, uplink: &UplinkName, definition: &Definition, problems: &mut Problems) {

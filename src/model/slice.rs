@@ -52,7 +52,8 @@ pub fn slice(whole: &Model, here: &HostName) -> Option<Model> {
         }
         uplinks.insert(name.clone(), uplink);
     }
-    let elsewhere = elsewhere(whole, here, router.as_ref());
+    // Only who has a router can send there.
+    let elsewhere = if router.is_some() { elsewhere(whole, here) } else { Vec::new() };
     Some(Model {
         lab: whole.lab.clone(),
         here: Some(here.clone()),
@@ -121,6 +122,9 @@ fn at_host(lab: &LabName, host: &Host, mut external: External) -> External {
     match &mut external {
         External::None => {}
         External::Host(through) => {
+            if through.transit_by_rule {
+                through.transit = rule::transit(lab, Some(&host.name));
+            }
             through.outer_mac = mac("router-port", "host");
             through.inner_mac = mac("gateway", "host");
         }
@@ -130,9 +134,9 @@ fn at_host(lab: &LabName, host: &Host, mut external: External) -> External {
     external
 }
 
-/// The subnets whose gateways are on other hosts. Only who has a router can send there.
-fn elsewhere(whole: &Model, here: &HostName, router: Option<&Router>) -> Vec<Elsewhere> {
-    let Some(router) = router else { return Vec::new() };
+/// The subnets whose gateways are on other hosts.
+fn elsewhere(whole: &Model, here: &HostName) -> Vec<Elsewhere> {
+    let Some(router) = &whole.router else { return Vec::new() };
     let mut all = Vec::new();
     for network in whole.networks.values().filter(|network| network.mode.has_router()) {
         let of_one = |host: &HostName, subnets: &[Subnet], all: &mut Vec<Elsewhere>| {
@@ -142,7 +146,7 @@ fn elsewhere(whole: &Model, here: &HostName, router: Option<&Router>) -> Vec<Els
                 Some(Elsewhere { network: network.name.clone(), host: host.clone(), to: subnet.net, via })
             }));
         };
-        match (network.across, whole.router.as_ref().and_then(|router| router.host.as_ref())) {
+        match (network.across, router.host.as_ref()) {
             (Across::Routed, _) => network.shares.iter().for_each(|(host, share)| of_one(host, share, &mut all)),
             // One segment has one gateway; who has a leg on the segment and no gateway sends to that one.
             (Across::Vlan, Some(host)) => of_one(host, &network.subnets, &mut all),
@@ -153,12 +157,14 @@ fn elsewhere(whole: &Model, here: &HostName, router: Option<&Router>) -> Vec<Els
 }
 
 /// Where packets for a host's subnets go: to its router's own address outside, or to the host, which hands them on.
-pub(super) fn next_hop(host: &Host, external: &External, ipv4: bool) -> Option<IpAddr> {
+pub fn next_hop(host: &Host, external: &External, ipv4: bool) -> Option<IpAddr> {
     let own = match external {
         External::Macvlan(own) | External::Vlan { external: own, .. } => {
             own.addresses.iter().map(ipnet::IpNet::addr).find(|address| address.is_ipv4() == ipv4)
         }
-        External::None | External::Host(_) => host.underlay,
+        // The way through the host is IPv4 only, and without one nothing is handed on.
+        External::Host(_) => host.underlay.filter(|_| ipv4),
+        External::None => None,
     };
     own.filter(|address| address.is_ipv4() == ipv4)
 }

@@ -1,6 +1,6 @@
 //! What stands in each namespace, taken by one visit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -85,6 +85,8 @@ pub(super) struct Rows {
     pub addresses: Vec<AddressRow>,
     /// The routes of its main table.
     pub routes: Vec<RouteRow>,
+    /// In the router's namespace: routing rules that the kernel did not make.
+    pub rules: Vec<String>,
     /// By which number it knows other namespaces.
     pub nsids: BTreeMap<i32, Ns>,
     /// TX checksum offload by link index, where it was asked for.
@@ -117,6 +119,13 @@ impl Census {
         let marked = self.marks.iter().map(|(name, mark)| (name.clone(), Namespace { mark: mark.clone() }));
         let unfinished = self.place.unfinished.iter().map(|name| (name.clone(), Namespace { mark: String::new() }));
         marked.chain(unfinished).collect()
+    }
+
+    /// Routing rules in the router's namespace that the kernel did not make, in words.
+    pub(super) fn rules(&self, scope: &Scope) -> BTreeSet<(NsName, String)> {
+        let router = rule::router_namespace(&scope.lab);
+        let rules = self.rows.get(&Ns::Named(router.clone())).map_or(&[][..], |rows| &rows.rules);
+        rules.iter().map(|text| (router.clone(), text.clone())).collect()
     }
 
     /// The settings that were asked for, of all namespaces.
@@ -212,6 +221,7 @@ fn rows<'a>(
     }
     if ns.name() == Some(&rule::router_namespace(&scope.lab)) {
         rows.tx_checksum = checksums(&links).map_err(fail("the offloads"))?;
+        rows.rules = dumper.rules().map_err(fail("the rules"))?;
     }
     // A kernel without nftables has no tables.
     rows.tables = nftables::tables().unwrap_or_default();

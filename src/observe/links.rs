@@ -8,7 +8,7 @@ use crate::kernel::dump::{KindData, LinkRow, RouteRow};
 use crate::mark::Mark;
 use crate::names::{IfName, NsName, VlanId};
 use crate::plan::Strangers;
-use crate::rule::ROUTE_PROTOCOL;
+use crate::rule::{ROUTE_PROTOCOL, router_namespace};
 use crate::state::{Address, Device, FoundRoute, Link, LinkId, LinkKind, Ns, Route};
 
 /// Links that the kernel makes in every namespace: the loopback device, and the fallback tunnels of modules that are
@@ -31,6 +31,8 @@ pub(super) struct Sorted {
     pub foreign_routes: Vec<FoundRoute>,
     /// Those of others in our namespaces that stand where one of ours would.
     pub routes_inside: Vec<(NsName, FoundRoute)>,
+    /// Routes of others in the router's namespace, in words.
+    pub inside: BTreeSet<(NsName, String)>,
     /// Foreign links in our namespaces.
     pub strangers: Strangers,
 }
@@ -42,7 +44,7 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
     for (ns, rows) in &census.rows {
         for row in rows.links.values() {
             match (ours.get(&(ns, row.index)), ns) {
-                (Some(id), _) => drop(sorted.links.insert(id.clone(), link(census, &ours, ns, row))),
+                (Some(id), _) => drop(sorted.links.insert(id.clone(), link(scope, census, &ours, ns, row))),
                 (None, Ns::Host) => drop(sorted.devices.insert(row.name.clone(), device(rows, row))),
                 (None, Ns::Named(name)) if !IN_EVERY_NAMESPACE.contains(&row.name.as_str()) => {
                     let strangers = sorted.strangers.entry(name.clone()).or_default();
@@ -52,8 +54,11 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
             }
         }
         sort_addresses(ns, rows, &ours, &mut sorted);
-        sort_routes(ns, rows, &ours, &mut sorted);
+        sort_routes(scope, (ns, rows), &ours, &mut sorted);
     }
+    // What guests do in their own is their business.
+    let router = router_namespace(&scope.lab);
+    sorted.inside.retain(|(ns, _)| *ns == router);
     // Where ours is there, too, both are: nobody is in the way.
     let there = |(ns, found): &(NsName, FoundRoute)| {
         sorted.routes.iter().any(|route| route.ns.name() == Some(ns) && route.to == found.to)
@@ -88,8 +93,13 @@ pub(super) fn is_ours(scope: &Scope, row: &LinkRow) -> bool {
     }
 }
 
-fn link(census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> Link {
+fn link(scope: &Scope, census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> Link {
     let rows = &census.rows[ns];
+    let mut odd = row.port.clone();
+    // What guests do in theirs is their business, and the host's own settings are its administrator's.
+    if ns.name() == Some(&router_namespace(&scope.lab)) {
+        odd.extend(&row.conf);
+    }
     Link {
         kind: kind(census, ours, ns, row),
         // `ours` holds none without.
@@ -101,6 +111,7 @@ fn link(census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> Link {
         up: row.up,
         ipv6: row.ipv6,
         tx_checksum: rows.tx_checksum.get(&row.index).copied(),
+        odd,
     }
 }
 
@@ -203,8 +214,24 @@ fn stands_where_ours_would(row: &RouteRow) -> bool {
     row.metric == metric && row.protocol != libc::RTPROT_KERNEL
 }
 
-fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
+/// A route in a namespace of ours that neither vmnet nor the kernel made, in words.
+fn route_inside(ns: &Ns, rows: &Rows, row: &RouteRow) -> Option<(NsName, String)> {
+    // linux/rtnetlink.h
+    const RTPROT_RA: u8 = 9;
+    let ours = row.protocol == ROUTE_PROTOCOL && row.refuses.is_none();
+    let name = ns.name().filter(|_| !ours && ![libc::RTPROT_KERNEL, RTPROT_RA].contains(&row.protocol))?;
+    let what = row.refuses.map_or_else(String::new, |word| format!(" {word}"));
+    let dev = row.index.filter(|_| row.refuses.is_none()).map(|index| name_of(rows, index));
+    let dev = dev.map_or_else(String::new, |dev| format!(" out of {}", dev.escape_debug()));
+    Some((name.clone(), format!("route{what} {}{dev}", row.to)))
+}
+
+fn sort_routes(scope: &Scope, (ns, rows): (&Ns, &Rows), ours: &Ours<'_>, sorted: &mut Sorted) {
     for row in &rows.routes {
+        sorted.inside.extend(route_inside(ns, rows, row));
+        if row.refuses.is_some() {
+            continue;
+        }
         let dev = row.index.map(|index| match ours.get(&(ns, index)) {
             Some(id) => Ok(id.name.clone()),
             None => Err(name_of(rows, index)),
@@ -213,21 +240,26 @@ fn sort_routes(ns: &Ns, rows: &Rows, ours: &Ours<'_>, sorted: &mut Sorted) {
             Some(Ok(name)) => Some(name.clone()),
             // In a namespace of ours a route is ours whatever it leads out of.
             Some(Err(name)) if *ns != Ns::Host => name.parse().ok(),
+            // On the host's own devices routes of all labs stand side by side: the metric says whose one is.
+            Some(Err(name)) if row.metric == scope.group => name.parse().ok(),
             _ => None,
         };
+        let metric = if *ns == Ns::Host && matches!(dev, Some(Err(_))) { row.metric } else { 0 };
         match own.filter(|_| row.protocol == ROUTE_PROTOCOL) {
             Some(dev) => {
-                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev });
+                sorted.routes.insert(Route { ns: ns.clone(), to: row.to, via: row.via, dev, metric });
             }
             // What leads out of our own links (the kernel's route to the transit network) goes with them.
             None if *ns == Ns::Host && !matches!(dev, Some(Ok(_))) => {
                 let dev = dev.and_then(Result::err);
-                sorted.foreign_routes.push(FoundRoute { to: row.to, dev });
+                sorted.foreign_routes.push(FoundRoute { to: row.to, dev, via: row.via });
             }
             None => {
                 let name = ns.name().filter(|_| row.protocol != ROUTE_PROTOCOL && stands_where_ours_would(row));
                 let dev = dev.map(|dev| dev.map_or_else(|name| name, |name| name.to_string()));
-                sorted.routes_inside.extend(name.map(|name| (name.clone(), FoundRoute { to: row.to, dev })));
+                sorted
+                    .routes_inside
+                    .extend(name.map(|name| (name.clone(), FoundRoute { to: row.to, dev, via: row.via })));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! [`marks`]: what on this host says by its mark that it is a lab's, whichever lab.
 //!
-//! A link is a lab's by alias and group together, or as a TAP by its alias; a namespace by the alias of its `lo`; a
-//! table by its comment; a file by the mark in its text; a folder below our own roots by its name. What only looks
+//! A link is a lab's by alias and group together, or as a TAP by its alias; a route on a foreign device by its metric; a
+//! namespace by the alias of its `lo`; a table by its comment; a file by the mark in its text; a folder below our own roots by its name. What only looks
 //! like ours is told apart: it is listed and never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,12 +97,20 @@ pub fn marks(paths: &Paths, known: &[LabName]) -> Result<Marks, ObserveError> {
 
 fn folders(paths: &Paths, marks: &mut Marks) -> Result<(), ObserveError> {
     for (lab, folder) in labs_below(&paths.run)? {
-        // A word about a change that was undone is nothing that is left over.
-        let mut entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let is_word =
-            entries.next().is_some_and(|entry| entry.path() == paths.undone(&lab)) && entries.next().is_none();
-        if !is_word {
-            marks.add(&lab, "folder", folder);
+        // A word about a change that was undone is nothing that is left over, nor are the files of others.
+        let words = [paths.hooks(&lab), paths.undone(&lab)];
+        let mut entries: Vec<_> = fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        entries.sort();
+        let (made, others) = files::below_hooks(paths, &lab)?;
+        match entries.iter().all(|entry| words.contains(entry)) {
+            true if entries == words[1..] => {}
+            true if made.is_empty() && !others.is_empty() => {
+                for path in others {
+                    let why = "it is not of vmnet, and keeps the lab's folder";
+                    marks.doubt(Some(&lab), "file", path.display().to_string(), why);
+                }
+            }
+            _ => marks.add(&lab, "folder", folder),
         }
     }
     for (lab, folder) in labs_below(&paths.state)? {
@@ -179,7 +187,7 @@ fn drop_ins(marks: &mut Marks) {
     for folder in [paths::NETWORK_MANAGER_DROP_INS, paths::NETWORKD_DROP_INS] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            let Ok(Some(File { mode: _, content })) = files::one(&path) else { continue };
+            let Ok(Some(File { mode: _, content, access: _ })) = files::one(&path) else { continue };
             let mark = content.split_whitespace().find_map(|word| word.parse::<Mark>().ok());
             if let Some(Mark { lab, .. }) = mark
                 && (path == paths::network_manager_drop_in(&lab) || path == paths::networkd_drop_in(&lab))
@@ -255,7 +263,15 @@ fn links(known: &[LabName], marks: &mut Marks) -> Result<(), ObserveError> {
         }
     }
     for row in dumper.routes(Some(rule::ROUTE_PROTOCOL)).map_err(fail("the routes"))? {
-        if row.protocol == rule::ROUTE_PROTOCOL && row.index.is_none_or(|index| !ours.contains(&index)) {
+        if row.refuses.is_none()
+            && row.protocol == rule::ROUTE_PROTOCOL
+            && row.index.is_none_or(|index| !ours.contains(&index))
+        {
+            if let Some(lab) = groups.get(&row.metric) {
+                let lab = lab.clone();
+                marks.add(&lab, "route", row.to.to_string());
+                continue;
+            }
             let dev = rows.iter().find(|link| Some(link.index) == row.index).map_or("nothing", |link| &link.name);
             let why = format!("it has vmnet's protocol number and leads out of {}", dev.escape_debug());
             marks.doubt(None, "route", row.to.to_string(), why);

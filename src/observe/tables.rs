@@ -12,6 +12,7 @@ use super::facts::find_tool;
 use crate::kernel::nft::{self, Nft};
 use crate::kernel::{netns, nftables};
 use crate::mark::Mark;
+use crate::names::NsName;
 use crate::rule;
 use crate::state::{Family, Ns, Table, TableId, Tool};
 
@@ -64,6 +65,8 @@ pub(super) struct Tables {
     pub tables: BTreeMap<TableId, Table>,
     /// The host's others, as `family name`.
     pub foreign: BTreeSet<String>,
+    /// Others in the router's namespace, in words.
+    pub inside: BTreeSet<(NsName, String)>,
     /// What is known of those of the lab's that are as they were written.
     pub recorded: BTreeMap<TableId, Recorded>,
 }
@@ -94,6 +97,10 @@ pub(super) fn read(scope: &Scope, census: &Census) -> Tables {
                 _ if *ns == Ns::Host => {
                     let name = format!("{} {}", nft::family_word(row.family), row.name.escape_debug());
                     found.foreign.insert(name);
+                }
+                _ if ns.name() == Some(&rule::router_namespace(&scope.lab)) => {
+                    let text = format!("table {} {}", nft::family_word(row.family), row.name.escape_debug());
+                    found.inside.extend(ns.name().map(|ns| (ns.clone(), text)));
                 }
                 _ => {}
             }

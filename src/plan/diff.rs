@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use super::elements;
 use super::{LinkChange, Op, Plan, Service};
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
-use crate::state::{Address, File, Guest, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
+use crate::state::{
+    Address, File, Guest, HostState, Knob, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey, Table,
+};
 
 /// What stood in a setting before a lab changed it: what it goes back to.
 pub type Found = BTreeMap<SettingKey, String>;
@@ -203,7 +205,13 @@ fn settle(id: &LinkId, link: &Link, ipv6: Option<bool>, ops: &mut Vec<Op>) {
 }
 
 fn change(id: &LinkId, current: &Link, wanted: &Link, ops: &mut Vec<Op>) {
-    let Link { kind, mac, mtu, group, alias, master, up, ipv6, tx_checksum } = wanted;
+    let Link { kind, mac, mtu, group, alias, master, up, ipv6, tx_checksum, odd } = wanted;
+    for (knob, value) in turned(&current.odd, odd) {
+        if let Some(key) = knob.sysctl(id.name.as_str()) {
+            let (key, was) = (SettingKey::sysctl(&id.ns, key), current.odd.get(&knob).map(ToString::to_string));
+            ops.push(Op::Set { key, value: value.to_string(), was });
+        }
+    }
     if current.ipv6 != *ipv6 {
         ops.push(Op::SetIpv6 { id: id.clone(), on: *ipv6 });
     }
@@ -221,10 +229,24 @@ fn change(id: &LinkId, current: &Link, wanted: &Link, ops: &mut Vec<Op>) {
             LinkKind::Bridge(settings) if current.kind != *kind => Some(*settings),
             _ => None,
         },
+        // To which bridge it goes, that one sets it right.
+        port: if current.master == *master {
+            let port = |(knob, _): &(Knob, u32)| matches!(knob.place(), Place::Port(_));
+            turned(&current.odd, odd).into_iter().filter(port).collect()
+        } else {
+            Odd::new()
+        },
     };
     if !change.is_empty() {
         ops.push(Op::ChangeLink { id: id.clone(), change });
     }
+}
+
+/// The knobs that have to be turned, each with how it should stand.
+fn turned(current: &Odd, wanted: &Odd) -> Odd {
+    let back = current.keys().filter(|knob| !wanted.contains_key(knob)).map(|knob| (*knob, knob.right()));
+    let other = wanted.iter().filter(|(knob, value)| current.get(knob) != Some(value));
+    back.chain(other.map(|(knob, value)| (*knob, *value))).collect()
 }
 
 fn addresses(current: &HostState, desired: &HostState, links: &Links<'_>, ops: &mut Vec<Op>) {
@@ -310,7 +332,8 @@ fn tables(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
 }
 
 fn files(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
-    for path in current.files.keys().filter(|path| !desired.files.contains_key(*path)) {
+    let goes = |(path, file): &(&PathBuf, &File)| !desired.files.contains_key(*path) && file.is_made(path);
+    for (path, _) in current.files.iter().filter(goes) {
         ops.push(Op::RemoveFile { path: path.clone() });
     }
     for (path, file) in &desired.files {

@@ -1,10 +1,11 @@
 //! [`differences`]: object by object, what should be there and what is. For people; a repair comes from `diff`. Pure.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::state::{Address, BridgeSettings, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
+use crate::state::{Address, BridgeSettings, File, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
 
 /// How much of what should be is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +169,7 @@ impl Found {
     }
 
     fn route(&mut self, route: &Route, problem: Problem) {
-        let Route { ns, to, via, dev } = route;
+        let Route { ns, to, via, dev, metric: _ } = route;
         let to = if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() };
         let via = via.map_or_else(String::new, |via| format!(" via {via}"));
         self.push(Object::Route, &format!("{to}{via} dev {dev}"), ns, problem);
@@ -216,7 +217,7 @@ fn links(current: &HostState, wanted: &HostState, found: &mut Found) {
 }
 
 fn link(id: &LinkId, is: &Link, should: &Link, found: &mut Found) {
-    let Link { kind, mac, mtu, group, alias, master, up, ipv6, tx_checksum } = should;
+    let Link { kind, mac, mtu, group, alias, master, up, ipv6, tx_checksum, odd } = should;
     if is.kind != *kind {
         found.differs(id, "kind", describe(kind), describe(&is.kind));
     }
@@ -251,6 +252,19 @@ fn link(id: &LinkId, is: &Link, should: &Link, found: &mut Found) {
     if let (Some(should), Some(is)) = (tx_checksum, is.tx_checksum.filter(|is| tx_checksum != &Some(*is))) {
         let word = |on| switch("TX checksum offload", on);
         found.differs(id, "tx-checksum", word(*should), word(is));
+    }
+    for (knob, is) in is.odd.iter().filter(|(knob, _)| !odd.contains_key(knob)) {
+        match knob.sysctl(id.name.as_str()) {
+            Some(key) => {
+                let (should, is) = (Some(knob.right().to_string()), is.to_string());
+                let differs = Problem::Differs { property: "value", should, is };
+                found.push(Object::Setting, &format!("net/{key}"), &id.ns, differs);
+            }
+            None => {
+                let word = |value: u32| switch(&knob.to_string(), value != 0);
+                found.differs(id, "port", word(knob.right()), word(*is));
+            }
+        }
     }
 }
 
@@ -306,12 +320,17 @@ fn files(current: &HostState, wanted: &HostState, found: &mut Found) {
             let differs = Problem::Differs { property: "mode", should: Some(should), is };
             found.push(Object::File, &name, &Ns::Host, differs);
         }
+        if let Some(access) = is.access.filter(|_| is.access != should.access) {
+            let differs = Problem::Differs { property: "access", should: None, is: access.to_string() };
+            found.push(Object::File, &name, &Ns::Host, differs);
+        }
         if is.content != should.content && found.extent != Extent::Part {
             let is = "another text than it should have".to_owned();
             found.push(Object::File, &name, &Ns::Host, Problem::Differs { property: "content", should: None, is });
         }
     }
-    for path in current.files.keys().filter(|path| !wanted.files.contains_key(*path)) {
+    let goes = |(path, file): &(&PathBuf, &File)| !wanted.files.contains_key(*path) && file.is_made(path);
+    for (path, _) in current.files.iter().filter(goes) {
         found.push(Object::File, &path.display().to_string(), &Ns::Host, Problem::Unexpected);
     }
 }
@@ -340,6 +359,7 @@ mod tests {
             up: true,
             ipv6: false,
             tx_checksum: Some(false),
+            odd: crate::state::Odd::new(),
         };
         let (near, far) = (LinkId::host(name("rt-web")), LinkId::inside(&router, name("web")));
         state.links.insert(LinkId::host(name("br-web")), link(LinkKind::Bridge(BridgeSettings::OURS), None));
@@ -352,12 +372,13 @@ mod tests {
             to: "0.0.0.0/0".parse().unwrap(),
             via: "192.0.2.1".parse().ok(),
             dev: name("web"),
+            metric: 0,
         };
         state.routes.insert(default);
         state.settings.insert(SettingKey::sysctl(&far.ns, "ipv4/ip_forward"), "1".into());
         let table = TableId { ns: far.ns, family: Family::Inet, name: "vmnet-campus".into() };
         state.tables.insert(table, Table::Body("x".into()));
-        state.files.insert("/run/x".into(), File { mode: 0o755, content: "x".into() });
+        state.files.insert("/run/x".into(), File::new(0o755, "x"));
         state
     }
 

@@ -196,6 +196,7 @@ mod tests {
             up: true,
             ipv6: false,
             tx_checksum: None,
+            odd: crate::state::Odd::new(),
         }
     }
 

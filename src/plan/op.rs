@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::elements::SetChange;
 use crate::names::{NsName, VmName};
 use crate::state::{
-    Address, BridgeSettings, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Route, SettingKey, TableId,
+    Address, BridgeSettings, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Odd, Route, SettingKey, TableId,
 };
 
 /// One effect. The executor has one arm for each.
@@ -234,6 +234,9 @@ pub struct LinkChange {
     pub up: Option<bool>,
     /// Bridge settings.
     pub bridge: Option<BridgeSettings>,
+    /// What it is as a bridge's port.
+    #[serde(default, skip_serializing_if = "Odd::is_empty")]
+    pub port: Odd,
 }
 
 impl LinkChange {
@@ -245,7 +248,7 @@ impl LinkChange {
 
 impl fmt::Display for LinkChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { alias, mac, mtu, group, master, up, bridge } = self;
+        let Self { alias, mac, mtu, group, master, up, bridge, port } = self;
         let mut parts = Vec::new();
         if let Some(mac) = mac {
             parts.push(format!("MAC {mac}"));
@@ -263,6 +266,9 @@ impl fmt::Display for LinkChange {
         }
         if bridge.is_some() {
             parts.push("STP, forward delay and multicast snooping off".into());
+        }
+        for (knob, value) in port {
+            parts.push(format!("{knob} {}", on_off(*value != 0)));
         }
         if let Some(up) = up {
             parts.push(if *up { "up" } else { "down" }.into());
@@ -346,7 +352,7 @@ struct RouteText<'a>(&'a Route);
 
 impl fmt::Display for RouteText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Route { ns, to, via, dev } = self.0;
+        let Route { ns, to, via, dev, metric: _ } = self.0;
         if to.prefix_len() == 0 {
             write!(f, "default")?
         } else {

@@ -71,5 +71,5 @@ pub fn pair(
     let render =
         |template| TEMPLATES.render(template, &context).map_err(|source| HookError::Render { template, source });
     let (up, down) = paths.hook_pair(lab, network.name());
-    Ok([(up, File { mode: 0o755, content: render(IFUP)? }), (down, File { mode: 0o755, content: render(IFDOWN)? })])
+    Ok([(up, File::new(0o755, render(IFUP)?)), (down, File::new(0o755, render(IFDOWN)?))])
 }

@@ -144,6 +144,7 @@ pub fn taps(view: &GuestView<'_>) -> Vec<(IfName, Link)> {
             up: true,
             ipv6: false,
             tx_checksum: None,
+            odd: crate::state::Odd::new(),
         };
         (nic.tap().clone(), link)
     });

@@ -1,6 +1,7 @@
 //! [`Facts`]: what is true of a host and not ours to decide.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -125,6 +126,9 @@ pub struct FoundRoute {
     pub to: IpNet,
     /// Outgoing device, where it has one.
     pub dev: Option<String>,
+    /// The next hop; `None` where the destination is on the device's own network.
+    #[serde(default)]
+    pub via: Option<IpAddr>,
 }
 
 /// What a file below `/run/netns` is.

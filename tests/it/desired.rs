@@ -1,7 +1,7 @@
 //! Desired states as data: each folder of `tests/desired` is a lab on a host.
 //!
 //! `net.toml` is the definition. `facts.json`, where there is one, changes `tests/desired/facts.json` (a host with
-//! everything) as RFC 7396 says. `run.json`, where there is one, says which guests shall run, `found.json` what earlier
+//! everything) as RFC 7396 says. `here`, where there is one, names the host whose part it is. `run.json`, where there is one, says which guests shall run, `found.json` what earlier
 //! plans found and changed. What the lab means on that host stands in `desired.snap`: the plan from an empty host, notes, tables and drop-ins; or every refusal.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use vmnet::definition::Definition;
 use vmnet::desired::{self, Desired, Host, Refusal};
-use vmnet::model::{Lock, Model, resolve};
+use vmnet::model::{Lock, Model, resolve, slice};
 use vmnet::names::VmName;
 use vmnet::paths::Paths;
 use vmnet::plan::{Found, Plan, diff};
@@ -85,10 +85,17 @@ fn guests(case: &Path, model: &Model, facts: &Facts) -> BTreeMap<VmName, Guest> 
     run.into_iter().map(of).collect()
 }
 
+/// The whole, or the part of the host that `here` names.
+fn part(case: &Path, whole: Model) -> Model {
+    let Ok(here) = fs::read_to_string(case.join("here")) else { return whole };
+    slice(&whole, &here.trim().parse().unwrap()).unwrap_or_else(|| panic!("{}: no host {here}", case.display()))
+}
+
 fn of_case(case: &Path) -> Result<Desired, Vec<Refusal>> {
     let text = fs::read_to_string(case.join("net.toml")).unwrap();
     let resolved = Definition::parse(&text).and_then(|definition| resolve(&definition, &Lock::default()));
     let model = resolved.unwrap_or_else(|problems| panic!("{}", problems.render("net.toml", &text, false))).model;
+    let model = part(case, model);
     let facts = facts(case);
     let guests = guests(case, &model, &facts);
     let (paths, found) = (Paths::default(), found(case));
@@ -129,7 +136,8 @@ fn listing(plan: &Plan) -> String {
 }
 
 /// The cases whose tables are shown whole; in the others they hold nothing new.
-const WITH_TABLES: [&str; 4] = ["campus", "outside-vlan", "through-host", "through-host-guarded"];
+const WITH_TABLES: [&str; 6] =
+    ["campus", "outside-vlan", "routed-hosts-host", "routed-hosts-macvlan", "through-host", "through-host-guarded"];
 
 fn report(desired: &Desired, with_tables: bool) -> String {
     let (host, found) = empty_host(desired);

@@ -215,7 +215,7 @@ impl FakeHost {
     }
 
     fn change(&mut self, id: &LinkId, change: &LinkChange) -> Answer {
-        let LinkChange { alias, mac, mtu, group, master, up, bridge } = change.clone();
+        let LinkChange { alias, mac, mtu, group, master, up, bridge, port } = change.clone();
         if let Some(Some(master)) = &master {
             self.need_bridge(&id.ns, master)?;
         }
@@ -223,6 +223,10 @@ impl FakeHost {
         if let (Some(settings), LinkKind::Bridge(_)) = (bridge, &link.kind) {
             link.kind = LinkKind::Bridge(settings);
         }
+        for (knob, value) in port {
+            link.odd.insert(knob, value);
+        }
+        link.odd.retain(|knob, value| !knob.is_right(*value));
         link.alias = alias.unwrap_or(std::mem::take(&mut link.alias));
         link.mac = mac.unwrap_or(link.mac);
         link.mtu = mtu.unwrap_or(link.mtu);

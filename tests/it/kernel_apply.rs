@@ -1,5 +1,6 @@
 //! Plans on the real kernel.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -43,6 +44,7 @@ pub(crate) fn link(kind: LinkKind, role: &str, id: &LinkId) -> Link {
         up: true,
         ipv6: false,
         tx_checksum: None,
+        odd: vmnet::state::Odd::new(),
     }
 }
 
@@ -54,6 +56,10 @@ pub(crate) fn pair(state: &mut HostState, near: (&LinkId, &str), far: &LinkId) {
     let off = (far.ns.name() == Some(&rule::router_namespace(&lab()))).then_some(false);
     let far_link = link(LinkKind::Veth { peer: Some(near.clone()) }, "nic", far);
     state.links.insert(far.clone(), Link { tx_checksum: off, ..far_link });
+}
+
+fn route(link: &LinkId, to: &str, via: Option<IpAddr>) -> Route {
+    Route { ns: link.ns.clone(), to: to.parse().unwrap(), via, dev: link.name.clone(), metric: 0 }
 }
 
 /// Two networks with a router, a macvlan on `nic0` in it, a namespace guest, tables, settings and a file.
@@ -77,8 +83,7 @@ fn desired() -> HostState {
     pair(&mut state, (&LinkId::host(name("vm1-0")), "br-web"), &eth0);
     state.addresses.insert(Address { link: eth0.clone(), net: "10.0.0.10/24".parse().unwrap() });
     state.addresses.insert(Address { link: eth0.clone(), net: "10.0.7.10/24".parse().unwrap() });
-    let default = Route { ns: eth0.ns, to: "0.0.0.0/0".parse().unwrap(), via: "10.0.0.1".parse().ok(), dev: eth0.name };
-    state.routes.insert(default);
+    state.routes.insert(route(&eth0, "0.0.0.0/0", "10.0.0.1".parse().ok()));
     state.guests.insert(vm, Guest::Netns { ns: guest.clone() });
 
     let ext = LinkId::inside(&router, name("ext"));
@@ -87,14 +92,17 @@ fn desired() -> HostState {
     state.addresses.insert(Address { link: ext.clone(), net: "192.0.2.9/24".parse().unwrap() });
     state.addresses.insert(Address { link: ext.clone(), net: "2001:db8::9/64".parse().unwrap() });
     for (to, via) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8::1")] {
-        let route = Route { ns: ext.ns.clone(), to: to.parse().unwrap(), via: via.parse().ok(), dev: ext.name.clone() };
-        state.routes.insert(route);
+        state.routes.insert(route(&ext, to, via.parse().ok()));
     }
-    let connected =
-        Route { ns: ext.ns.clone(), to: "198.51.100.0/24".parse().unwrap(), via: None, dev: ext.name.clone() };
-    state.routes.insert(connected);
+    state.routes.insert(route(&ext, "198.51.100.0/24", None));
 
-    for (ns, v6) in [(&router, "0"), (&guest, "1")] {
+    for key in ["rp_filter", "send_redirects", "accept_redirects"] {
+        let key = format!("ipv4/conf/default/{key}");
+        state.settings.insert(SettingKey::sysctl(&Ns::Named(router.clone()), key), "0".into());
+    }
+    let accept_ra = SettingKey::sysctl(&Ns::Named(router.clone()), "ipv6/conf/default/accept_ra");
+    state.settings.insert(accept_ra, "0".into());
+    for (ns, v6) in [(&router, "1"), (&guest, "0")] {
         let ns = Ns::Named(ns.clone());
         state.settings.insert(SettingKey::sysctl(&ns, "ipv4/conf/all/forwarding"), "1".into());
         state.settings.insert(SettingKey::sysctl(&ns, "ipv6/conf/default/disable_ipv6"), "1".into());
@@ -109,7 +117,7 @@ fn desired() -> HostState {
     let inside = "set inside {\ntype ifname\nelements = { \"db\", \"web\" }\n}\nchain forward {\ntype filter hook forward priority filter; policy drop;\niifname @inside accept\n}";
     let guard = "counter tagged {\n}\nchain port {\ntype filter hook prerouting priority -350; policy accept;\nether type { 8021q, 8021ad } counter name \"tagged\" drop\n}";
     state.tables.extend([table(Ns::Named(router), Family::Inet, inside), table(Ns::Host, Family::Bridge, guard)]);
-    let hook = File { mode: 0o755, content: "#!/bin/sh\n".into() };
+    let hook = File::new(0o755, "#!/bin/sh\n# vmnet:campus:hook:web\n");
     state.files.insert("/run/vmnet/campus/hooks/web/qemu-ifup".into(), hook);
     state
 }
@@ -212,7 +220,28 @@ fn what_other_tools_change_is_seen_and_repaired() {
             ),
             ("nft add rule bridge vmnet-campus port accept", "write table bridge vmnet-campus"),
             ("chmod 600 /run/vmnet/campus/hooks/web/qemu-ifup", "write /run/vmnet/campus/hooks/web/qemu-ifup (0755)"),
-            ("touch /run/vmnet/campus/hooks/web/stray", "remove /run/vmnet/campus/hooks/web/stray"),
+            ("chown 65534 /run/vmnet/campus/hooks/web/qemu-ifup", "write /run/vmnet/campus/hooks/web/qemu-ifup"),
+            ("chown 65534 /run/vmnet/campus/hooks/web", "write /run/vmnet/campus/hooks/web/qemu-ifup"),
+            ("chmod 777 /run/vmnet/campus/hooks/web", "write /run/vmnet/campus/hooks/web/qemu-ifup"),
+            (
+                "mkdir /run/vmnet/campus/hooks/old; cp /run/vmnet/campus/hooks/web/qemu-ifup /run/vmnet/campus/hooks/old",
+                "remove /run/vmnet/campus/hooks/old/qemu-ifup",
+            ),
+            ("bridge link set dev rt-web isolated on learning off", "set rt-web: learning on, isolated off"),
+            ("bridge link set dev vm1-0 flood off hairpin on guard on", "set vm1-0: hairpin off, guard off, flood on"),
+            ("ip link set rt-db type bridge_slave mcast_flood off bcast_flood off", "set rt-db: mcast_flood on"),
+            (
+                "ip netns exec vmnet-campus sysctl -qw net.ipv4.conf.web.forwarding=0",
+                "set net/ipv4/conf/web/forwarding in vmnet-campus: 1 (was 0)",
+            ),
+            (
+                "ip netns exec vmnet-campus sysctl -qw net.ipv4.conf.db.rp_filter=1 net.ipv4.conf.db.arp_ignore=8",
+                "set net/ipv4/conf/db/arp_ignore in vmnet-campus: 1 (was 8)",
+            ),
+            (
+                "ip netns exec vmnet-campus sysctl -qw net.ipv6.conf.ext.forwarding=0",
+                "set net/ipv6/conf/ext/forwarding in vmnet-campus: 1 (was 0)",
+            ),
             ("ip link del rt-db", "add veth rt-db"),
             ("ip netns del vmnet-campus.vm1", "add namespace vmnet-campus.vm1"),
             ("ip link del br-web", "add bridge br-web"),
@@ -295,6 +324,7 @@ fn tables_that_another_tool_changed_go_back_verbatim() {
             to: "203.0.113.0/24".parse().unwrap(),
             via: "198.18.0.1".parse().ok(),
             dev: name("web"),
+            metric: 0,
         };
         wanted.routes.insert(nowhere);
         let found = vmnet::observe::settings(&wanted.settings.keys().cloned().collect()).unwrap();
@@ -376,7 +406,7 @@ fn files_of_a_lab_leave_no_folders() {
         let mut host = host();
         let mut desired = HostState::default();
         let path = PathBuf::from("/run/vmnet/campus/hooks/web/qemu-ifup");
-        desired.files.insert(path.clone(), File { mode: 0o755, content: "x".into() });
+        desired.files.insert(path.clone(), File::new(0o755, "# vmnet:campus:hook:web"));
         create(&mut host, &desired);
         assert_eq!(host.look().unwrap().state, desired);
         settle(&mut host, &HostState::default(), &Found::default()).1.unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod across;
 mod by_hand;
 mod check;
 mod confirm;
@@ -18,6 +19,7 @@ mod foreign;
 mod fuzz;
 mod hooks;
 mod hosts;
+mod hosts_apart;
 mod install;
 mod kernel_apply;
 mod kernel_observe;
@@ -33,10 +35,13 @@ mod privilege;
 mod probe;
 mod properties;
 mod purity;
+mod rehearsal;
+mod rehearse;
 mod sandbox;
 mod scenarios;
 mod shutdown;
 mod skip;
+mod slices;
 mod snapshot;
 mod states;
 mod suite;

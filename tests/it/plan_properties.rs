@@ -227,7 +227,7 @@ fn host_facts(foreign: &[(u8, u8)]) -> Facts {
         tools: Tool::ALL.into_iter().map(|tool| (tool, "/usr/sbin/tool".into())).collect(),
         capabilities: ["CAP_NET_ADMIN".to_owned(), "CAP_SYS_ADMIN".to_owned()].into(),
         devices: [("eno1".to_owned(), device(None, 1500)), ("br0".to_owned(), device(Some("bridge"), 1500))].into(),
-        routes: vec![FoundRoute { to: "0.0.0.0/0".parse().unwrap(), dev: Some("eno1".into()) }],
+        routes: vec![FoundRoute { to: "0.0.0.0/0".parse().unwrap(), dev: Some("eno1".into()), via: None }],
         ..Facts::default()
     };
     facts.sysctls.insert("ipv4/conf/eno1/forwarding".into(), "0".into());
@@ -241,7 +241,7 @@ fn host_facts(foreign: &[(u8, u8)]) -> Facts {
             }
             1 => {
                 let to = ipnet::Ipv4Net::new(Ipv4Addr::new(172, 16, *value, 0), 24).unwrap();
-                facts.routes.push(FoundRoute { to: to.into(), dev: Some(name) });
+                facts.routes.push(FoundRoute { to: to.into(), dev: Some(name), via: None });
             }
             2 => drop(facts.namespaces.insert(name, ForeignNamespace::NotOne)),
             3 => drop(facts.tables.insert(format!("inet {name}"))),

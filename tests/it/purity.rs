@@ -259,8 +259,9 @@ fn programs_are_started_in_one_place_and_no_shell_is() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// Where `ssh` to other hosts may be started: by the crate, which starts it itself, and as a program of the caller's.
-const SSH: [&str; 2] = ["remote/ssh.rs", "remote/started.rs"];
+/// Where `ssh` to other hosts may be started, by the crate, which starts it itself, and as a program of the caller's; and
+/// where another program of the caller's is: the shell in a machine of a rehearsal.
+const SSH: [&str; 3] = ["remote/ssh.rs", "remote/started.rs", "commands/rehearse/machines.rs"];
 
 #[test]
 fn ssh_to_other_hosts_is_started_in_one_place() {

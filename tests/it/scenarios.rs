@@ -13,6 +13,7 @@ mod faults;
 mod guards;
 mod isolated;
 mod nat;
+mod rehearsed;
 mod routed;
 mod two_subnets;
 mod vlan;
@@ -47,7 +48,8 @@ struct Expected {
     /// The lab's namespaces, as `ip netns` sees them.
     #[serde(default)]
     namespaces: BTreeSet<String>,
-    /// Links by name, those in a namespace as `namespace/name`.
+    /// Links by name, those in a namespace as `namespace/name`; on several hosts with the host's name in front, as
+    /// `h1:name`.
     #[serde(default)]
     links: BTreeMap<String, ExpectedLink>,
 }
@@ -75,7 +77,12 @@ struct ExpectedLink {
 type Look = fn(&Lab);
 
 macro_rules! scenarios {
-    (here { $($name:ident => $look:expr;)* } with_qemu { $($again:ident => $closer:expr;)* }) => {
+    (
+        here { $($name:ident => $look:expr;)* }
+        with_qemu { $($again:ident => $closer:expr;)* }
+        on_hosts { $($hosts:ident => $far:expr;)* }
+        on_hosts_with_qemu { $($machines:ident => $farther:expr;)* }
+    ) => {
         $(
             #[test]
             fn $name() {
@@ -90,14 +97,36 @@ macro_rules! scenarios {
             $(
                 #[test]
                 fn $again() {
-                    again_with_qemu(stringify!($again), $closer);
+                    let body = |engine| run(stringify!($again), engine, $closer);
+                    again_with_qemu(stringify!($again), body);
+                }
+            )*
+            $(
+                #[test]
+                fn $machines() {
+                    let body =
+                        |engine| rehearsed::run(stringify!($machines), "scenarios::with_qemu", engine, $farther);
+                    again_with_qemu(stringify!($machines), body);
+                }
+            )*
+        }
+
+        /// Those on several hosts.
+        mod on_hosts {
+            use super::*;
+            $(
+                #[test]
+                fn $hosts() {
+                    let module = "scenarios::on_hosts";
+                    let test = || rehearsed::run(stringify!($hosts), module, Engine::Netns, $far);
+                    sandbox::run(concat!("scenarios::on_hosts::", stringify!($hosts)), test);
                 }
             )*
         }
 
         #[test]
         fn every_folder_is_run() {
-            let here: BTreeSet<String> = [$(stringify!($name).replace('_', "-")),*].into();
+            let here: BTreeSet<String> = [$(stringify!($name),)* $(stringify!($hosts),)*].map(|name| name.replace('_', "-")).into();
             let entries = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name());
             let folders: BTreeSet<String> = entries.map(|name| name.into_string().unwrap()).collect();
             assert_eq!(here, folders);
@@ -133,6 +162,14 @@ scenarios! {
         vlan_isolation => vlan::isolation;
         vlan_router => vlan::router;
     }
+    on_hosts {
+        hosts_gateway => rehearsed::gateway;
+        hosts_routed => rehearsed::routed;
+        hosts_vlans => rehearsed::vlans;
+    }
+    on_hosts_with_qemu {
+        hosts_vlans => rehearsed::vlans;
+    }
 }
 
 /// Both families by the guests' own ping.
@@ -145,7 +182,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
 }
 
-fn again_with_qemu(name: &str, look: Look) {
+fn again_with_qemu(name: &str, body: impl FnOnce(Engine)) {
     let accel = match std::env::var("VMNET_TEST_QEMU").as_deref() {
         Ok("tcg") => "tcg",
         Ok("kvm") => "kvm",
@@ -157,7 +194,7 @@ fn again_with_qemu(name: &str, look: Look) {
     if accel.is_empty() {
         return skip(&full, "QEMU guests run in the kernel lab, or with VMNET_TEST_QEMU=tcg");
     }
-    sandbox::run(&full, || run(name, Engine::Qemu(accel), look));
+    sandbox::run(&full, || body(Engine::Qemu(accel)));
 }
 
 fn read(name: &str) -> Expected {

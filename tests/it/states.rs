@@ -137,6 +137,7 @@ fn link(kind: LinkKind, role: &str, id: &LinkId, net: &Net) -> Link {
         up: true,
         ipv6: false,
         tx_checksum: None,
+        odd: vmnet::state::Odd::new(),
     }
 }
 
@@ -161,7 +162,7 @@ pub(crate) fn state(shape: &Shape, observed: bool) -> HostState {
         paths::networkd_drop_in(&lab()),
     ];
     for path in files.into_iter().take(shape.files.into()) {
-        state.files.insert(path, File { mode: 0o755, content: format!("text {}", shape.files) });
+        state.files.insert(path, File::new(0o755, format!("# vmnet:campus:hook:web text {}", shape.files)));
     }
     if shape.outside {
         add_outside(&mut state);
@@ -199,7 +200,7 @@ fn add_net(state: &mut HostState, i: usize, net: &Net) {
         }
         if net.route {
             let (to, via) = (format!("10.{}.0.0/16", i + 1).parse().unwrap(), format!("10.0.{i}.2").parse().ok());
-            state.routes.insert(Route { ns: far.ns, to, via, dev: far.name });
+            state.routes.insert(Route { ns: far.ns, to, via, dev: far.name, metric: 0 });
         }
     }
     add_guest(state, i, net, &master);
@@ -227,7 +228,7 @@ fn add_outside(state: &mut HostState) {
     for (address, to, via) in [("192.0.2.9/24", "0.0.0.0/0", "192.0.2.1"), ("2001:db8::9/64", "::/0", "2001:db8::1")] {
         state.addresses.insert(Address { link: id.clone(), net: address.parse().unwrap() });
         let (to, via) = (to.parse().unwrap(), via.parse().ok());
-        state.routes.insert(Route { ns: id.ns.clone(), to, via, dev: id.name.clone() });
+        state.routes.insert(Route { ns: id.ns.clone(), to, via, dev: id.name.clone(), metric: 0 });
     }
 }
 

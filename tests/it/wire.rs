@@ -21,10 +21,15 @@ pub(crate) struct Capture {
 impl Capture {
     /// Captures on a link of a namespace (`None`: the host's).
     pub(crate) fn start(ns: Option<&str>, link: &str) -> Self {
-        let name = format!("{link} in {}", ns.unwrap_or("host"));
-        let file = PathBuf::from(format!("/run/capture-{}-{link}.pcap", ns.unwrap_or("host")));
+        Self::start_by(|command| inside(ns, command), ns.unwrap_or("host"), link)
+    }
+
+    /// Captures on a link of a place that `enter` leads a command to.
+    pub(crate) fn start_by(enter: impl Fn(&str) -> String, place: &str, link: &str) -> Self {
+        let name = format!("{link} in {place}");
+        let file = PathBuf::from(format!("/run/capture-{place}-{link}.pcap"));
         let log = file.with_extension("log");
-        let command = inside(ns, &format!("tcpdump -n -U --immediate-mode -Z root -i {link} -w {}", file.display()));
+        let command = enter(&format!("tcpdump -n -U --immediate-mode -Z root -i {link} -w {}", file.display()));
         let process = Command::new("sh")
             .args(["-c", &format!("exec {command}")])
             .stdin(Stdio::null())
@@ -173,7 +178,11 @@ pub(crate) fn echo(macs: ([u8; 6], [u8; 6]), addresses: (Ipv4Addr, Ipv4Addr), ho
 
 /// Sends frames as they are on a link of a namespace.
 pub(crate) fn send(ns: Option<&str>, link: &str, frames: &[Vec<u8>]) {
-    let path = ns.map(|ns| format!("/run/netns/{ns}"));
+    send_at(ns.map(|ns| format!("/run/netns/{ns}")), link, frames);
+}
+
+/// As [`send`], with the file of a namespace.
+pub(crate) fn send_at(path: Option<String>, link: &str, frames: &[Vec<u8>]) {
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             if let Some(path) = path {

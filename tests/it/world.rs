@@ -136,7 +136,7 @@ impl Lab {
 
 /// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's
 /// shell does not echo.
-fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
+pub(crate) fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
     const END: &str = "END-OF-COMMAND-";
     let mut console = UnixStream::connect(socket)?;
     console.set_read_timeout(Some(Duration::from_secs(120)))?;

@@ -184,10 +184,15 @@ impl Fleet {
         self.members.iter().all(|member| matches!(member.way, Way::This { .. }))
     }
 
+    /// Whether no host is a real one: then nothing of what is chosen by rule is written down.
+    fn is_rehearsed(&self) -> bool {
+        self.members.iter().all(|member| matches!(member.way, Way::Rehearsed))
+    }
+
     /// Writes `net.lock` before any host uses what stands in it: what is lost moves addresses, what is too much moves
     /// nothing.
     fn write_lock(&self) -> Result<bool, Failure> {
-        if self.is_this() || self.source.origin.rehearsed {
+        if self.is_this() || self.is_rehearsed() {
             return Ok(false);
         }
         let written = self.source.write_lock()?;
@@ -200,7 +205,7 @@ impl Fleet {
 
     /// Puts it back, where no host uses it.
     pub(super) fn unwrite_lock(&self) {
-        if self.is_this() || self.source.origin.rehearsed {
+        if self.is_this() || self.is_rehearsed() {
             return;
         }
         if let Err(failure) = self.source.restore_lock() {

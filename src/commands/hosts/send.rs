@@ -38,7 +38,8 @@ impl Fleet {
             return needed;
         }
         for vm in member.model.vms().values() {
-            let image = vm.image().as_ref();
+            // Images are where they are: a rehearsed host has this machine's files. What `~` means it does not know.
+            let image = vm.image().as_ref().filter(|_| member.way != Way::Rehearsed);
             let files = image.into_iter().flat_map(|image| [image.file(), image.kernel(), image.initrd()]).flatten();
             let files = files.filter_map(|file| Some((file.to_str()?.to_owned(), self.source.files().find(file))));
             needed.extend(files);
@@ -97,7 +98,10 @@ impl Fleet {
             words.push(self.source.path.display().to_string());
             return Ok(Call::of(words));
         }
-        words.extend([format!("--here={}", member.name), Bundle::ARGUMENT.to_owned()]);
+        if !self.source.whole.hosts().is_empty() {
+            words.push(format!("--here={}", member.name));
+        }
+        words.push(Bundle::ARGUMENT.to_owned());
         let digest = |(entry, path)| Some((entry, known.get(&path)?.0.clone()));
         let bundle = Bundle {
             version: env!("CARGO_PKG_VERSION").to_owned(),

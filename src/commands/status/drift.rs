@@ -1,13 +1,14 @@
 //! What `status` shows of objects that are not as they should be, and of devices that are not the lab's.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::commands::output::foreign;
-use crate::observe::Observation;
+use crate::commands::output::{foreign, shown};
+use crate::observe::{Beside, Observation};
 use crate::plan::{Difference, Remote, Tie};
-use crate::state::{LinkId, Ns};
+use crate::state::{File, HostState, LinkId, Ns};
 
 /// A difference, and the line for people.
 #[derive(Serialize)]
@@ -97,4 +98,32 @@ pub(super) fn foreign_devices(observation: &Observation, remotes: &[Remote]) -> 
         });
     }
     all
+}
+
+/// Something else that is not the lab's, in a place that is. It is left alone.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Other {
+    /// A file's path, or what it is in words. Escaped.
+    thing: String,
+    /// The namespace of the lab's that it is in.
+    namespace: Option<String>,
+    /// The line for people.
+    pub(super) text: String,
+}
+
+/// What others put into the hooks folder and the router's namespace.
+pub(super) fn beside(observation: &Observation, wanted: &HostState) -> Vec<Other> {
+    let Beside { files, inside } = &observation.beside;
+    // What has a hook's name and no mark of vmnet's is nothing that vmnet wrote.
+    let is_strange = |(path, file): &(&PathBuf, &File)| !wanted.files.contains_key(*path) && !file.is_made(path);
+    let strange = observation.state.files.iter().filter(is_strange).map(|(path, _)| path);
+    let file = |path: &PathBuf| {
+        let thing = shown(path);
+        Other { text: format!("{thing} stands below the hooks"), thing, namespace: None }
+    };
+    let inside = inside.iter().map(|(ns, thing)| {
+        let text = format!("{thing} is in namespace {ns}");
+        Other { thing: thing.clone(), namespace: Some(ns.to_string()), text }
+    });
+    files.iter().chain(strange).map(file).chain(inside).collect()
 }
