@@ -247,6 +247,16 @@ pub enum Command {
     /// Keep files for guests that come from another host; no verb for people.
     #[command(subcommand, hide = true)]
     Store(Store),
+    /// Join standard input and output with a guest's ssh server, for an ssh on another machine; no verb for people.
+    #[command(hide = true)]
+    Reach {
+        /// Which guest.
+        #[command(flatten)]
+        guest: Guest,
+        /// Only say what that ssh has to know.
+        #[arg(long)]
+        about: bool,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.

@@ -92,6 +92,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
         Command::Console(guest) => inside::console(&guest.vm),
         Command::Ssh { guest, args } => inside::ssh(&guest.vm, &args),
+        Command::Reach { guest, about } => inside::reach(&guest.vm, about, output),
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),

@@ -61,6 +61,8 @@ impl Needs {
             | Command::Stop { .. }
             | Command::Shutdown
             | Command::Reset { .. } => Self::CHANGE,
+            // It enters the router's namespace.
+            Command::Reach { .. } => Self::LOOK,
             Command::Verify { .. } => Self::PROBE,
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
             // The word of consent alone, or files for later; root's files.

@@ -1,6 +1,7 @@
 //! Verbs that every host carries out by itself: what one does needs nothing of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -116,17 +117,18 @@ impl Fleet {
         self.shown(&outcomes)
     }
 
-    /// `vmnet verify`: for the time being each host for itself.
-    pub(super) async fn verify(&self) -> Result<ExitCode, Failure> {
+    /// `vmnet verify`: for the time being each host for itself. These addresses beyond the router are tried, too.
+    pub(super) async fn verify(&self, outside: &[IpAddr]) -> Result<ExitCode, Failure> {
         self.all_here()?;
-        let outcomes = self.probe().await;
+        let outcomes = self.probe(outside).await;
         self.shown(&outcomes)
     }
 
     /// Every host's probes.
-    pub(super) async fn probe(&self) -> Outcomes {
-        let args = ["verify", self.lab().as_str()];
-        self.ask("probing", |_| Some(Call::of(args))).await
+    pub(super) async fn probe(&self, outside: &[IpAddr]) -> Outcomes {
+        let mut args = vec!["verify".to_owned(), self.lab().to_string()];
+        args.extend(outside.iter().map(|address| format!("--outside={address}")));
+        self.ask("probing", |_| Some(Call::of(args.clone()))).await
     }
 
     /// Shows what there is; hosts that don't answer stand beside the others.

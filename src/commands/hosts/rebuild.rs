@@ -99,7 +99,7 @@ impl Fleet {
         step("boot", at);
 
         let at = Instant::now();
-        let probed = self.probe().await;
+        let probed = self.probe(&[]).await;
         self.whole(&probed)?;
         enter(&mut hosts, &probed, |host| &mut host.verify);
         step("verify", at);
