@@ -15,6 +15,7 @@ mod list;
 mod lookup;
 mod outdated;
 mod output;
+mod part;
 mod privilege;
 mod progress;
 mod ps;
@@ -92,11 +93,13 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
         Command::Console(guest) => inside::console(&guest.vm),
         Command::Ssh { guest, args } => inside::ssh(&guest.vm, &args),
+        Command::Reach { guest, about } => inside::reach(&guest.vm, about, output),
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
         Command::Store(Store::Has { digests }) => store::has(&digests, output),
         Command::Store(Store::Take { digest, size }) => store::take(&digest, size, output),
+        Command::ProbePart { lab } => part::run(&lab, output),
         Command::Completions { shell } => {
             // Into memory first: clap_complete takes a reader that is gone for a bug.
             let mut script = Vec::new();

@@ -17,6 +17,8 @@ mod route;
 mod send;
 mod status;
 mod survey;
+mod trace;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,7 +31,6 @@ use futures_util::future::join_all;
 use super::failure::Failure;
 use super::output::Output;
 use super::source::Source;
-use crate::kernel::child;
 use crate::model::{Model, slice};
 use crate::names::{HostName, LabName};
 use crate::remote::{Event, Factory, LIMIT, Place, RemoteError};
@@ -39,6 +40,7 @@ use outcome::Outcome;
 pub(super) use outcome::told;
 pub(super) use rehearse::{OfHost, Rehearsed};
 pub(super) use route::run;
+pub(super) use verify::Verified;
 
 /// What this machine is called where the definition names no hosts.
 const THIS: &str = "localhost";
@@ -156,14 +158,9 @@ impl Fleet {
 
     /// This machine alone: a definition without hosts, or the part that was read.
     pub(super) fn this(source: Source, output: &Output) -> Result<Self, Failure> {
-        let own: Factory = std::sync::Arc::new(|args| {
-            let mut command = child::callers(SELF);
-            command.args(args);
-            command
-        });
         let here = source.origin.here.clone();
         let name = here.as_ref().map_or(THIS, HostName::as_str).to_owned();
-        let place = RefCell::new(Rc::new(Place::rehearsed(&name, own)));
+        let place = RefCell::new(Rc::new(Place::this(&name)));
         let member = Member { name, way: Way::This { here }, place, model: source.model.clone() };
         let fingerprint = source.fingerprint()?;
         let (lost, outside) = (BTreeMap::new(), Vec::new());
@@ -216,6 +213,22 @@ impl Fleet {
             (member.name.clone(), outcome)
         });
         join_all(asked).await.into_iter().collect()
+    }
+
+    /// Asks one host, which has to answer.
+    async fn ask_one(&self, member: &Member, args: &[&str]) -> Result<serde_json::Value, Failure> {
+        let outcome = member.ask_quietly(&Call::of(args.iter().copied())).await;
+        if outcome.is_done() {
+            return Ok(outcome.document());
+        }
+        let code = outcome.code().max(1);
+        let hosts = BTreeMap::from([(member.name.clone(), outcome.document())]);
+        Err(Failure::Hosts {
+            message: format!("lab {}: host {} refuses", self.lab(), member.name),
+            hosts,
+            help: None,
+            code,
+        })
     }
 
     fn member(&self, name: &str) -> Option<&Member> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::lookup;
+use super::output::Output;
 use super::session::paths;
 use super::source::Source;
 use crate::engine::{self, EngineError};
@@ -36,6 +37,26 @@ pub(super) fn ssh(name: &str, args: &[String]) -> Result<ExitCode, Failure> {
     };
     let error = engine::ssh::exec(&paths()?, &source.model, &source.model.vms()[&vm], &program, args);
     Err(Failure::failed(format!("no ssh to vm {vm}"), error))
+}
+
+/// `vmnet reach`
+pub(super) fn reach(name: &str, about: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    let (_, source) = lookup::applied(&lab)?;
+    let guest = &source.model.vms()[&vm];
+    if about {
+        is_machine(&source, &vm, "no ssh server")?;
+        let door = engine::ssh::door(&paths()?, &source.model, guest);
+        let door = door.map_err(|error| Failure::failed(format!("no ssh to vm {vm}"), error))?;
+        output.result(&door, || door.address.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let failed = format!("no way to the ssh server of vm {vm}");
+    match engine::ssh::pipe(&source.model, guest) {
+        Ok(Ok(())) => Ok(ExitCode::SUCCESS),
+        Ok(Err(error)) => Err(Failure::failed(failed, error)),
+        Err(error) => Err(Failure::failed(failed, error)),
+    }
 }
 
 /// A namespace is entered by `exec`, nothing else.

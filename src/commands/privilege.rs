@@ -61,7 +61,9 @@ impl Needs {
             | Command::Stop { .. }
             | Command::Shutdown
             | Command::Reset { .. } => Self::CHANGE,
-            Command::Verify { .. } => Self::PROBE,
+            // It enters the router's namespace.
+            Command::Reach { .. } => Self::LOOK,
+            Command::Verify { .. } | Command::ProbePart { .. } => Self::PROBE,
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,

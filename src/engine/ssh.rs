@@ -2,19 +2,27 @@
 //! beforehand.
 
 use std::ffi::CString;
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, User};
+use serde::{Deserialize, Serialize};
 
 use super::{EngineError, netns, public_host_key, running_in};
 use crate::model::{Model, Vm};
 use crate::names::NsName;
 use crate::paths::Paths;
+
+/// Where ssh servers listen.
+const PORT: u16 = 22;
+
+/// How often it is tried, how long each time, and the pause between.
+const TRIES: (u32, Duration, Duration) = (5, Duration::from_secs(4), Duration::from_secs(1));
 
 /// How a guest is reached by ssh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +60,7 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
     if running_in(&paths.guest_run(lab, name))?.is_none() {
         return Err(EngineError::NotRunning { vm: name.clone() });
     }
-    let alias = format!("{lab}-{name}");
+    let alias = alias(model, vm);
     if let Some(key) = public_host_key(&paths.guest_state(lab, name))? {
         let file = known_hosts(&paths.guest_run(lab, name), &format!("{alias} {}\n", key.trim_end()))?;
         command.arg("-o").arg(format!("UserKnownHostsFile={}", quoted(&file)));
@@ -68,6 +76,75 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
     Ok(command)
 }
 
+/// What ssh calls a guest, whatever its address.
+fn alias(model: &Model, vm: &Vm) -> String {
+    format!("{}-{}", model.lab(), vm.name())
+}
+
+/// What an ssh on another machine has to know of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// The guest's address.
+    pub address: IpAddr,
+    /// Who logs in.
+    pub user: String,
+    /// The name that its host key goes by.
+    pub alias: String,
+    /// The key, where it is known beforehand.
+    pub host_key: Option<String>,
+}
+
+/// What an ssh on another machine has to know.
+///
+/// # Errors
+/// When the guest does not run, or the router does not serve it.
+pub fn door(paths: &Paths, model: &Model, vm: &Vm) -> Result<Door, EngineError> {
+    let way = way(model, vm)?;
+    if running_in(&paths.guest_run(model.lab(), vm.name()))?.is_none() {
+        return Err(EngineError::NotRunning { vm: vm.name().clone() });
+    }
+    let host_key = public_host_key(&paths.guest_state(model.lab(), vm.name()))?;
+    let host_key = host_key.map(|key| key.trim_end().to_owned());
+    Ok(Door { address: way.address, user: vm.user().clone(), alias: alias(model, vm), host_key })
+}
+
+/// Joins standard input and output with the guest's ssh server, from inside the router.
+///
+/// # Errors
+/// When the router can't be entered. What becomes of the connection is the inner result.
+pub fn pipe(model: &Model, vm: &Vm) -> Result<io::Result<()>, EngineError> {
+    let way = way(model, vm)?;
+    netns::enter(&way.ns)?;
+    Ok(join(SocketAddr::new(way.address, PORT)))
+}
+
+fn join(to: SocketAddr) -> io::Result<()> {
+    // A guest answers on the network before its ssh server does.
+    let mut tries = TRIES.0;
+    let stream = loop {
+        match TcpStream::connect_timeout(&to, TRIES.1) {
+            Err(_) if tries > 1 => std::thread::sleep(TRIES.2),
+            connected => break connected?,
+        }
+        tries -= 1;
+    };
+    let mut up = stream.try_clone()?;
+    // It ends with this process, should nothing more be typed.
+    std::thread::spawn(move || {
+        let ended = io::copy(&mut io::stdin().lock(), &mut up);
+        ended.and_then(|_| up.shutdown(Shutdown::Write))
+    });
+    let mut down = stream;
+    let mut out = io::stdout().lock();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        match down.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => out.write_all(&buffer[..length]).and_then(|()| out.flush())?,
+        }
+    }
+}
+
 /// A value of an ssh option: in quotes, since ssh splits such a value at blanks.
 fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
@@ -79,7 +156,7 @@ fn known_hosts(run_dir: &Path, line: &str) -> Result<PathBuf, EngineError> {
     let put = || -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        io::Write::write_all(&mut file, line.as_bytes())?;
+        file.write_all(line.as_bytes())?;
         file.persist(&path)?;
         Ok(())
     };

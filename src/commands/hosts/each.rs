@@ -116,19 +116,6 @@ impl Fleet {
         self.shown(&outcomes)
     }
 
-    /// `vmnet verify`: for the time being each host for itself.
-    pub(super) async fn verify(&self) -> Result<ExitCode, Failure> {
-        self.all_here()?;
-        let outcomes = self.probe().await;
-        self.shown(&outcomes)
-    }
-
-    /// Every host's probes.
-    pub(super) async fn probe(&self) -> Outcomes {
-        let args = ["verify", self.lab().as_str()];
-        self.ask("probing", |_| Some(Call::of(args))).await
-    }
-
     /// Shows what there is; hosts that don't answer stand beside the others.
     fn shown(&self, outcomes: &Outcomes) -> Result<ExitCode, Failure> {
         let mut hosts: BTreeMap<String, Value> =

@@ -37,6 +37,40 @@ host = "h2"
 nic = ["db", "lan"]
 "#;
 
+/// Two VLANs of a trunk, their gateways on a third host.
+const VLANS: &str = r#"lab = "two"
+[uplink.trunk]
+device = "nic0"
+[defaults.vm]
+engine = "netns"
+[host.h1]
+[host.h2]
+[host.h3]
+[router]
+host = "h3"
+external = { via = "none" }
+[network.web]
+mode = "routed"
+vlan = 10
+subnet = "10.10.0.0/24"
+[network.db]
+mode = "routed"
+vlan = 20
+subnet = "10.20.0.0/24"
+[vm.vm1]
+host = "h1"
+nic = { network = "web", address = "10.10.0.11" }
+[vm.vm2]
+host = "h1"
+nic = { network = "db", address = "10.20.0.12" }
+[vm.vm4]
+host = "h2"
+nic = { network = "web", address = "10.10.0.14" }
+[vm.vm5]
+host = "h2"
+nic = { network = "db", address = "10.20.0.15" }
+"#;
+
 /// Two hosts with a bridge on the switch, and the definition.
 pub(super) fn two() -> (Hosts, Lab) {
     let hosts = Hosts::start(2);
@@ -144,34 +178,7 @@ fn every_verb_acts_on_all_hosts_of_the_file() {
         assert_eq!(json(&lab, &["create"]).0["changes"], 0);
         as_before(&hosts, &after, SETTLED, "a second create changes nothing");
 
-        let (booted, code) = json(&lab, &["boot", "--all", "--wait"]);
-        assert_eq!((code, &booted["hosts"]["h2"]["started"][0]), (0, &Value::from("vm2")), "{booted:#}");
-        let (stopped, code) = json(&lab, &["stop", "vm2"]);
-        assert_eq!(code, 0, "{stopped:#}");
-        assert!(stopped["hosts"].get("h1").is_none(), "{stopped:#}");
-        json(&lab, &["boot", "two/vm2"]);
-        let (text, _) = said(&lab, &["exec", "vm1", "--", "ip", "-o", "-4", "address"]);
-        let address = |vm: &str| {
-            let lock = fs::read_to_string(lab.folder().join("net.lock")).unwrap();
-            let line = lock.lines().find(|line| line.starts_with(&format!("\"{vm}/lan/0\""))).unwrap().to_owned();
-            line.split('"').nth(3).unwrap().to_owned()
-        };
-        has(&text, &[&address("vm1")]);
-        let (text, code) = said(&lab, &["exec", "vm1", "--", "ping", "-c", "3", "-W", "1", &address("vm2")]);
-        assert_eq!(code, 0, "across hosts: {text}");
-        let (text, code) = said(&lab, &["ps"]);
-        assert_eq!(code, 0, "{text}");
-        has(&text, &["vm1", "vm2", "running"]);
-        let (status, code) = json(&lab, &["status"]);
-        assert_eq!(
-            (code, &status["whole"], &status["definitions"]),
-            (0, &Value::from(true), &Value::from(1)),
-            "{status:#}"
-        );
-        assert_eq!(status["hosts"]["h2"]["status"]["here"], "h2");
-        let (text, _) = said(&lab, &["verify"]);
-        has(&text, &["h1\n", "h2\n"]);
-
+        guests_of_both(&lab);
         // A part that drifts is found on its host alone, and put right.
         hosts.sh(2, "ip link del br-db");
         let (text, code) = said(&lab, &["status"]);
@@ -186,6 +193,37 @@ fn every_verb_acts_on_all_hosts_of_the_file() {
         assert_eq!(code, 0, "{text}");
         as_before(&hosts, &before, SETTLED, "nothing is left");
     });
+}
+
+/// Guests of two hosts, started, stopped and entered from here.
+fn guests_of_both(lab: &Lab) {
+    let (booted, code) = json(lab, &["boot", "--all", "--wait"]);
+    assert_eq!((code, &booted["hosts"]["h2"]["started"][0]), (0, &Value::from("vm2")), "{booted:#}");
+    let (stopped, code) = json(lab, &["stop", "vm2"]);
+    assert_eq!(code, 0, "{stopped:#}");
+    assert!(stopped["hosts"].get("h1").is_none(), "{stopped:#}");
+    json(lab, &["boot", "two/vm2"]);
+    let (text, _) = said(lab, &["exec", "vm1", "--", "ip", "-o", "-4", "address"]);
+    let address = |vm: &str| {
+        let lock = fs::read_to_string(lab.folder().join("net.lock")).unwrap();
+        let line = lock.lines().find(|line| line.starts_with(&format!("\"{vm}/lan/0\""))).unwrap().to_owned();
+        line.split('"').nth(3).unwrap().to_owned()
+    };
+    has(&text, &[&address("vm1")]);
+    let (text, code) = said(lab, &["exec", "vm1", "--", "ping", "-c", "3", "-W", "1", &address("vm2")]);
+    assert_eq!(code, 0, "across hosts: {text}");
+    let (text, code) = said(lab, &["ps"]);
+    assert_eq!(code, 0, "{text}");
+    has(&text, &["vm1", "vm2", "running"]);
+    let (status, code) = json(lab, &["status"]);
+    assert_eq!(
+        (code, &status["whole"], &status["definitions"]),
+        (0, &Value::from(true), &Value::from(1)),
+        "{status:#}"
+    );
+    assert_eq!(status["hosts"]["h2"]["status"]["here"], "h2");
+    let (text, _) = said(lab, &["verify"]);
+    has(&text, &["h1\n", "h2\n"]);
 }
 
 #[test]
@@ -306,5 +344,73 @@ fn a_file_without_hosts_is_rebuilt_here() {
         has(&text, &["rebuilt on localhost", "1 guest on the network"]);
         assert_eq!(said(&lab, &["plan", "--check"]).1, 0);
         lab.ok(&["destroy", "--stop"]);
+    });
+}
+
+#[test]
+fn a_guests_ssh_server_is_reached_through_its_host() {
+    let name = "hosts::fleet::a_guests_ssh_server_is_reached_through_its_host";
+    if !can(name) {
+        return;
+    }
+    sandbox::run(name, || {
+        let (hosts, lab) = two();
+        assert_eq!(said(&lab, &["create"]).1, 0);
+        assert_eq!(said(&lab, &["boot", "--all", "--wait"]).1, 0);
+        // A namespace has no ssh server of its own, so `vmnet ssh` refuses; the way to one is the same.
+        let (text, code) = said(&lab, &["ssh", "vm1"]);
+        assert_eq!(code, 1, "{text}");
+        has(&text, &["h1", "vm1 is a namespace", "vmnet exec"]);
+        let mut server =
+            hosts.on(1, "ip", &["netns", "exec", "vmnet-two.vm1", "/usr/sbin/sshd", "-D", "-f", "/run/ssh/guest"]);
+        fs::write(
+            hosts.path(1, "/run/ssh/guest"),
+            "HostKey /run/ssh/key\nAuthorizedKeysFile /run/ssh/user\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\n",
+        )
+        .unwrap();
+        let mut server = server.spawn().unwrap();
+        // What the host would say of a guest that has one by itself.
+        let key = hosts.sh(1, "cut -d' ' -f1,2 /run/ssh/key.pub");
+        let about = format!(
+            r#"{{"event":"result","value":{{"address":"10.1.0.10","user":"root","alias":"two-vm1","host_key":"{}"}}}}"#,
+            key.trim()
+        );
+        let own = env!("CARGO_BIN_EXE_vmnet");
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in '--events reach --about two/vm1') echo '{about}'; exit 0;; esac\nexec {own} \"$@\"\n"
+        );
+        hosts.replace_vmnet(1, Some(&script));
+        let (text, code) = said(&lab, &["ssh", "vm1", "ip -o -4 address; exit 7"]);
+        assert_eq!(code, 7, "{text}");
+        has(&text, &["10.1.0.10/24"]);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert_eq!(said(&lab, &["destroy", "--stop"]).1, 0);
+    });
+}
+
+#[test]
+fn vlans_of_a_trunk_join_guests_of_two_hosts() {
+    let name = "hosts::fleet::vlans_of_a_trunk_join_guests_of_two_hosts";
+    if !can(name) {
+        return;
+    }
+    sandbox::run(name, || {
+        if !crate::world::succeeds("ip link add v0 type bridge && ip link add link v0 name v0.5 type vlan id 5") {
+            return crate::skip::skip(name, "needs 802.1Q");
+        }
+        let hosts = Hosts::start(3);
+        let lab = Lab::from_text(VLANS);
+        let before = states(&hosts);
+        let (text, code) = said(&lab, &["rebuild"]);
+        assert_eq!(code, 0, "{text}");
+        has(&text, &["rebuilt on h1, h2, h3"]);
+        let pings = |from: &str, to: &str| said(&lab, &["exec", from, "--", "ping", "-c", "2", "-W", "1", to]).1 == 0;
+        assert!(pings("vm1", "10.10.0.14") && pings("vm2", "10.20.0.15"), "within a VLAN");
+        assert!(pings("vm1", "10.20.0.15"), "by way of the router on h3");
+        assert!(pings("vm1", "10.10.0.1"));
+        assert_eq!(json(&lab, &["status"]).0["whole"], true);
+        assert_eq!(said(&lab, &["destroy", "--stop"]).1, 0);
+        as_before(&hosts, &before, SETTLED, "after");
     });
 }
