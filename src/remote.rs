@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::engine::ssh::Door;
 pub use error::{RemoteError, Trouble};
 pub use event::Event;
 use started::{End, Input, Started};
@@ -87,6 +88,11 @@ impl Place {
     /// A host that is namespaces on this machine.
     pub fn rehearsed(host: &str, factory: Factory) -> Self {
         Self { host: host.to_owned(), destination: "rehearsed".to_owned(), way: Way::Rehearsed(factory) }
+    }
+
+    /// This machine, by this program.
+    pub fn this(host: &str) -> Self {
+        Self::rehearsed(host, Arc::new(started::own))
     }
 
     /// The host's name.
@@ -164,6 +170,20 @@ impl Place {
         let done = match &self.way {
             Way::Ssh(link) => link.interactive("vmnet", args).await,
             Way::Rehearsed(factory) => started::interactive("vmnet", factory(args)).await,
+        };
+        done.map_err(|trouble| self.error(trouble))
+    }
+
+    /// Logs in to a guest of this host, on this terminal: ssh runs here, where the user's keys are, and `pipe` is what
+    /// vmnet there joins it to the guest with. In a rehearsal no guest is logged in to.
+    ///
+    /// # Errors
+    /// When ssh could not be started, or the connection is gone.
+    pub async fn log_in(&self, door: &Door, pipe: &[&str], args: &[String]) -> Result<i32, RemoteError> {
+        let words: Vec<&str> = ["vmnet"].iter().chain(pipe).copied().collect();
+        let done = match &self.way {
+            Way::Ssh(link) => link.log_in(door, &words, args).await,
+            Way::Rehearsed(factory) => started::interactive("vmnet", factory(pipe)).await,
         };
         done.map_err(|trouble| self.error(trouble))
     }

@@ -31,7 +31,6 @@ use futures_util::future::join_all;
 use super::failure::Failure;
 use super::output::Output;
 use super::source::Source;
-use crate::kernel::child;
 use crate::model::{Model, slice};
 use crate::names::{HostName, LabName};
 use crate::remote::{Event, Factory, LIMIT, Place, RemoteError};
@@ -159,14 +158,9 @@ impl Fleet {
 
     /// This machine alone: a definition without hosts, or the part that was read.
     pub(super) fn this(source: Source, output: &Output) -> Result<Self, Failure> {
-        let own: Factory = std::sync::Arc::new(|args| {
-            let mut command = child::callers(SELF);
-            command.args(args);
-            command
-        });
         let here = source.origin.here.clone();
         let name = here.as_ref().map_or(THIS, HostName::as_str).to_owned();
-        let place = RefCell::new(Rc::new(Place::rehearsed(&name, own)));
+        let place = RefCell::new(Rc::new(Place::this(&name)));
         let member = Member { name, way: Way::This { here }, place, model: source.model.clone() };
         let fingerprint = source.fingerprint()?;
         let (lost, outside) = (BTreeMap::new(), Vec::new());

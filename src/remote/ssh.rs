@@ -4,7 +4,7 @@
 //! accepted stays the user's own configuration, and that forwardings and commands which they wrote there for their own
 //! logins are left out. Everything that goes through it is the crate's.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::error::Trouble;
 use super::started::{self, Input, Started};
 use super::told;
+use crate::engine::ssh::Door;
 use crate::kernel::child;
 use crate::render::shell;
 
@@ -99,6 +100,30 @@ impl Link {
             },
             code => Ok(code),
         }
+    }
+
+    /// Runs ssh to a guest on this terminal, through a pipe that vmnet makes there.
+    pub(super) async fn log_in(&self, door: &Door, pipe: &[&str], args: &[String]) -> Result<i32, Trouble> {
+        let start = |source| Trouble::Start { program: "ssh".into(), source };
+        let session = self.session().await?;
+        let mut known = tempfile::NamedTempFile::new().map_err(start)?;
+        let mut command = child::callers("ssh");
+        let is_line = |text: &str| text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+        if let Some(key) = door.host_key.as_ref().filter(|key| is_line(key)) {
+            writeln!(known, "{} {key}", door.alias).map_err(start)?;
+            command.arg("-o").arg(format!("UserKnownHostsFile=\"{}\"", known.path().display()));
+            command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"]);
+        }
+        let socket = session.control_socket().to_string_lossy();
+        let there: Vec<String> = pipe.iter().map(|word| shell::quote(word)).collect();
+        // Quoted twice: for the shell here that starts it, and for the one there.
+        let through = ["ssh", "-S", &socket, "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-p", "9", "none", "--"];
+        let through = through.map(shell::quote).into_iter().chain(there.iter().map(|word| shell::quote(word)));
+        let through = through.collect::<Vec<_>>().join(" ");
+        command.arg("-o").arg(format!("ProxyCommand={}", through.replace('%', "%%")));
+        command.args(["-o", &format!("HostKeyAlias={}", door.alias), "-o", "CheckHostIP=no", "-l", &door.user]);
+        command.arg(door.address.to_string()).args(args);
+        started::interactive("ssh", command).await
     }
 
     /// Ends the connection.

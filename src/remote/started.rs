@@ -11,6 +11,7 @@ use tokio::process::Child;
 use super::error::Trouble;
 use super::talk::{Reader, Writer};
 use super::told;
+use crate::kernel::child;
 
 /// What a command reads.
 pub(super) enum Input<'a> {
@@ -96,6 +97,13 @@ fn end(status: ExitStatus) -> End {
         Some(code) => End::Code(code),
         None => End::Killed,
     }
+}
+
+/// This program, whatever became of its file.
+pub(super) fn own(args: &[&str]) -> Command {
+    let mut command = child::callers("/proc/self/exe");
+    command.args(args);
+    command
 }
 
 /// Starts a command of this machine as one of a host's: a signal from the terminal is not for it, and it outlives

@@ -1,6 +1,5 @@
 //! `vmnet console`, `ssh` and `exec` of a guest on another host.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use super::{Fleet, HostName, Member, Way};
@@ -8,7 +7,6 @@ use crate::commands::failure::Failure;
 use crate::commands::output::Output;
 use crate::commands::source::Source;
 use crate::engine::ssh::Door;
-use crate::kernel::child;
 use crate::names::VmName;
 
 /// Runs a verb for one guest on its host, on this terminal. Only that host has to be there.
@@ -25,7 +23,7 @@ pub(super) async fn enter(
     fleet.all_here()?;
     let member = fleet.member(host.as_str()).ok_or_else(|| Failure::because(format!("host {host} is gone")))?;
     let code = match (verb, &member.way) {
-        ("ssh", Way::Ssh(destination)) => log_in(&fleet, member, destination, &guest, args).await?,
+        ("ssh", Way::Ssh(_)) => log_in(&fleet, member, &guest, args).await?,
         _ => {
             let mut words = vec![verb, &guest];
             if !args.is_empty() {
@@ -41,33 +39,10 @@ pub(super) async fn enter(
 }
 
 /// ssh runs here, where the user's keys are, and reaches the guest by a pipe through its host.
-async fn log_in(
-    fleet: &Fleet,
-    member: &Member,
-    destination: &str,
-    guest: &str,
-    args: &[String],
-) -> Result<i32, Failure> {
+async fn log_in(fleet: &Fleet, member: &Member, guest: &str, args: &[String]) -> Result<i32, Failure> {
     let about = fleet.ask_one(member, &["reach", "--about", guest]).await?;
     let no_door = |error| Failure::failed("the host does not say how its guest is reached", error);
     let door: Door = serde_json::from_value(about).map_err(no_door)?;
-    let fail = |error: std::io::Error| Failure::failed("ssh can't be started", error);
-    let mut known = tempfile::NamedTempFile::new().map_err(fail)?;
-    let mut command = child::callers("ssh");
-    if let Some(key) = door.host_key.filter(|key| is_line(key)) {
-        writeln!(known, "{} {key}", door.alias).map_err(fail)?;
-        command.arg("-o").arg(format!("UserKnownHostsFile=\"{}\"", known.path().display()));
-        command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"]);
-    }
-    // The model lets no character into a destination or a name that a shell would take for its own; % is ssh's.
-    let through = format!("ssh -o BatchMode=yes -o LogLevel=ERROR -- '{destination}' vmnet reach '{guest}'");
-    command.arg("-o").arg(format!("ProxyCommand={}", through.replace('%', "%%")));
-    command.args(["-o", &format!("HostKeyAlias={}", door.alias), "-o", "CheckHostIP=no", "-l", &door.user]);
-    command.arg(door.address.to_string()).args(args);
-    let status = tokio::process::Command::from(command).status().await.map_err(fail)?;
-    Ok(status.code().unwrap_or(1))
-}
-
-fn is_line(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+    let code = member.place().log_in(&door, &["reach", guest], args).await;
+    code.map_err(|error| Failure::failed(format!("no ssh to {guest}"), error))
 }

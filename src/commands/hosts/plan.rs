@@ -20,7 +20,7 @@ struct Report<'a> {
     fingerprint: &'a str,
     changes: u64,
     lock_changes: bool,
-    /// What routers between the hosts, and outside, have to know.
+    /// What routers between the hosts have to know.
     routes: Vec<Route>,
     hosts: BTreeMap<&'a str, Value>,
 }
@@ -104,7 +104,7 @@ fn routes(whole: &Model) -> Vec<Route> {
 fn text(plans: &Outcomes, report: &Report<'_>) -> String {
     let mut text: String = plans.iter().map(|(host, plan)| paragraph(host, &plan.text()) + "\n").collect();
     if !report.routes.is_empty() {
-        text.push_str(&format!("{BOLD}routes that routers between the hosts, and outside, need{BOLD:#}\n"));
+        text.push_str(&format!("{BOLD}routes that routers between the hosts need, where there are any{BOLD:#}\n"));
         for Route { to, via, network, host } in &report.routes {
             text.push_str(&format!("  {to} via {via} (network {network}, host {host})\n"));
         }
