@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::names::{FileDigest, HostName, VmName};
+use crate::names::{FileDigest, HostName, LabName, VmName};
 
 /// One TOML file in, a working VM network out.
 ///
@@ -257,6 +257,12 @@ pub enum Command {
         #[arg(long)]
         about: bool,
     },
+    /// Do this host's part of a verify of several; a coordinator asks on standard input, and it is no verb for people.
+    #[command(hide = true)]
+    ProbePart {
+        /// The lab.
+        lab: LabName,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -425,7 +431,7 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestName {
     /// The lab, where it is said.
-    pub lab: Option<crate::names::LabName>,
+    pub lab: Option<LabName>,
     /// The guest.
     pub vm: VmName,
 }

@@ -15,6 +15,7 @@ mod list;
 mod lookup;
 mod outdated;
 mod output;
+mod part;
 mod privilege;
 mod progress;
 mod ps;
@@ -98,6 +99,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
         Command::Store(Store::Has { digests }) => store::has(&digests, output),
         Command::Store(Store::Take { digest, size }) => store::take(&digest, size, output),
+        Command::ProbePart { lab } => part::run(&lab, output),
         Command::Completions { shell } => {
             // Into memory first: clap_complete takes a reader that is gone for a bug.
             let mut script = Vec::new();

@@ -20,7 +20,7 @@ pub use key::Key;
 pub use problem::{Problem, ProblemReport, Problems};
 pub use value::{Bytes, Cpus, ExternalKind, Login, Text};
 
-use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
 use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName};
 
 /// A definition as written: nothing filled in, nothing compared.
@@ -44,6 +44,8 @@ pub struct Definition {
     pub vms: Entries<VmName, VmDef>,
     /// `[host.*]`
     pub hosts: Entries<HostName, HostDef>,
+    /// `[[expect]]`
+    pub expects: Key<Vec<At<ExpectDef>>>,
     /// What is wrong with it so far: unknown keys, and values that are not what they should be.
     pub problems: Problems,
 }
@@ -180,6 +182,21 @@ pub struct NicDef {
     pub model: Key<NicModel>,
     /// `tap`
     pub tap: Key<IfName>,
+}
+
+/// `[[expect]]`: who reaches whom, or must not.
+#[derive(Debug, Clone, Default)]
+pub struct ExpectDef {
+    /// `from`: the guest that tries
+    pub from: Key<VmName>,
+    /// `to`: a guest, `gateway:NETWORK` or `outside`
+    pub to: Key<Peer>,
+    /// `address`: which of its addresses
+    pub address: Key<IpAddr>,
+    /// `service`
+    pub service: Key<Service>,
+    /// `result`
+    pub result: Key<Wanted>,
 }
 
 impl Definition {

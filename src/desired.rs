@@ -20,7 +20,7 @@ mod services;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use across::forwarding;
 pub use claims::{Claim, Claims, claims, unasked};
@@ -59,7 +59,7 @@ pub struct Desired {
 }
 
 /// Something that is no error and that an administrator wants to know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// What it is about, for example a device.
     pub about: String,

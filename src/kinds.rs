@@ -1,6 +1,10 @@
 //! The kinds that a definition chooses between: modes, engines, models, ways to name a device. Pure: words only.
 
+mod expect;
+
 use serde::Serialize;
+
+pub use expect::{Peer, Service, Wanted, WrongWord};
 
 use crate::names::{DeviceName, Mac, NameError};
 

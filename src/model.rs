@@ -7,6 +7,7 @@
 mod across;
 mod address;
 mod devices;
+mod expect;
 mod hosts;
 mod image;
 mod lock;
@@ -17,6 +18,7 @@ mod segment;
 mod share;
 mod slice;
 pub mod ssh;
+mod view;
 mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,22 +30,26 @@ use serde::Serialize;
 
 use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 
-pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
+pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
 pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};
 pub use slice::{next_hop, slice};
+use view::View;
+pub use view::view;
 
 /// A struct whose fields only this room can set and everybody can read.
 macro_rules! record {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[doc = $field_doc:literal])* $(#[serde($($serde:tt)*)])? $field:ident: $type:ty,)*
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         pub struct $name {
-            $(pub(in crate::model) $field: $type,)*
+            $($(#[serde($($serde)*)])? pub(in crate::model) $field: $type,)*
         }
 
         impl $name {
-            $($(#[$field_doc])* pub fn $field(&self) -> &$type { &self.$field })*
+            $($(#[doc = $field_doc])* pub fn $field(&self) -> &$type { &self.$field })*
         }
     };
 }
@@ -67,6 +73,28 @@ record! {
         elsewhere: Vec<Elsewhere>,
         /// Its guests.
         vms: BTreeMap<VmName, Vm>,
+        /// What it says of who reaches whom.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        expects: Vec<Assertion>,
+        /// What it has as a view of the whole lab.
+        #[serde(skip)]
+        view: View,
+    }
+}
+
+record! {
+    /// One `[[expect]]`.
+    Assertion {
+        /// The guest that tries.
+        from: VmName,
+        /// Whom.
+        to: Peer,
+        /// At which addresses.
+        addresses: Vec<IpAddr>,
+        /// What.
+        service: Service,
+        /// What should come of it.
+        wanted: Wanted,
     }
 }
 

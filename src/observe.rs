@@ -22,9 +22,9 @@ use std::time::Instant;
 use census::Census;
 use serde::Serialize;
 
-pub use elsewhere::{hidden_vlans, remotes};
+pub use elsewhere::{hidden_vlans, remotes, used_elsewhere};
 pub use facts::find_tool;
-pub use files::below_hooks;
+pub use files::{below_hooks, kept_in};
 pub use marks::{Doubt, Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
 

@@ -12,6 +12,9 @@ pub const NETWORK_MANAGER_DROP_INS: &str = "/run/NetworkManager/conf.d";
 /// Where systemd-networkd reads network files that don't outlast a boot (systemd.network(5)).
 pub const NETWORKD_DROP_INS: &str = "/run/systemd/network";
 
+/// In a hook, what stands before the state folder that holds the lab's ledger.
+pub const KEPT_IN: &str = "The lab is kept in the state folder ";
+
 /// A lab's drop-in for NetworkManager.
 pub fn network_manager_drop_in(lab: &LabName) -> PathBuf {
     Path::new(NETWORK_MANAGER_DROP_INS).join(format!("90-vmnet-{lab}.conf"))

@@ -10,6 +10,7 @@ mod claim;
 pub(crate) mod line;
 pub(crate) mod packet;
 mod sender;
+mod service;
 pub mod trace;
 mod tries;
 
@@ -19,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelError;
 use crate::model::{Engine, Model};
@@ -54,6 +57,32 @@ pub enum ProbeError {
     },
 }
 
+/// The guests of a lab, as far as it is known whether they run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guests {
+    /// Those that do.
+    pub running: BTreeSet<VmName>,
+    /// Why others can't be tried, where that is another reason than that they don't run.
+    pub absent: BTreeMap<VmName, String>,
+}
+
+impl Guests {
+    fn missing(&self, vm: &VmName) -> Option<String> {
+        if self.running.contains(vm) {
+            return None;
+        }
+        Some(self.absent.get(vm).cloned().unwrap_or_else(|| format!("{vm} is not running")))
+    }
+
+    /// Why an expectation can't be tried, for the guests of it.
+    pub fn untested(&self, expectation: &Expectation) -> Option<String> {
+        [&expectation.from, &expectation.to].into_iter().find_map(|endpoint| match endpoint {
+            Endpoint::Guest(vm) => self.missing(vm),
+            _ => None,
+        })
+    }
+}
+
 /// A number that tells the requests of one run from those of all others.
 pub fn new_run() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
@@ -65,8 +94,8 @@ pub fn stands_in(model: &Model, vm: &VmName) -> bool {
     !(inside && model.vms().get(vm).is_some_and(|vm| *vm.engine() == Engine::Netns))
 }
 
-/// Tries every expectation; one outcome each, in order. `running` are the guests that run. Each echo request carries
-/// the number of the run and that of its expectation.
+/// Tries every expectation; one outcome each, in order. Each echo request carries the number of the run and that of its
+/// expectation. Of several hosts the model is the view from this one, and the senders are this one's.
 ///
 /// Blocking, for one to four seconds.
 ///
@@ -74,15 +103,15 @@ pub fn stands_in(model: &Model, vm: &VmName) -> bool {
 /// When a probe can't be put in place or can't open its sockets; not when there is no answer.
 pub fn run(
     model: &Model,
-    running: &BTreeSet<VmName>,
-    expectations: &[Expectation],
+    guests: &Guests,
+    expectations: &[(u32, &Expectation)],
     run: u64,
 ) -> Result<Vec<Seen>, ProbeError> {
     let mut seen: Vec<Option<Seen>> = vec![None; expectations.len()];
     let mut by_sender = BTreeMap::<Sender, Vec<usize>>::new();
     let inside = namespace_guests(model) <= INSIDE_MAX;
-    for (number, expectation) in expectations.iter().enumerate() {
-        match untested(running, expectation).map_or_else(|| Sender::of(model, expectation, inside), Err) {
+    for (number, (_, expectation)) in expectations.iter().enumerate() {
+        match guests.untested(expectation).map_or_else(|| Sender::of(model, expectation, inside), Err) {
             Ok(sender) => by_sender.entry(sender).or_default().push(number),
             Err(reason) => seen[number] = Some(Seen::Untested { reason }),
         }
@@ -100,28 +129,20 @@ fn namespace_guests(model: &Model) -> usize {
     model.vms().values().filter(|vm| *vm.engine() == Engine::Netns).count()
 }
 
-fn untested(running: &BTreeSet<VmName>, expectation: &Expectation) -> Option<String> {
-    [&expectation.from, &expectation.to].into_iter().find_map(|endpoint| match endpoint {
-        Endpoint::Guest(vm) if !running.contains(vm) => Some(format!("{vm} is not running")),
-        _ => None,
-    })
-}
-
 type Outcomes<'a> = Vec<(&'a [usize], Vec<Seen>)>;
 
 /// One thread for each sender.
 fn from_all<'a>(
     model: &Model,
     by_sender: &'a BTreeMap<Sender, Vec<usize>>,
-    expectations: &[Expectation],
+    expectations: &[(u32, &Expectation)],
     run: u64,
 ) -> Result<Outcomes<'a>, ProbeError> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = by_sender
             .iter()
             .map(|(sender, numbers)| {
-                let numbered = |number: &usize| (u32::try_from(*number).unwrap_or(u32::MAX), &expectations[*number]);
-                let wanted: Vec<Numbered<'_>> = numbers.iter().map(numbered).collect();
+                let wanted: Vec<Numbered<'_>> = numbers.iter().map(|place| expectations[*place]).collect();
                 (numbers.as_slice(), scope.spawn(move || sender.send(model, run, &wanted)))
             })
             .collect();

@@ -11,82 +11,35 @@
 //!   that is `Unknown` too, except that nothing from there may reach an `isolated` or `nat` network;
 //! - the next hop beyond an external interface with addresses of its own is expected to answer echo requests.
 //!
+//! Of several hosts the model is the view of the whole lab from one of them ([`crate::model::view`]): what is expected are
+//! the tries of that host's own senders, at whom they try anywhere. All hosts together try everything once.
+//!
 //! Cost: the square of the number of addresses, in time and in expectations. A few hundred guests are fine.
 
+mod asserted;
 mod compare;
+mod endpoint;
 mod junit;
 mod path;
 pub mod points;
 mod position;
 mod table;
 pub mod trace;
+mod way;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use crate::kinds::Service;
 pub use compare::{Report, Row, Seen, Totals, Traces, Verdict};
+pub use endpoint::{ASKED, Endpoint, How};
 pub use position::{Position, free_addresses};
 
 use crate::model::{Bridge, External, Mode, Model, Network, RouterPort, Vm};
-use crate::names::{Mac, NetName, VmName};
+use crate::names::{Mac, NetName};
 use path::{End, Trip, World};
-
-/// Somebody who can be reached.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(into = "String")]
-pub enum Endpoint {
-    /// A guest.
-    Guest(VmName),
-    /// The gateway of a network: the router, or on a bridged network the segment's own.
-    Gateway(NetName),
-    /// The host that runs the lab.
-    Host,
-    /// A machine beyond the external interface.
-    Outside,
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Endpoint::Guest(vm) => vm.fmt(f),
-            Endpoint::Gateway(network) => f.pad(&format!("gateway:{network}")),
-            Endpoint::Host => f.pad("host"),
-            Endpoint::Outside => f.pad("outside"),
-        }
-    }
-}
-
-impl From<Endpoint> for String {
-    fn from(endpoint: Endpoint) -> String {
-        endpoint.to_string()
-    }
-}
-
-/// How it is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum How {
-    /// On the segment: ARP (RFC 826), or neighbour solicitation for IPv6 (RFC 4861).
-    L2,
-    /// By an ICMP echo request that the sender's own routes carry.
-    L3,
-    /// By an ICMP echo request that is handed to the router whatever the sender's routes say: what a neighbour of
-    /// the router could do by adding a route.
-    Forced,
-}
-
-impl How {
-    /// The word in reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            How::L2 => "l2",
-            How::L3 => "l3",
-            How::Forced => "forced",
-        }
-    }
-}
 
 /// What the model says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -111,7 +64,7 @@ pub struct Expectation {
     pub address: IpAddr,
     /// How.
     pub how: How,
-    /// The network by which a guest's packet leaves it; `None` for other senders.
+    /// The network by which a guest's packet leaves it, as the definition calls it; `None` for other senders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetName>,
     /// The MACs of the one who is tried, as far as they are ours: an answer on the segment from any other machine
@@ -125,7 +78,7 @@ pub struct Expectation {
 }
 
 /// Addresses that the definition does not hold but the caller knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// Addresses of the host that runs the lab.
     pub host: Vec<IpAddr>,
@@ -135,12 +88,12 @@ pub struct Known {
     pub routes: Vec<IpNet>,
 }
 
-/// Everything to try in a lab, ordered by sender.
+/// Everything to try in a lab, ordered by sender; of a view, what its host's senders try.
 pub fn expectations(model: &Model, known: &Known) -> Vec<Expectation> {
     let world = World::new(model, &known.routes);
     let targets = targets(model, known);
     let mut all = Vec::new();
-    for vm in model.vms().values() {
+    for vm in model.vms().values().filter(|vm| vm.host() == model.here()) {
         let from = Endpoint::Guest(vm.name().clone());
         for target in targets.iter().filter(|target| target.endpoint != from) {
             all.extend(on_segments(model, vm, target));
@@ -149,18 +102,24 @@ pub fn expectations(model: &Model, known: &Known) -> Vec<Expectation> {
     }
     from_gateways(model, &mut all);
     from_outside(&world, &targets, &mut all);
+    asserted::add(&world, &mut all);
     all
+}
+
+/// Whether the gateways of a network are this host's.
+fn is_gateway_here(model: &Model, network: &NetName) -> bool {
+    model.gateway_host(network) == model.here().as_ref()
 }
 
 /// Every guest answers its gateway: the one row in which a machine that others stand in for has to show itself.
 fn from_gateways(model: &Model, all: &mut Vec<Expectation>) {
     let Some(router) = model.router() else { return };
-    for (name, port) in router.ports() {
+    for (name, port) in router.ports().iter().filter(|(name, _)| is_gateway_here(model, name)) {
         for vm in model.vms().values() {
             for nic in vm.nics().iter().filter(|nic| nic.network() == name) {
                 let reachable = |net: &&IpNet| port.addresses().iter().any(|own| own.contains(&net.addr()));
                 all.extend(nic.addresses().iter().filter(reachable).map(|net| Expectation {
-                    from: Endpoint::Gateway(name.clone()),
+                    from: Endpoint::gateway(model, name),
                     to: Endpoint::Guest(vm.name().clone()),
                     address: net.addr(),
                     how: How::L2,
@@ -201,7 +160,7 @@ fn targets(model: &Model, known: &Known) -> Vec<Target> {
     for network in model.networks().values() {
         for gateway in network.subnets().iter().filter_map(|subnet| *subnet.gateway()) {
             all.push(Target {
-                endpoint: Endpoint::Gateway(network.name().clone()),
+                endpoint: Endpoint::gateway(model, network.name()),
                 address: gateway,
                 network: Some(network.name().clone()),
                 macs: if network.mode().has_router() { router_macs(model) } else { Vec::new() },
@@ -221,7 +180,8 @@ fn targets(model: &Model, known: &Known) -> Vec<Target> {
         addresses.sort_unstable();
         addresses.dedup();
     }
-    all.extend(host.into_iter().map(|address| beyond(&Endpoint::Host, address)));
+    let here = Endpoint::Host(model.here().clone());
+    all.extend(host.into_iter().map(|address| beyond(&here, address)));
     all.extend(outside.into_iter().map(|address| beyond(&Endpoint::Outside, address)));
     all
 }
@@ -253,7 +213,7 @@ fn on_segments(model: &Model, vm: &Vm, target: &Target) -> Vec<Expectation> {
             to: target.endpoint.clone(),
             address: target.address,
             how: How::L2,
-            network: Some(network.name().clone()),
+            network: Some(model.said(network.name()).clone()),
             macs,
             expect,
             why,
@@ -265,7 +225,7 @@ fn on_segments(model: &Model, vm: &Vm, target: &Target) -> Vec<Expectation> {
 /// The MAC that the host would answer with on a segment: its bridge's. `None` where the bridge is not ours.
 fn host_macs(network: &Network, target: &Target) -> Option<Vec<Mac>> {
     match (network.bridge(), &target.endpoint) {
-        (Bridge::Own { mac, .. }, Endpoint::Host) => Some(vec![*mac]),
+        (Bridge::Own { mac, .. }, Endpoint::Host(_)) => Some(vec![*mac]),
         _ => None,
     }
 }
@@ -283,7 +243,7 @@ fn on_segment(model: &Model, ours: &Network, theirs: &Network, target: &Target) 
         // It has a nic here too, and Linux answers for every address it has unless `arp_ignore` says otherwise.
         Endpoint::Guest(name) => model.vms()[name].nics().iter().any(|nic| nic.network() == ours.name()),
         // The router answers for an address on its own port only (`arp_ignore` is 1 in it).
-        Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside => false,
+        Endpoint::Gateway(..) | Endpoint::Host(_) | Endpoint::Outside => false,
     };
     (!both_bridged && !weak_host).then_some((Expect::Deny, "different networks"))
 }
@@ -308,7 +268,7 @@ fn by_routes(world: &World<'_>, vm: &Vm, target: &Target) -> Option<Expectation>
         to: target.endpoint.clone(),
         address: target.address,
         how: How::L3,
-        network: Some(vm.nics()[nic].network().clone()),
+        network: Some(world.model.said(vm.nics()[nic].network()).clone()),
         macs: target.macs.clone(),
         expect,
         why,
@@ -321,11 +281,11 @@ fn judge(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>) -> (Expec
             world.reply(vm, trip, other, *nic)
         }
         (End::Guest { .. }, _) => (Expect::Unknown, "another guest has this address there"),
-        (End::Router, Endpoint::Gateway(_)) if trip.through_router => (Expect::Reach, "through the router"),
-        (End::Router, Endpoint::Gateway(_)) => (Expect::Reach, "its own gateway"),
+        (End::Router, Endpoint::Gateway(..)) if trip.through_router => (Expect::Reach, "through the router"),
+        (End::Router, Endpoint::Gateway(..)) => (Expect::Reach, "its own gateway"),
         (End::Router, _) => (Expect::Unknown, "the router has this address"),
         (End::Outside, endpoint) => beyond(world, vm, target, trip, endpoint),
-        (End::Foreign, _) => foreign(world, target),
+        (End::Foreign, _) => foreign(world, target, trip),
         (End::Lost(why), _) => (Expect::Deny, why),
         (End::Unclear(why), _) => (Expect::Unknown, why),
     }
@@ -335,19 +295,19 @@ fn judge(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>) -> (Expec
 fn beyond(world: &World<'_>, vm: &Vm, target: &Target, trip: &Trip<'_>, endpoint: &Endpoint) -> (Expect, &'static str) {
     let translated = trip.nic.is_some_and(|nic| *world.network(&vm.nics()[nic]).mode() == Mode::Nat);
     match endpoint {
-        Endpoint::Guest(_) | Endpoint::Gateway(_) => foreign(world, target),
-        Endpoint::Host if world.through_host() => (Expect::Reach, "the host is the router's next hop"),
-        Endpoint::Host => (Expect::Unknown, "depends on machines that are not the lab's"),
+        Endpoint::Guest(_) | Endpoint::Gateway(..) => foreign(world, target, trip),
+        Endpoint::Host(_) if world.through_host(trip) => (Expect::Reach, "the host is the router's next hop"),
+        Endpoint::Host(_) => (Expect::Unknown, "depends on machines that are not the lab's"),
         Endpoint::Outside if translated => (Expect::Reach, "through the router, translated"),
         Endpoint::Outside => (Expect::Unknown, "needs a route back outside"),
     }
 }
 
 /// The packet went where the definition has no word.
-fn foreign(world: &World<'_>, target: &Target) -> (Expect, &'static str) {
+fn foreign(world: &World<'_>, target: &Target, trip: &Trip<'_>) -> (Expect, &'static str) {
     let mode = target.network.as_ref().map(|name| *world.model.networks()[name].mode());
     match (mode, &target.endpoint) {
-        (Some(Mode::Isolated), _) if world.is_next_door(target.address) => {
+        (Some(Mode::Isolated), _) if world.is_next_door(target.address, trip.router) => {
             (Expect::Unknown, "a machine outside may have this address")
         }
         (Some(Mode::Isolated), _) => (Expect::Deny, "isolated"),
@@ -358,9 +318,13 @@ fn foreign(world: &World<'_>, target: &Target) -> (Expect, &'static str) {
 
 /// What is tried from beyond the external interface, or by the host where that is the router's next hop.
 fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation>) {
-    let external = world.model.router().as_ref().map(|router| router.external());
+    let model = world.model;
+    let has_way_out = model.here().is_none() || model.gateway_hosts().any(|host| Some(host) == model.here().as_ref());
+    let external = model.router().as_ref().filter(|_| has_way_out).map(|router| router.external());
     let (from, source) = match external {
-        Some(External::Host(host)) => (Endpoint::Host, Some(IpAddr::V4(host.host_address().addr()))),
+        Some(External::Host(host)) => {
+            (Endpoint::Host(model.here().clone()), Some(IpAddr::V4(host.host_address().addr())))
+        }
         Some(External::Macvlan(_) | External::Vlan { .. }) => (Endpoint::Outside, None),
         Some(External::None) | None => return,
     };
@@ -368,24 +332,12 @@ fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation
         if source.is_some_and(|source| source.is_ipv4() != target.address.is_ipv4()) {
             continue;
         }
-        let Some(mode) = target.network.as_ref().map(|name| *world.model.networks()[name].mode()) else { continue };
-        let (how, expect, why) = match (&target.endpoint, mode) {
-            (_, Mode::Bridged) | (Endpoint::Gateway(_), Mode::Nat) => continue,
-            (Endpoint::Gateway(_), _) if source.is_some() => (How::L3, Expect::Reach, "the host has a route to it"),
-            (Endpoint::Guest(name), Mode::Routed) => match source {
-                Some(source) => {
-                    let (expect, why) = world.host_asks(&world.model.vms()[name], target.address, source);
-                    (How::L3, expect, why)
-                }
-                None => (How::L3, Expect::Unknown, "needs a route outside"),
-            },
-            (Endpoint::Guest(_), Mode::Nat) => (How::Forced, Expect::Deny, "no way in from outside"),
-            (Endpoint::Guest(_), Mode::Isolated) => match world.who_else_answers(target.address) {
-                Some(why) => (How::Forced, Expect::Unknown, why),
-                None => (How::Forced, Expect::Deny, "isolated"),
-            },
-            (Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside, _) => continue,
-        };
+        let Some(network) = &target.network else { continue };
+        // What is outside for all of them is tried at each router's own networks.
+        if source.is_none() && !asked_outside(model, network) {
+            continue;
+        }
+        let Some((how, expect, why)) = asked_from_outside(world, target, network, source) else { continue };
         all.push(Expectation {
             from: from.clone(),
             to: target.endpoint.clone(),
@@ -397,6 +349,47 @@ fn from_outside(world: &World<'_>, targets: &[Target], all: &mut Vec<Expectation
             why,
         });
     }
+}
+
+/// Whether it is this host's router at which the outside is tried for a network: its own; of those without gateways, the
+/// first one's.
+fn asked_outside(model: &Model, network: &NetName) -> bool {
+    match model.gateway_host(network) {
+        None => model.gateway_hosts().next() == model.here().as_ref(),
+        host => host == model.here().as_ref(),
+    }
+}
+
+fn asked_from_outside(
+    world: &World<'_>,
+    target: &Target,
+    network: &NetName,
+    source: Option<IpAddr>,
+) -> Option<(How, Expect, &'static str)> {
+    let model = world.model;
+    let mode = *model.networks()[network].mode();
+    Some(match (&target.endpoint, mode) {
+        (_, Mode::Bridged) | (Endpoint::Gateway(..), Mode::Nat) => return None,
+        (Endpoint::Gateway(..) | Endpoint::Guest(_), Mode::Routed)
+            if source.is_some() && !is_gateway_here(model, network) =>
+        {
+            (How::L3, Expect::Unknown, "by way of another host")
+        }
+        (Endpoint::Gateway(..), _) if source.is_some() => (How::L3, Expect::Reach, "the host has a route to it"),
+        (Endpoint::Guest(name), Mode::Routed) => match source {
+            Some(source) => {
+                let (expect, why) = world.host_asks(&model.vms()[name], target.address, source);
+                (How::L3, expect, why)
+            }
+            None => (How::L3, Expect::Unknown, "needs a route outside"),
+        },
+        (Endpoint::Guest(_), Mode::Nat) => (How::Forced, Expect::Deny, "no way in from outside"),
+        (Endpoint::Guest(_), Mode::Isolated) => match world.who_else_answers(target.address) {
+            Some(why) => (How::Forced, Expect::Unknown, why),
+            None => (How::Forced, Expect::Deny, "isolated"),
+        },
+        (Endpoint::Gateway(..) | Endpoint::Host(_) | Endpoint::Outside, _) => return None,
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # {{ mark }}
-# Takes a guest's interface off the bridge of network {{ network }} in lab {{ lab }}.
+{% if state %}# {{ kept_in }}{{ state }}
+{% endif %}# Takes a guest's interface off the bridge of network {{ network }} in lab {{ lab }}.
 # QEMU runs it (downscript=) with the interface's name as its one argument, unless it was killed: nothing may depend
 # on it. Written by vmnet; changes are lost.
 hook='qemu-ifdown ({{ network }} of {{ lab }})'

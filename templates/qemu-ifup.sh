@@ -1,6 +1,7 @@
 #!/bin/sh
 # {{ mark }}
-# Makes a guest's interface a port of the bridge of network {{ network }} in lab {{ lab }}.
+{% if state %}# {{ kept_in }}{{ state }}
+{% endif %}# Makes a guest's interface a port of the bridge of network {{ network }} in lab {{ lab }}.
 # QEMU runs it (script=) with the interface's name as its one argument. Written by vmnet; changes are lost.
 hook='qemu-ifup ({{ network }} of {{ lab }})'
 {% include "guard.sh" %}

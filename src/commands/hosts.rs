@@ -17,6 +17,8 @@ mod route;
 mod send;
 mod status;
 mod survey;
+mod trace;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ use outcome::Outcome;
 pub(super) use outcome::told;
 pub(super) use rehearse::{OfHost, Rehearsed};
 pub(super) use route::run;
+pub(super) use verify::Verified;
 
 /// What this machine is called where the definition names no hosts.
 const THIS: &str = "localhost";

@@ -63,7 +63,7 @@ impl Needs {
             | Command::Reset { .. } => Self::CHANGE,
             // It enters the router's namespace.
             Command::Reach { .. } => Self::LOOK,
-            Command::Verify { .. } => Self::PROBE,
+            Command::Verify { .. } | Command::ProbePart { .. } => Self::PROBE,
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::hosts::{Fleet, OfHost, Rehearsed};
+use super::hosts::{Fleet, OfHost, Rehearsed, Verified};
 use super::lookup::DEFAULT_FILE;
 use super::output::{BAD, BOLD, Form, GOOD, Output, count, shown};
 use super::signals::Signals;
@@ -35,6 +35,8 @@ struct Report {
     lab: LabName,
     /// What each host said.
     hosts: BTreeMap<String, OfHost>,
+    /// Who reaches whom.
+    verify: Verified,
     /// Addresses at which the machine outside answers.
     outside: Vec<IpAddr>,
     /// The process that keeps each machine, where they were kept.
@@ -87,10 +89,11 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
             () = came(&signals) => Err(Failure::because("interrupted; everything that was made is gone")),
         }
     };
-    let Rehearsed { hosts, text, code } = wait_for(work)?;
+    let Rehearsed { hosts, verify, text, code } = wait_for(work)?;
     let report = Report {
         lab: stage.lab.clone(),
         hosts,
+        verify,
         outside: stage.answers.clone(),
         machines: keep.then(|| machines.processes()),
         passed: code == 0,
@@ -112,7 +115,7 @@ async fn came(signals: &Signals) {
 
 impl Report {
     fn text(&self) -> String {
-        let Self { lab, hosts, outside, machines, passed, seconds } = self;
+        let Self { lab, hosts, verify: _, outside, machines, passed, seconds } = self;
         let names = hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let verdict = match passed {
             true => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),

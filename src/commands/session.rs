@@ -1,6 +1,7 @@
 //! [`Session`]: one command's view of one lab on this host, from observation to the ledger.
 
 mod claims;
+mod found;
 mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +146,9 @@ impl Session {
             ledger.found.clear();
             ledger.tables.clear();
         }
+        if !is_known || stale.is_some() {
+            found::kept_elsewhere(&paths, lab)?;
+        }
         let mut scope = Scope::new(lab, paths.clone());
         scope.settings = ledger.found.keys().cloned().collect();
         scope.tables = ledger.tables.clone();
@@ -191,10 +195,7 @@ impl Session {
         }
         let observation = self.host.look().map_err(unobservable)?;
         let found = self.ledger.found.iter().chain(self.pending.iter().flat_map(|(_, change)| &change.before.settings));
-        let downs = found.filter(|(key, value)| {
-            matches!(key, SettingKey::DeviceState { device } if *value == "down" && observation.facts.is_used(device.as_str()))
-        });
-        self.stays_up = downs.map(|(key, _)| key.clone()).collect();
+        self.stays_up = found::in_use(&self.host.scope, &observation.facts, found).map_err(unobservable)?;
         Ok(observation)
     }
 
@@ -315,7 +316,7 @@ impl Session {
         if let (Some(old), Some(boot_id)) = (&mut old, &self.stale) {
             old.boot_id.clone_from(boot_id);
         }
-        remember_found(&mut self.ledger.found, plan, wanted);
+        found::remember(&mut self.ledger.found, plan, wanted);
         // What another lab changed and this one needs too is put back by whichever goes last.
         let shared = self.others.iter().filter(|(key, _)| wanted.settings.contains_key(*key));
         for (key, value) in shared {
@@ -469,25 +470,6 @@ fn present(paths: BTreeSet<String>) -> Result<BTreeMap<String, String>, Failure>
         SettingKey::DeviceState { .. } => None,
     };
     Ok(found.into_iter().filter_map(by_path).collect())
-}
-
-/// What settings of the host were before this plan changes them for the first time. Those of our own links and
-/// namespaces go with them.
-fn remember_found(found: &mut Found, plan: &Plan, wanted: &HostState) {
-    for op in plan.ops() {
-        let Op::Set { key, was: Some(was), .. } = op else { continue };
-        let ours = match key {
-            SettingKey::DeviceState { .. } => false,
-            SettingKey::Sysctl { ns: Ns::Named(_), .. } => true,
-            SettingKey::Sysctl { ns: Ns::Host, key } => {
-                let device = key.split('/').nth(2).unwrap_or_default();
-                wanted.links.keys().any(|id| id.ns == Ns::Host && id.name.as_str() == device)
-            }
-        };
-        if !ours && wanted.settings.contains_key(key) {
-            found.entry(key.clone()).or_insert_with(|| was.clone());
-        }
-    }
 }
 
 pub(super) fn unobservable(error: ObserveError) -> Failure {

@@ -1,6 +1,6 @@
 //! `vmnet verify`: who should reach whom, who does, and whether that is the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,14 +13,13 @@ use super::output::Output;
 use super::session::Session;
 use super::source::Source;
 use crate::desired::{Note, uplink_devices};
-use crate::model::Model;
-use crate::names::VmName;
+use crate::model::{Model, Vm, view};
+use crate::names::LabName;
 use crate::observe::Observation;
-use crate::probe;
 use crate::probe::trace::Watch;
-use crate::reach::points::Homes;
+use crate::probe::{self, Guests};
 use crate::reach::trace::{Plan, Stopped};
-use crate::reach::{Endpoint, Expectation, Known, Report, expectations};
+use crate::reach::{self, Endpoint, Expectation, Known, Report, expectations};
 
 /// The width of a terminal that does not tell.
 const WIDTH: usize = 80;
@@ -32,6 +31,66 @@ struct Verified<'a> {
     notes: &'a [Note],
 }
 
+/// A lab as it is on this host, to be tried.
+pub(super) struct Ground {
+    pub(super) source: Source,
+    /// The whole lab from here.
+    pub(super) view: Model,
+    session: Session,
+    observation: Observation,
+}
+
+impl Ground {
+    /// Looks at a lab that was created here.
+    pub(super) fn of(lab: &LabName) -> Result<Self, Failure> {
+        let (_, source) = lookup::applied(lab)?;
+        let mut session = Session::look_at(lab)?;
+        let observation = session.look(Some(&source.model))?;
+        let view = view(&source.whole, source.origin.here.as_ref());
+        Ok(Self { source, view, session, observation })
+    }
+
+    /// The guests that run here. Of those on other hosts nothing is known.
+    fn guests(&self) -> Guests {
+        let here = self.view.here();
+        let away = self.view.vms().values().filter(|vm| vm.host() != here);
+        let why = |vm: &Vm| Some((vm.name().clone(), format!("{} runs on {}", vm.name(), vm.host().as_ref()?)));
+        Guests {
+            running: self.observation.state.guests.keys().cloned().collect(),
+            absent: away.filter_map(why).collect(),
+        }
+    }
+
+    /// Addresses that the definition does not hold.
+    pub(super) fn known(&self, outside: Vec<IpAddr>) -> Known {
+        let observation = &self.observation;
+        Known { host: addresses_of_host(observation), outside, routes: routes_of_host(observation) }
+    }
+
+    /// What `create` and `status` say of the host: a foreign chain that drops the lab's traffic, for example.
+    pub(super) fn notes(&mut self) -> Result<Vec<Note>, Failure> {
+        let guests = self.observation.state.guests.clone();
+        Ok(self.session.sketch(&self.source.model, &mut self.observation, &guests)?.0.notes)
+    }
+
+    /// Tries expectations with their numbers.
+    pub(super) fn probe(
+        &self,
+        guests: &Guests,
+        tries: &[(u32, &Expectation)],
+        run: u64,
+    ) -> Result<Vec<reach::Seen>, Failure> {
+        let failed = |error| Failure::failed(format!("lab {} can't be probed", self.view.lab()), error);
+        probe::run(&self.view, guests, tries, run).map_err(failed)
+    }
+
+    /// Begins to watch the points of a plan that are here.
+    pub(super) fn watch<'p>(&self, plan: &'p Plan) -> Watch<'p> {
+        let devices = uplink_devices(&self.source.model, &self.observation.facts);
+        Watch::open(plan, self.view.here().as_ref(), &self.source.model, &devices)
+    }
+}
+
 pub(super) async fn run(
     argument: &str,
     junit: Option<&Path>,
@@ -39,27 +98,19 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let lab = lookup::lab_or_only(argument)?;
-    let (_, source) = lookup::applied(&lab)?;
-    let mut session = Session::look_at(&lab)?;
-    let mut observation = session.look(Some(&source.model))?;
-    let running: BTreeSet<VmName> = observation.state.guests.keys().cloned().collect();
-    let known = Known { host: addresses_of_host(&observation), outside, routes: routes_of_host(&observation) };
-    let expected = expectations(&source.model, &known);
+    let mut ground = Ground::of(&lab)?;
+    let guests = ground.guests();
+    let expected = expectations(&ground.view, &ground.known(outside));
     output.say(format_args!("probing {} pairs", expected.len()));
-    let notes = notes(&mut session, &source, &mut observation)?;
-    let seen = probe::run(&source.model, &running, &expected, probe::new_run())
-        .map_err(|error| Failure::failed(format!("lab {lab} can't be probed"), error))?;
+    let notes = ground.notes()?;
+    let seen = ground.probe(&guests, &numbered(&expected), probe::new_run())?;
     let mut report = Report::new(&lab, expected, seen);
     if report.totals.differs > 0 {
         let rows = report.to_trace();
         output.say(format_args!("looking where the packets of {} of them stop", rows.len()));
-        report.add_traces(trace(&source.model, &observation, &running, &report, &rows));
+        report.add_traces(trace(&ground, &guests, &report, &rows));
     }
-    if let Some(path) = junit {
-        let text = report.junit().map_err(|error| Failure::failed("the JUnit report can't be written", error))?;
-        let failed = |error| Failure::failed(format!("{} can't be written", path.display()), error);
-        crate::ledger::write_atomically(path, text.as_bytes(), 0o644).map_err(failed)?;
-    }
+    write_junit(&report, junit)?;
     output.result(&Verified { report: &report, notes: &notes }, || report.text(width()))?;
     if report.totals.differs > 0 {
         // They may be the reason.
@@ -68,24 +119,40 @@ pub(super) async fn run(
     Ok(ExitCode::from(u8::from(!report.passed())))
 }
 
+/// Expectations with their numbers.
+pub(super) fn numbered(expectations: &[Expectation]) -> Vec<(u32, &Expectation)> {
+    (0..).zip(expectations).collect()
+}
+
+/// Writes the report for a CI server, where one is wanted.
+pub(super) fn write_junit(report: &Report, path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let text = report.junit().map_err(|error| Failure::failed("the JUnit report can't be written", error))?;
+    let failed = |error| Failure::failed(format!("{} can't be written", path.display()), error);
+    crate::ledger::write_atomically(path, text.as_bytes(), 0o644).map_err(failed)
+}
+
+/// What to watch for while senders of one host try again.
+pub(super) fn plan(view: &Model, run: u64, tries: &[(u32, &Expectation)]) -> Plan {
+    let stands_in = |expectation: &Expectation| match &expectation.from {
+        Endpoint::Guest(vm) => probe::stands_in(view, vm),
+        Endpoint::Gateway(..) | Endpoint::Host(_) | Endpoint::Outside => false,
+    };
+    Plan::new(view, run, tries, stands_in)
+}
+
 /// Tries rows that differ once more, with the links on their way watched. That it can't be done is no failure.
 fn trace(
-    model: &Model,
-    observation: &Observation,
-    running: &BTreeSet<VmName>,
+    ground: &Ground,
+    guests: &Guests,
     report: &Report,
     rows: &[usize],
 ) -> Result<BTreeMap<usize, Stopped>, String> {
     let run = probe::new_run();
     let tries: Vec<Expectation> = rows.iter().map(|row| report.rows[*row].expectation.clone()).collect();
-    let numbered: Vec<(u32, &Expectation)> = (0..).zip(&tries).collect();
-    let stands_in = |expectation: &Expectation| match &expectation.from {
-        Endpoint::Guest(vm) => probe::stands_in(model, vm),
-        Endpoint::Gateway(_) | Endpoint::Host | Endpoint::Outside => false,
-    };
-    let plan = Plan::new(model, &Homes::default(), run, &numbered, stands_in);
-    let watch = Watch::open(&plan, None, model, &uplink_devices(model, &observation.facts));
-    let (outcomes, seen) = watch.during(|| probe::run(model, running, &tries, run));
+    let numbered = numbered(&tries);
+    let plan = plan(&ground.view, run, &numbered);
+    let (outcomes, seen) = ground.watch(&plan).during(|| probe::run(&ground.view, guests, &numbered, run));
     let outcomes = outcomes.map_err(|error| error.to_string())?;
     let explained = numbered.iter().zip(&outcomes).zip(rows);
     Ok(explained
@@ -93,12 +160,6 @@ fn trace(
             Some((*row, seen.explain(&plan, *number, expectation, outcome)?))
         })
         .collect())
-}
-
-/// What `create` and `status` say of the host: a foreign chain that drops the lab's traffic, for example.
-fn notes(session: &mut Session, source: &Source, observation: &mut Observation) -> Result<Vec<Note>, Failure> {
-    let guests = observation.state.guests.clone();
-    Ok(session.sketch(&source.model, observation, &guests)?.0.notes)
 }
 
 /// Addresses that the definition does not hold: the host's own, which no guest may reach past the router.
@@ -117,7 +178,7 @@ fn routes_of_host(observation: &Observation) -> Vec<ipnet::IpNet> {
     observation.facts.routes.iter().map(|route| route.to).filter(|to| to.prefix_len() > 0).collect()
 }
 
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let from_environment = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let asked = || {
         // SAFETY: `winsize` is four numbers, for which all zeros is a value; TIOCGWINSZ writes one of that size.

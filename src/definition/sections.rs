@@ -7,12 +7,12 @@ use toml::de::{DeTable, DeValue};
 use super::read::Reader;
 use super::value::{FromValue, wrong};
 use super::{
-    At, Definition, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef, UplinkDef,
-    VmDef,
+    At, Definition, ExpectDef, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef,
+    UplinkDef, VmDef,
 };
 
 /// The keys of each kind of table, in the order in which they are read.
-const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm", "host"];
+const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm", "host", "expect"];
 const UPLINK: &[&str] = &["device"];
 const DEFAULTS: &[&str] = &["vm"];
 const NETWORK: &[&str] =
@@ -25,6 +25,7 @@ const VM: &[&str] =
 const HOST: &[&str] = &["ssh", "underlay", "uplink", "network", "router"];
 const NETWORK_OF_HOST: &[&str] = &["uplink", "subnet", "mtu", "bridge", "ifname"];
 const ROUTER_OF_HOST: &[&str] = &["external"];
+const EXPECT: &[&str] = &["from", "to", "address", "service", "result"];
 const NIC: &[&str] = &["network", "address", "mac", "model", "tap"];
 
 /// The kinds of tables as people write them, with their keys.
@@ -39,6 +40,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("[vm.NAME]", VM),
     ("a nic", NIC),
     ("[host.NAME]", HOST),
+    ("[[expect]]", EXPECT),
 ];
 
 pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> Definition {
@@ -56,6 +58,7 @@ pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> De
         images: reader.section("image", problems, image),
         vms: reader.section("vm", problems, vm),
         hosts: reader.section("host", problems, host),
+        expects: reader.list("expect", problems),
         problems: Problems::default(),
     };
     reader.finish();
@@ -215,6 +218,27 @@ impl FromValue for NicDef {
             }
         };
         Some(At::new(value.span(), nic))
+    }
+}
+
+/// An expectation is never refused as a whole: all problems at once.
+impl FromValue for ExpectDef {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        let Some(table) = value.get_ref().as_table() else {
+            let help = "write [[expect]] with from, to and result on the lines below it";
+            problems.push(wrong(value, "an expect is a table").help(help));
+            return None;
+        };
+        let mut reader = Reader::new(table, "an expect", EXPECT, problems);
+        let expect = ExpectDef {
+            from: reader.get("from", problems),
+            to: reader.get("to", problems),
+            address: reader.get("address", problems),
+            service: reader.get("service", problems),
+            result: reader.get("result", problems),
+        };
+        reader.finish();
+        Some(At::new(value.span(), expect))
     }
 }
 

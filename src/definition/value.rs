@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
-use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel};
-use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, quoted};
+use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
+use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName, quoted};
 
 /// A value that a key of the definition may have.
 pub(super) trait FromValue: Sized {
@@ -97,6 +97,7 @@ named_values! {
     UplinkName: "an uplink's name",
     NetName: "a network's name",
     ImageName: "an image's name",
+    VmName: "a guest's name",
     IfName: "an interface's name",
     Mac: "a MAC address",
     DeviceRef: "a device's name or permanent MAC",
@@ -123,6 +124,8 @@ parsed_values! {
     IpAddr: "an IP address", |text| address_help(text, "\"192.168.10.1\" or \"fd00:10::1\"");
     Ipv4Addr: "an IPv4 address", |text| address_help(text, "\"192.168.10.1\"");
     IpNet: "an address with a prefix length", |text| net_help(text, "\"192.168.10.0/24\" or \"fd00:10::/64\"");
+    Service: "a service", |_| "write \"icmp\", or a port like \"tcp/22\" or \"udp/53\"";
+    Peer: "somebody to try", |_| "write a guest's name, \"gateway:NETWORK\", or \"outside\" with an address";
     Ipv4Net: "an IPv4 network with a prefix length", |text| net_help(text, "\"100.64.0.0/30\"");
 }
 
@@ -174,6 +177,7 @@ words! {
         "bridged" => Mode::Bridged,
     }
     Across: "what joins a network's hosts" { "vlan" => Across::Vlan, "routed" => Across::Routed, }
+    Wanted: "a result" { "reach" => Wanted::Reach, "deny" => Wanted::Deny, }
     Engine: "an engine" { "qemu" => Engine::Qemu, "netns" => Engine::Netns, }
     Accel: "an accelerator" { "kvm" => Accel::Kvm, "tcg" => Accel::Tcg, }
     NicModel: "a nic model" {

@@ -51,7 +51,7 @@ pub struct LinkRow {
     pub ipv6: bool,
     /// As a bridge's port: what does not stand as the bridge set it.
     pub port: Odd,
-    /// Its settings that are not those of a router's link. IPv6's only where that works on it.
+    /// Its settings that are not those of a router's link, where they were asked for. IPv6's only where that works on it.
     pub conf: Odd,
     /// What its kind says of it.
     pub data: KindData,
@@ -123,7 +123,12 @@ impl Dumper {
 
     /// All links.
     pub fn links(&mut self) -> io::Result<Vec<LinkRow>> {
-        self.0.dump(message::dump_links(), link)
+        self.0.dump(message::dump_links(), |body| link(body, false))
+    }
+
+    /// All links, with their settings that are not those of a router's.
+    pub fn links_of_router(&mut self) -> io::Result<Vec<LinkRow>> {
+        self.0.dump(message::dump_links(), |body| link(body, true))
     }
 
     /// All addresses.
@@ -177,7 +182,7 @@ fn mac(value: &[u8]) -> Option<Mac> {
 }
 
 /// `struct ifinfomsg` and its attributes (linux/if_link.h).
-fn link(body: &[u8]) -> Option<LinkRow> {
+fn link(body: &[u8], with_settings: bool) -> Option<LinkRow> {
     let header = body.get(..16)?;
     let mut row = LinkRow {
         index: u32_of(&header[4..8])?,
@@ -194,7 +199,7 @@ fn link(body: &[u8]) -> Option<LinkRow> {
             libc::IFLA_MASTER => row.master = u32_of(value).filter(|index| *index != 0),
             libc::IFLA_LINKINFO => info(value, &mut row),
             libc::IFLA_IFALIAS => row.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
-            libc::IFLA_AF_SPEC => settings(value, &mut row),
+            libc::IFLA_AF_SPEC => settings(value, with_settings, &mut row),
             libc::IFLA_GROUP => row.group = u32_of(value)?,
             libc::IFLA_CARRIER => row.carrier = value.first() == Some(&1),
             libc::IFLA_LINK_NETNSID => row.lower_nsid = u32_of(value).map(u32::cast_signed),
@@ -261,7 +266,7 @@ fn kind_data(kind: Option<&str>, value: &[u8]) -> KindData {
 }
 
 /// `IFLA_AF_SPEC` > AF_INET > `IFLA_INET_CONF` and AF_INET6 > `IFLA_INET6_CONF`: arrays of 32-bit settings.
-fn settings(value: &[u8], row: &mut LinkRow) {
+fn settings(value: &[u8], all: bool, row: &mut LinkRow) {
     const IFLA_INET_CONF: u16 = 1;
     const IFLA_INET6_CONF: u16 = 2;
     const DEVCONF_DISABLE_IPV6: usize = 26;
@@ -270,8 +275,12 @@ fn settings(value: &[u8], row: &mut LinkRow) {
         Some(nlas(family.value()).find(|nla| nla.kind() == kind)?.value().to_vec())
     };
     let at = |conf: &Option<Vec<u8>>, at: usize| u32_of(conf.as_ref()?.get(at * 4..)?);
-    let (inet, inet6) = (conf(libc::AF_INET, IFLA_INET_CONF), conf(libc::AF_INET6, IFLA_INET6_CONF));
+    let inet6 = conf(libc::AF_INET6, IFLA_INET6_CONF);
     row.ipv6 = at(&inet6, DEVCONF_DISABLE_IPV6) == Some(0);
+    if !all {
+        return;
+    }
+    let inet = conf(libc::AF_INET, IFLA_INET_CONF);
     let now = |place| match place {
         Place::Ipv4(number) => at(&inet, number),
         Place::Ipv6(number) if row.ipv6 => at(&inet6, number),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::lock::Lock;
-use super::{Model, Uplink, across, devices, hosts, router, segment, share, vm};
+use super::view::View;
+use super::{Model, Uplink, across, devices, expect, hosts, router, segment, share, vm};
 use crate::definition::{Definition, Entries, Key, Problem, Problems, UplinkDef};
 use crate::names::{LabName, UplinkName};
 
@@ -24,7 +25,8 @@ pub struct Resolved {
 /// # Errors
 /// Every problem of the definition, each at its place; those of single values too.
 pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problems> {
-    let Definition { lab, uplinks, defaults: _, networks, router, images: _, vms: _, hosts: _, problems } = definition;
+    let Definition { lab, uplinks, defaults: _, networks, router, images: _, vms: _, hosts: _, expects: _, problems } =
+        definition;
     let mut problems = problems.clone();
     // Without a name the rest is resolved all the same, so that its problems show too.
     let lab_name = || "lab".parse::<LabName>().expect("lab is a lab name");
@@ -51,7 +53,9 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
     }
     hosts::joined(&networks, definition, &mut problems);
     let uplinks = read_uplinks(uplinks, &mut problems);
-    let model = Model { lab, here: None, hosts, uplinks, networks, router, elsewhere: Vec::new(), vms };
+    let (elsewhere, expects, view) = (Vec::new(), Vec::new(), View::default());
+    let mut model = Model { lab, here: None, hosts, uplinks, networks, router, elsewhere, vms, expects, view };
+    model.expects = expect::assertions(&model, definition, &mut problems);
     across::reachable(&model, definition, &mut problems);
     devices::names_differ(&model, definition, &mut problems);
     problems.into_result(Resolved { model, lock })

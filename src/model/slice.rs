@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::router::port;
+use super::view::View;
 use super::{Across, Bridge, Elsewhere, External, Host, Model, Network, Router, Subnet};
 use crate::names::{HostName, LabName, Mac, NetName};
 use crate::rule;
@@ -63,6 +64,8 @@ pub fn slice(whole: &Model, here: &HostName) -> Option<Model> {
         router,
         elsewhere,
         vms,
+        expects: Vec::new(),
+        view: View::default(),
     })
 }
 
@@ -75,7 +78,7 @@ fn has_gateway(whole: &Model, network: &Network, host: &HostName) -> bool {
         }
 }
 
-fn of_host(whole: &Model, network: &Network, host: &Host) -> Network {
+pub(super) fn of_host(whole: &Model, network: &Network, host: &Host) -> Network {
     let mut network = network.clone();
     if let Some(share) = network.shares.get(&host.name) {
         network.subnets.clone_from(share);

@@ -207,7 +207,9 @@ fn rows<'a>(
 ) -> Result<Rows, ObserveError> {
     let fail = |what| move |source| ObserveError::Dump { what, ns: ns.clone(), source };
     let mut dumper = Dumper::open().map_err(fail("the links"))?;
-    let links = dumper.links().map_err(fail("the links"))?;
+    let is_router = ns.name() == Some(&rule::router_namespace(&scope.lab));
+    let links = if is_router { dumper.links_of_router() } else { dumper.links() };
+    let links = links.map_err(fail("the links"))?;
     let mut rows = Rows {
         addresses: dumper.addresses().map_err(fail("the addresses"))?,
         routes: dumper.routes(None).map_err(fail("the routes"))?,
@@ -219,7 +221,7 @@ fn rows<'a>(
             rows.nsids.extend(number.map(|number| (number, Ns::Named(name.clone()))));
         }
     }
-    if ns.name() == Some(&rule::router_namespace(&scope.lab)) {
+    if is_router {
         rows.tx_checksum = checksums(&links).map_err(fail("the offloads"))?;
         rows.rules = dumper.rules().map_err(fail("the rules"))?;
     }

@@ -50,6 +50,15 @@ pub fn hidden_vlans(scope: &Scope) -> Result<Vec<HiddenVlan>, ObserveError> {
     Ok(found)
 }
 
+/// The devices of the host on which something sits in a namespace of others: a container's macvlan on the NIC.
+pub fn used_elsewhere(scope: &Scope) -> Result<BTreeSet<String>, ObserveError> {
+    let host = netns::open(&Ns::Host)?;
+    let names: BTreeMap<u32, String> = links_of_host()?.into_iter().map(|row| (row.index, row.name)).collect();
+    // The other end of a veth pair, which may be a NIC of the host, sits on nothing.
+    let sits = |_: &str, row: LinkRow| names.get(&row.lower.filter(|_| row.kind.as_deref() != Some("veth"))?).cloned();
+    Ok(of_others(scope, &host, sits)?.into_iter().collect())
+}
+
 fn unreadable(source: io::Error) -> ObserveError {
     ObserveError::Dump { what: "the links", ns: Ns::Host, source }
 }

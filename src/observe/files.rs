@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{ObserveError, Scope};
 use crate::mark::Mark;
 use crate::names::LabName;
-use crate::paths::{Paths, unfinished};
+use crate::paths::{KEPT_IN, Paths, unfinished};
 use crate::state::{Access, File};
 
 /// No file of ours is longer; of a longer one only the beginning is read, which differs enough.
@@ -50,6 +50,18 @@ pub fn below_hooks(paths: &Paths, lab: &LabName) -> Result<(Vec<PathBuf>, Vec<Pa
     let (made, unmarked): (Vec<_>, Vec<_>) = found.ours.into_iter().partition(|(path, file)| file.is_made(path));
     let paths = |files: Vec<(PathBuf, File)>| files.into_iter().map(|(path, _)| path);
     Ok((paths(made).collect(), found.foreign.into_iter().chain(paths(unmarked)).collect()))
+}
+
+/// The state folder of which a hook of the lab says that the lab is kept there.
+pub fn kept_in(paths: &Paths, lab: &LabName) -> Result<Option<PathBuf>, ObserveError> {
+    for path in below_hooks(paths, lab)?.0 {
+        let text = one(&path)?.map(|file| file.content).unwrap_or_default();
+        let folder = text.lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(KEPT_IN));
+        if let Some(folder) = folder {
+            return Ok(Some(folder.into()));
+        }
+    }
+    Ok(None)
 }
 
 /// What stands at a drop-in's place without our mark.

@@ -32,7 +32,7 @@ pub(crate) struct Token {
 impl Token {
     const LENGTH: usize = 12;
 
-    fn bytes(self) -> [u8; Self::LENGTH] {
+    pub(super) fn bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[..8].copy_from_slice(&self.run.to_be_bytes());
         bytes[8..].copy_from_slice(&self.number.to_be_bytes());

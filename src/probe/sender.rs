@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::service::{self, Call};
 use super::tries::{self, Attempt, Port, Try};
 use super::{ProbeError, who_has};
 use crate::kernel::stand::{self, Stand};
 use crate::kernel::{KernelError, netns};
-use crate::model::{Engine, External, HostExternal, Model, RouterPort, Vm};
+use crate::model::{Engine, External, HostExternal, Model, RouterPort, Service, Vm};
 use crate::names::{NetName, VmName};
 use crate::reach::{Endpoint, Expect, Expectation, How, Position, Seen, free_addresses};
 use crate::rule;
@@ -46,9 +47,9 @@ impl Sender {
                     Engine::Netns | Engine::Qemu => Self::Port(Position::of(model, vm, network)),
                 })
             }
-            Endpoint::Host => Ok(Self::Host),
+            Endpoint::Host(_) => Ok(Self::Host),
             Endpoint::Outside => Err("nothing of the lab is outside to try it from".into()),
-            Endpoint::Gateway(network) => Ok(Self::Router(network.clone())),
+            Endpoint::Gateway(network, _) => Ok(Self::Router(network.clone())),
         }
     }
 
@@ -87,15 +88,37 @@ fn flat<T>(from: String, outcome: Result<io::Result<T>, KernelError>) -> Result<
     }
 }
 
-/// Runs the attempts that could be made out of the expectations.
-fn try_all(run: u64, prepared: Vec<Result<Attempt, String>>) -> io::Result<Vec<Seen>> {
-    let attempts: Vec<Attempt> = prepared.iter().filter_map(|attempt| attempt.as_ref().ok().cloned()).collect();
-    let mut outcomes = tries::run(&attempts, run)?.into_iter();
+/// What is made of an expectation.
+enum Made {
+    Attempt(Attempt),
+    Call(Call),
+}
+
+/// Runs the attempts that could be made out of the expectations, and the calls of services beside them.
+fn try_all(run: u64, prepared: Vec<Result<Made, String>>) -> io::Result<Vec<Seen>> {
+    let (mut attempts, mut calls) = (Vec::new(), Vec::new());
+    for made in prepared.iter().flatten() {
+        match made {
+            Made::Attempt(attempt) => attempts.push(attempt.clone()),
+            Made::Call(call) => calls.push(*call),
+        }
+    }
+    // A thread begins in the namespace of the one that starts it.
+    let (outcomes, called) = std::thread::scope(|scope| {
+        let calling = (!calls.is_empty()).then(|| scope.spawn(|| service::run(&calls, run)));
+        let outcomes = if attempts.is_empty() { Ok(Vec::new()) } else { tries::run(&attempts, run) };
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (outcomes, calling.map_or(Ok(Vec::new()), join))
+    });
+    let (mut outcomes, mut called) = (outcomes?.into_iter(), called?.into_iter());
     Ok(prepared
         .into_iter()
-        .map(|attempt| match attempt {
-            Ok(_) if outcomes.next() == Some(true) => Seen::Reached,
-            Ok(_) => Seen::Silent,
+        .map(|made| match made {
+            Ok(Made::Attempt(_)) if outcomes.next() == Some(true) => Seen::Reached,
+            Ok(Made::Attempt(_)) => Seen::Silent,
+            Ok(Made::Call(_)) => called.next().unwrap_or(Seen::Silent),
             Err(reason) => Seen::Untested { reason },
         })
         .collect())
@@ -109,6 +132,10 @@ fn gone(what: &str) -> io::Error {
 fn from_guest(vm: &Vm, run: u64, wanted: &[Numbered<'_>]) -> io::Result<Vec<Seen>> {
     let mut prepared = Vec::new();
     for (number, expectation) in wanted {
+        if let Some(call) = call(*number, expectation) {
+            prepared.push(Ok(call));
+            continue;
+        }
         let what = match expectation.how {
             How::L2 => {
                 let on = |nic: &&crate::model::Nic| Some(nic.network()) == expectation.network.as_ref();
@@ -116,15 +143,25 @@ fn from_guest(vm: &Vm, run: u64, wanted: &[Numbered<'_>]) -> io::Result<Vec<Seen
                 let port = Port::by_mac(*nic.mac())?.ok_or_else(|| gone(&nic.mac().to_string()))?;
                 link_try(port, nic.addresses(), expectation)
             }
-            How::L3 | How::Forced => Try::Echo { target: expectation.address },
+            _ => Try::Echo { target: expectation.address },
         };
         prepared.push(Ok(attempt(what, *number, expectation)));
     }
     try_all(run, prepared)
 }
 
-fn attempt(what: Try, number: u32, expectation: &Expectation) -> Attempt {
-    Attempt { what, wanted: expectation.expect == Expect::Reach, number }
+fn attempt(what: Try, number: u32, expectation: &Expectation) -> Made {
+    Made::Attempt(Attempt { what, wanted: expectation.expect == Expect::Reach, number })
+}
+
+/// The call of a service; `None` where it is none.
+fn call(number: u32, expectation: &Expectation) -> Option<Made> {
+    let service = match expectation.how {
+        How::Tcp(port) => Service::Tcp(port),
+        How::Udp(port) => Service::Udp(port),
+        How::L2 | How::L3 | How::Forced => return None,
+    };
+    Some(Made::Call(Call { target: expectation.address, service, wanted: expectation.expect == Expect::Reach, number }))
 }
 
 /// A question on a link: from an address of ours in the target's subnet, else as an ARP probe, which everybody
@@ -157,6 +194,7 @@ fn from_host(host: Option<&HostExternal>, run: u64, wanted: &[Numbered<'_>]) -> 
             }
             (How::Forced, ..) => return Err("the port to the router is not there".into()),
             (How::L2, ..) => return Err("the host has no place on the segment".into()),
+            (How::Tcp(_) | How::Udp(_), ..) => return call(*number, expectation).ok_or_else(String::new),
         };
         Ok(attempt(what, *number, expectation))
     });
@@ -181,14 +219,17 @@ fn from_position(
     own: &[IpNet],
     port: Port,
     (number, expectation): &Numbered<'_>,
-) -> Result<Attempt, String> {
+) -> Result<Made, String> {
     let what = match expectation.how {
         How::L2 => link_try(port, own, expectation),
-        How::L3 | How::Forced => {
+        _ => {
             let family = |net: &&IpNet| net.addr().is_ipv4() == expectation.address.is_ipv4();
             // Where an address of the family is missing, the subnet was full.
             if position.subnets.iter().filter(family).any(|net| !own.iter().any(|own| own.trunc() == *net)) {
                 return Err(format!("{} has no free address to try it from", position.network));
+            }
+            if let Some(call) = call(*number, expectation) {
+                return Ok(call);
             }
             Try::Echo { target: expectation.address }
         }

@@ -15,7 +15,7 @@ use crate::kernel::capture::{Capture, Passed};
 use crate::kernel::dump::{Dumper, LinkRow};
 use crate::kernel::netns;
 use crate::model::Model;
-use crate::names::{IfName, UplinkName};
+use crate::names::{HostName, IfName, UplinkName};
 use crate::reach::points::{Point, Question, Spot};
 use crate::reach::trace::{Frame, Plan, Seen, Sighting, Trouble, Watched};
 use crate::state::{LinkId, Ns};
@@ -57,7 +57,12 @@ struct Wanted<'a> {
 
 impl<'a> Watch<'a> {
     /// Begins to watch the points of a host: this one, whose part of the model and whose devices are given.
-    pub fn open(plan: &'a Plan, here: Option<&str>, model: &Model, devices: &BTreeMap<UplinkName, IfName>) -> Self {
+    pub fn open(
+        plan: &'a Plan,
+        here: Option<&HostName>,
+        model: &Model,
+        devices: &BTreeMap<UplinkName, IfName>,
+    ) -> Self {
         let mut watch = Self { plan, links: Vec::new(), blind: Vec::new() };
         let mut by_ns = BTreeMap::<Ns, BTreeMap<IfName, Wanted<'_>>>::new();
         for point in plan.points(here) {

@@ -17,9 +17,9 @@ use super::packet::{self, Answer, Token};
 use crate::names::Mac;
 
 /// How long silence is listened to before it counts as silence.
-const WINDOW: Duration = Duration::from_secs(1);
+pub(super) const WINDOW: Duration = Duration::from_secs(1);
 /// How long an expected answer is waited for: an emulated guest may be slow at its first packet.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a probe asks whether an address is free: shorter than RFC 5227 has it (up to 3 s), since the address is
 /// given back at once.
 pub(super) const GLANCE: Duration = Duration::from_millis(450);

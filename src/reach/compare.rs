@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::trace::Stopped;
 use super::{Expect, Expectation};
-use crate::names::LabName;
+use crate::names::{HostName, LabName};
 
 /// What came of one try.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +14,9 @@ use crate::names::LabName;
 pub enum Seen {
     /// It answered.
     Reached,
-    /// It did not.
+    /// It said that nobody listens there: the packet arrived, and the service is not there.
+    Refused,
+    /// It did not answer.
     Silent,
     /// It could not be tried.
     Untested {
@@ -48,6 +50,9 @@ pub struct Row {
     pub seen: Seen,
     /// The two compared.
     pub verdict: Verdict,
+    /// The host that tried it, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// Where it stopped, or what way it took; only where the two differ, and not for all of those.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
@@ -58,11 +63,23 @@ impl Row {
     pub fn new(expectation: Expectation, seen: Seen) -> Self {
         let verdict = match (expectation.expect, &seen) {
             (_, Seen::Untested { .. }) => Verdict::Untested,
-            (Expect::Unknown, Seen::Reached | Seen::Silent) => Verdict::Open,
+            (Expect::Unknown, _) => Verdict::Open,
+            // Who does not know what it was sent says nothing, as if it never came.
+            (Expect::Reach, Seen::Silent) if expectation.how.silence_is_unclear() => Verdict::Open,
             (Expect::Reach, Seen::Reached) | (Expect::Deny, Seen::Silent) => Verdict::Met,
-            (Expect::Reach, Seen::Silent) | (Expect::Deny, Seen::Reached) => Verdict::Differs,
+            (Expect::Reach, Seen::Silent | Seen::Refused) | (Expect::Deny, Seen::Reached | Seen::Refused) => {
+                Verdict::Differs
+            }
         };
-        Self { expectation, seen, verdict, stopped: None }
+        Self { expectation, seen, verdict, host: None, stopped: None }
+    }
+
+    /// Why it is open, where it is.
+    pub fn open(&self) -> &'static str {
+        match self.expectation.expect {
+            Expect::Unknown => self.expectation.why,
+            Expect::Reach | Expect::Deny => "a UDP service may have got it and not answered",
+        }
     }
 }
 
@@ -70,7 +87,7 @@ impl std::fmt::Display for Row {
     /// One line for people.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Expectation { from, to, address, how, network, macs: _, expect, why } = &self.expectation;
-        write!(f, "{from} -> {to} ({address}, {}", how.word())?;
+        write!(f, "{from} -> {to} ({address}, {how}")?;
         if let Some(network) = network {
             write!(f, " on {network}")?;
         }
@@ -82,6 +99,7 @@ impl std::fmt::Display for Row {
         write!(f, "): {expected} ({why}), ")?;
         match &self.seen {
             Seen::Reached => f.write_str("it answered"),
+            Seen::Refused => f.write_str("nobody listens there"),
             Seen::Silent => f.write_str("no answer"),
             Seen::Untested { reason } => write!(f, "not tried: {reason}"),
         }
@@ -112,6 +130,9 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// How it was looked for where packets stopped; `None` where nothing differs.
     pub traces: Option<Traces>,
+    /// Hosts that could not be asked, with why: nothing was tried from there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<HostName, String>,
 }
 
 /// The second round, in which the links are watched while what differs is tried again.
@@ -126,27 +147,45 @@ pub struct Traces {
 impl Report {
     /// Compares each expectation with what was seen of it; the two lists go in step.
     pub fn new(lab: &LabName, expectations: Vec<Expectation>, seen: Vec<Seen>) -> Self {
-        let rows: Vec<Row> = expectations.into_iter().zip(seen).map(|(e, s)| Row::new(e, s)).collect();
-        let mut totals = Totals::default();
-        for row in &rows {
+        let mut report =
+            Self { lab: lab.clone(), totals: Totals::default(), rows: Vec::new(), traces: None, lost: BTreeMap::new() };
+        report.add(None, expectations, seen);
+        report
+    }
+
+    /// Adds what was tried on a host.
+    pub fn add(&mut self, host: Option<&HostName>, expectations: Vec<Expectation>, seen: Vec<Seen>) {
+        for (expectation, seen) in expectations.into_iter().zip(seen) {
+            let row = Row { host: host.cloned(), ..Row::new(expectation, seen) };
+            let totals = &mut self.totals;
             *match row.verdict {
                 Verdict::Met => &mut totals.met,
                 Verdict::Differs => &mut totals.differs,
                 Verdict::Open => &mut totals.open,
                 Verdict::Untested => &mut totals.untested,
             } += 1;
+            self.rows.push(row);
         }
-        Self { lab: lab.clone(), totals, rows, traces: None }
     }
 
-    /// Whether nothing differs. Where there was something to try and nothing was tried, nothing is proven.
+    /// Adds a host that could not be asked, with what should have been tried there.
+    pub fn add_lost(&mut self, host: &HostName, expectations: Vec<Expectation>, why: &str) {
+        let seen = vec![Seen::Untested { reason: format!("{host} was not asked: {why}") }; expectations.len()];
+        self.add(Some(host), expectations, seen);
+        self.lost.insert(host.clone(), why.to_owned());
+    }
+
+    /// Whether nothing differs, and every host could be asked. Where there was something to try and nothing was tried,
+    /// nothing is proven.
     pub fn passed(&self) -> bool {
-        self.totals.differs == 0 && (self.totals.met > 0 || self.totals.untested == 0)
+        let proven = self.totals.met > 0 || self.totals.untested == 0;
+        self.totals.differs == 0 && self.lost.is_empty() && proven
     }
 
     /// The numbers of the rows that differ, as many as are looked into.
     pub fn to_trace(&self) -> Vec<usize> {
         let differs = self.rows.iter().enumerate().filter(|(_, row)| row.verdict == Verdict::Differs);
+        let differs = differs.filter(|(_, row)| row.expectation.how.can_be_traced());
         differs.map(|(number, _)| number).take(super::trace::TRACES_MAX).collect()
     }
 

@@ -14,6 +14,8 @@ struct Suite {
     tests: usize,
     #[serde(rename = "@failures")]
     failures: usize,
+    #[serde(rename = "@errors", skip_serializing_if = "Option::is_none")]
+    errors: Option<usize>,
     #[serde(rename = "@skipped")]
     skipped: usize,
     #[serde(rename = "testcase")]
@@ -29,6 +31,8 @@ struct Case {
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<Message>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<Message>,
 }
 
@@ -39,17 +43,26 @@ struct Message {
 }
 
 impl Report {
-    /// The report as one test suite, a case for each try; what is unknown or was not tried counts as skipped.
+    /// The report as one test suite, a case for each try; what is unknown or was not tried counts as skipped, and a host
+    /// that could not be asked as an error.
     ///
     /// # Errors
     /// When serialization fails, which no report that this room makes brings about.
     pub fn junit(&self) -> Result<String, SeError> {
+        let lost = self.lost.iter().map(|(host, why)| Case {
+            class: format!("vmnet.{}.hosts", self.lab),
+            name: host.to_string(),
+            failure: None,
+            error: Some(Message { message: format!("could not be asked: {why}") }),
+            skipped: None,
+        });
         let suite = Suite {
             name: format!("vmnet.{}", self.lab),
-            tests: self.rows.len(),
+            tests: self.rows.len() + self.lost.len(),
             failures: self.totals.differs,
+            errors: (!self.lost.is_empty()).then_some(self.lost.len()),
             skipped: self.totals.open + self.totals.untested,
-            cases: self.rows.iter().map(|row| case(self, row)).collect(),
+            cases: self.rows.iter().map(|row| case(self, row)).chain(lost).collect(),
         };
         Ok(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{}\n", quick_xml::se::to_string(&suite)?))
     }
@@ -59,14 +72,15 @@ fn case(report: &Report, row: &Row) -> Case {
     let expectation = &row.expectation;
     let skipped = match (&row.seen, row.verdict) {
         (Seen::Untested { reason }, _) => Some(reason.clone()),
-        (_, Verdict::Open) => Some(expectation.why.to_owned()),
+        (_, Verdict::Open) => Some(row.open().to_owned()),
         _ => None,
     };
     let network = expectation.network.as_ref().map(|network| format!(" on {network}")).unwrap_or_default();
-    let how = expectation.how.word();
+    let how = expectation.how;
     Case {
         class: format!("vmnet.{}.{}", report.lab, expectation.from),
         name: format!("{} at {} by {how}{network}", expectation.to, expectation.address),
+        error: None,
         failure: (row.verdict == Verdict::Differs).then(|| Message { message: failure(row) }),
         skipped: skipped.map(|message| Message { message }),
     }

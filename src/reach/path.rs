@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::Expect;
 use crate::model::{External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
+use crate::names::HostName;
 
 /// Where a packet ends.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Trip<'a> {
     pub source: Option<IpAddr>,
     /// Whether the lab's router forwards it.
     pub through_router: bool,
+    /// The host of the router that it comes to first, where there are several hosts.
+    pub router: Option<&'a HostName>,
     /// Where it ends.
     pub end: End<'a>,
 }
@@ -66,22 +69,20 @@ impl<'a> World<'a> {
         match self.choose(vm, to) {
             Choice::OnLink(nic) => {
                 let end = self.on_segment(self.network(&vm.nics()[nic]), to);
-                Trip { nic: Some(nic), source: source(vm, nic, to), through_router: false, end }
+                Trip { nic: Some(nic), source: source(vm, nic, to), through_router: false, router: None, end }
             }
             Choice::Via(nic, gateway) => self.by_gateway(vm, nic, gateway, to),
-            Choice::None => Trip { nic: None, source: None, through_router: false, end: End::Lost("no route to it") },
-            Choice::Tie => {
-                let end = End::Unclear("two nics of the sender share its subnet");
-                Trip { nic: None, source: None, through_router: false, end }
-            }
+            Choice::None => nowhere(End::Lost("no route to it")),
+            Choice::Tie => nowhere(End::Unclear("two nics of the sender share its subnet")),
         }
     }
 
     fn by_gateway(&self, vm: &'a Vm, nic: usize, gateway: IpAddr, to: IpAddr) -> Trip<'a> {
         let network = self.network(&vm.nics()[nic]);
         let through_router = network.mode().has_router();
-        let end = if through_router { self.router_forwards(to) } else { End::Foreign };
-        Trip { nic: Some(nic), source: source(vm, nic, gateway), through_router, end }
+        let router = self.model.gateway_host(network.name());
+        let end = if through_router { self.router_forwards(to, router) } else { End::Foreign };
+        Trip { nic: Some(nic), source: source(vm, nic, gateway), through_router, router, end }
     }
 
     /// Longest matching on-link prefix, else the default route of that family.
@@ -134,8 +135,9 @@ impl<'a> World<'a> {
         End::Lost("its subnet is on the sender's own network, where nobody has it")
     }
 
-    /// Follows a packet that the router forwards.
-    pub(super) fn router_forwards(&self, to: IpAddr) -> End<'a> {
+    /// Follows a packet that the router forwards. Those of several hosts forward as if they were one, and each has a way
+    /// to the outside of its own.
+    pub(super) fn router_forwards(&self, to: IpAddr, at: Option<&HostName>) -> End<'a> {
         let Some(router) = self.router() else { return End::Lost("there is no router") };
         let ports = || router.ports().iter();
         if ports().any(|(_, port)| port.addresses().iter().any(|own| own.addr() == to)) {
@@ -148,7 +150,7 @@ impl<'a> World<'a> {
         if let Some((name, _)) = connected {
             return self.on_segment(&self.model.networks()[name], to);
         }
-        match router.external() {
+        match self.model.external_of(at).unwrap_or(router.external()) {
             External::None => End::Lost("the router has no way outside"),
             External::Host(host) if to == IpAddr::V4(host.router_address().addr()) => End::Router,
             External::Host(_) if to.is_ipv4() => End::Outside,
@@ -176,7 +178,7 @@ impl<'a> World<'a> {
 
     /// Whether the host reaches a guest of a routed network, and hears it.
     pub(super) fn host_asks(&self, vm: &'a Vm, to: IpAddr, source: IpAddr) -> (Expect, &'static str) {
-        match self.router_forwards(to) {
+        match self.router_forwards(to, self.model.here().as_ref()) {
             End::Guest { vm: other, nic } if other.name() == vm.name() => {
                 let back = self.guest_sends(vm, source);
                 if back.nic == Some(nic) && matches!(back.end, End::Outside) {
@@ -192,7 +194,7 @@ impl<'a> World<'a> {
     /// Who else answers from a network with a way in, where a packet for an address of one without is handed to the
     /// router: both may have the same subnet.
     pub(super) fn who_else_answers(&self, to: IpAddr) -> Option<&'static str> {
-        match self.router_forwards(to) {
+        match self.router_forwards(to, self.model.here().as_ref()) {
             End::Guest { vm, nic } if *self.network(&vm.nics()[nic]).mode() == Mode::Routed => {
                 Some("another guest has this address there")
             }
@@ -202,25 +204,32 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether a network outside, which the router or the host is on, holds the address: a machine there may have it.
-    pub(super) fn is_next_door(&self, address: IpAddr) -> bool {
-        match self.router().map(Router::external) {
+    /// Whether a network outside, which the router or its host is on, holds the address: a machine there may have it.
+    pub(super) fn is_next_door(&self, address: IpAddr, at: Option<&HostName>) -> bool {
+        match self.model.external_of(at) {
             Some(External::Macvlan(own) | External::Vlan { external: own, .. }) => {
                 own.addresses.iter().any(|net| net.contains(&address))
             }
+            // What another host has routes to is not known here.
+            Some(External::Host(_)) if at != self.model.here().as_ref() => true,
             Some(External::Host(_)) => self.host_routes.iter().any(|net| net.contains(&address)),
             Some(External::None) | None => false,
         }
     }
 
-    /// Whether the router's way outside leads through the host.
-    pub(super) fn through_host(&self) -> bool {
-        self.router().is_some_and(|router| matches!(router.external(), External::Host(_)))
+    /// Whether the way outside of the router that a packet came to leads through this host.
+    pub(super) fn through_host(&self, trip: &Trip<'_>) -> bool {
+        let here = self.model.here().as_ref();
+        trip.router == here && self.model.external_of(here).is_some_and(|way| matches!(way, External::Host(_)))
     }
 
     fn router(&self) -> Option<&'a Router> {
         self.model.router().as_ref()
     }
+}
+
+fn nowhere(end: End<'_>) -> Trip<'_> {
+    Trip { nic: None, source: None, through_router: false, router: None, end }
 }
 
 fn beyond<'a>(own: &OwnExternal, to: IpAddr) -> End<'a> {

@@ -6,13 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::model::{Model, Network, Vm};
-use crate::names::{LabName, Mac, NetName};
+use crate::names::{HostName, LabName, Mac, NetName};
 use crate::rule;
 
 /// What a guest has on one network, less its own addresses and MAC. Guests with the same position are interchangeable
 /// as senders, so one probe port serves them all.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
+    /// The host, where there are several.
+    pub host: Option<HostName>,
     /// The network.
     pub network: NetName,
     /// The subnets that it has addresses of.
@@ -28,6 +30,7 @@ impl Position {
         let addresses = vm.nics().iter().filter(|nic| here(nic)).flat_map(|nic| nic.addresses());
         let gateways = model.default_routes(vm).into_iter().filter(|(nic, _)| here(&vm.nics()[*nic]));
         Self {
+            host: vm.host().clone(),
             network: network.clone(),
             subnets: addresses.map(|address| address.trunc()).collect(),
             gateways: gateways.map(|(_, gateway)| gateway).collect(),
@@ -37,12 +40,14 @@ impl Position {
     /// The MAC of a probe in this position, another one in each run: on a segment that several hosts share, no two
     /// probes have the same.
     pub fn mac(&self, lab: &LabName, run: u64) -> Mac {
-        let Self { network, subnets, gateways } = self;
-        rule::port_mac(lab, "probe-far", &format!("{run:016x} {network} {subnets:?} {gateways:?}"))
+        let Self { host, network, subnets, gateways } = self;
+        let host = host.as_ref().map_or("", HostName::as_str);
+        rule::port_mac(lab, "probe-far", &format!("{run:016x} {network}@{host} {subnets:?} {gateways:?}"))
     }
 }
 
-/// The addresses of a subnet that no guest and no gateway has, from the highest down.
+/// The addresses of a subnet that no guest and no gateway has, from the highest down; on a segment that hosts share,
+/// each host has some of them for itself: their probes come at the same time.
 pub fn free_addresses<'a>(model: &'a Model, network: &'a Network, subnet: IpNet) -> impl Iterator<Item = IpAddr> + 'a {
     let guests = model.vms().values().flat_map(|vm| vm.nics());
     let mut taken: BTreeSet<IpAddr> = guests
@@ -50,7 +55,10 @@ pub fn free_addresses<'a>(model: &'a Model, network: &'a Network, subnet: IpNet)
         .flat_map(|nic| nic.addresses().iter().map(|address| address.addr()))
         .collect();
     taken.extend(network.subnets().iter().filter_map(|subnet| *subnet.gateway()));
-    downward(subnet).filter(move |address| !taken.contains(address))
+    let mut hosts = network.hosts().iter();
+    let place = hosts.position(|host| Some(host) == model.here().as_ref()).unwrap_or(0);
+    let free = downward(subnet).filter(move |address| !taken.contains(address));
+    free.skip(place).step_by(network.hosts().len().max(1))
 }
 
 /// Host addresses from the highest down: in IPv4 without network and broadcast address, except where a /31 or /32 has

@@ -41,6 +41,9 @@ impl Report {
         if self.totals.met == 0 && self.totals.untested > 0 {
             text += "Nothing was tried, so nothing is proven; guests are started by vmnet boot --all\n";
         }
+        for (host, why) in &self.lost {
+            text += &format!("{host} could not be asked: {why}\n");
+        }
         for (why, rows) in self.open() {
             let shown = rows.iter().take(OPEN_MAX).map(|row| {
                 let Expectation { from, to, address, .. } = &row.expectation;
@@ -67,7 +70,7 @@ impl Report {
     fn open(&self) -> BTreeMap<&str, Vec<&Row>> {
         let mut reasons = BTreeMap::<&str, Vec<&Row>>::new();
         for row in self.rows.iter().filter(|row| row.verdict == Verdict::Open) {
-            reasons.entry(row.expectation.why).or_default().push(row);
+            reasons.entry(row.open()).or_default().push(row);
         }
         reasons
     }

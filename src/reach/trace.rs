@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Expectation;
-use super::points::{Homes, Point, Question, Spot, Stretch, way};
+use super::points::{Point, Question, Spot, Stretch};
+use super::way::way;
 use crate::model::Model;
-use crate::names::{IfName, Mac};
+use crate::names::{HostName, IfName, Mac};
 use trail::Trail;
 
 /// So many tries are looked into at most: each costs sockets, and the first ones tell what is wrong.
@@ -40,10 +41,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for tries with their numbers. `stands_in` says of which a probe is the sender, in the guest's place.
+    /// The plan for tries with their numbers, of a lab or of a view from their senders' host. `stands_in` says of which a probe is the sender, in the guest's place.
     pub fn new(
         model: &Model,
-        homes: &Homes,
         run: u64,
         tries: &[(u32, &Expectation)],
         stands_in: impl Fn(&Expectation) -> bool,
@@ -51,15 +51,20 @@ impl Plan {
         let traced = |(number, expectation): &(u32, &Expectation)| Traced {
             number: *number,
             only_questions: expectation.how == super::How::L2,
-            way: way(model, homes, expectation, stands_in(expectation).then_some(run)),
+            way: way(model, expectation, stands_in(expectation).then_some(run)),
         };
         Self { run, tries: tries.iter().map(traced).collect() }
     }
 
+    /// Adds the tries of other senders in the same run.
+    pub fn merge(&mut self, other: Self) {
+        self.tries.extend(other.tries);
+    }
+
     /// Every point of a host, each once.
-    pub fn points(&self, host: Option<&str>) -> Vec<Point> {
+    pub fn points(&self, host: Option<&HostName>) -> Vec<Point> {
         let all = self.tries.iter().flat_map(|traced| &traced.way).flat_map(|stretch| &stretch.points);
-        let mut points: Vec<Point> = all.filter(|point| point.host.as_deref() == host).cloned().collect();
+        let mut points: Vec<Point> = all.filter(|point| point.host.as_ref() == host).cloned().collect();
         points.sort_unstable();
         points.dedup();
         points

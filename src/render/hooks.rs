@@ -10,7 +10,7 @@ use tera::{Context, Tera};
 use crate::mark::Mark;
 use crate::model::Network;
 use crate::names::LabName;
-use crate::paths::Paths;
+use crate::paths::{KEPT_IN, Paths};
 use crate::state::File;
 
 /// Why a hook can't be written.
@@ -68,6 +68,11 @@ pub fn pair(
     context.insert("bridge", network.bridge().name());
     context.insert("mtu", &mtu);
     context.insert("ip", ip);
+    // A line break would end the comment.
+    if let Some(state) = paths.state.to_str().filter(|state| !state.contains(char::is_control)) {
+        context.insert("kept_in", KEPT_IN);
+        context.insert("state", state);
+    }
     let render =
         |template| TEMPLATES.render(template, &context).map_err(|source| HookError::Render { template, source });
     let (up, down) = paths.hook_pair(lab, network.name());

@@ -192,6 +192,7 @@ fn a_lab_comes_stays_and_goes() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn what_other_tools_change_is_seen_and_repaired() {
     private(|| {
         nic();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::sandbox;
-use crate::world::sh;
+use crate::world::{leaks, sh};
 
 fn script(name: &str, args: &[&str]) -> Output {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
@@ -76,7 +76,7 @@ fn summary(log: &str) -> (String, Option<i32>) {
 fn a_row_counts_when_each_of_its_tests_passed() {
     const GROUPS: [(&str, std::ops::RangeInclusive<u32>); 5] = [
         ("a_crash", 1..=11),
-        ("b_environment", 12..=27),
+        ("b_environment", 12..=28),
         ("c_state", 29..=40),
         ("d_definition", 41..=50),
         ("f_hooks", 57..=60),
@@ -101,4 +101,62 @@ fn a_row_counts_when_each_of_its_tests_passed() {
     assert_eq!(code, Some(0), "{text}");
     let (text, code) = summary(&all.replace("row_58", "row_61"));
     assert!(code == Some(1) && text.contains("not passed: rows 58"), "{text}");
+}
+
+/// A text with a line of a private key is seen, wherever the key stands.
+#[test]
+fn a_key_that_is_printed_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("guests/vm1");
+    fs::create_dir_all(&place).unwrap();
+    let line = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAAB";
+    let key = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{line}\n-----END OPENSSH PRIVATE KEY-----\n");
+    fs::write(place.join("host-key"), &key).unwrap();
+    fs::write(place.join("host-key.pub"), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI vm1\n").unwrap();
+    let seen = |text: &str| leaks(text, &[folder.path().to_str().unwrap()]);
+    assert_eq!(seen(&format!("error: {line} is no value")), [place.join("host-key")]);
+    assert!(seen("lab a: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI vm1").is_empty());
+}
+
+/// Runs `tests/all` with everything around it replaced by stubs, each of which leaves its name in `ran`. What fails is
+/// named.
+fn all(fails: &str) -> (String, Option<i32>) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let put = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    put("tests/all", include_str!("../all"));
+    let stub = "#!/bin/sh\nset -- \"${0##*/} $*\"\necho \"$1\" >>\"$RAN\"\ncase $1 in \"$FAILS\"*) exit 1 ;; esac\n";
+    for name in ["tests/setup", "vm-images/tiny/build", "tests/untouched", "tests/summary", "tests/lab/run"] {
+        put(name, stub);
+    }
+    let cargo = "echo 'SKIP a::b: x'; echo 'SKIP scenarios::with_qemu::c: x'\n\
+                 echo '{\"kind\":[\"test\"],\"executable\":\"it\"}'\n";
+    put("bin/cargo", &stub.replacen("case", &format!("{cargo}case"), 1));
+    let ran = root.join("ran");
+    let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(root.join("tests/all"));
+    let output = command.env("PATH", path).env("RAN", &ran).env("FAILS", fails).output().unwrap();
+    (fs::read_to_string(ran).unwrap(), output.status.code())
+}
+
+/// Whatever fails, the summary is shown and the machine compared, and the whole fails.
+#[test]
+fn all_tests_end_with_the_summary_and_the_comparison() {
+    let last = |ran: &str| {
+        ran.lines().rev().take(2).map(|line| line.split('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (ran, code) = all("nothing");
+    assert!(code == Some(0) && ran.contains("--exact a::b") && ran.contains("--exact scenarios"), "{code:?} {ran}");
+    for fails in ["cargo test --no-run", "cargo test --no-fail-fast", "run ", "summary ", "untouched compare"] {
+        let (ran, code) = all(fails);
+        assert_eq!(code, Some(1), "{fails}: {ran}");
+        assert_eq!(last(&ran), ["untouched compare build", "summary build"], "{fails}: {ran}");
+        assert!(fails == "cargo test --no-run" || ran.contains("--exact scenarios"), "{fails}: {ran}");
+    }
 }

@@ -61,7 +61,11 @@ impl Lab {
 
     /// Runs the program, whatever comes of it.
     pub(crate) fn vmnet(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("vmnet starts")
+        let output = self.command(args).output().expect("vmnet starts");
+        let printed = [output.stdout.as_slice(), &output.stderr].concat();
+        let leaks = leaks(&String::from_utf8_lossy(&printed), &["/run/state", "/run/vmnet", "/run/lab"]);
+        assert!(leaks.is_empty(), "vmnet {args:?} prints what is in {leaks:?}");
+        output
     }
 
     /// Runs the program, which must succeed, and gives its stdout.
@@ -132,6 +136,33 @@ impl Lab {
     pub(crate) fn hook(&self, network: &str, hook: &str) -> String {
         format!("/run/vmnet/{}/hooks/{network}/{hook}", self.name)
     }
+}
+
+/// The files with private keys below `folders` of which a text has a line.
+pub(crate) fn leaks(text: &str, folders: &[&str]) -> Vec<PathBuf> {
+    const KEY: &str = "PRIVATE KEY-----";
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => open.push(path),
+                // Seeds hold keys, too, as JSON: the same lines.
+                Ok(meta) if meta.is_file() && meta.len() < 1 << 16 => {
+                    let key = std::fs::read(&path).unwrap_or_default();
+                    let key = String::from_utf8_lossy(&key);
+                    // A last line of a key may be short enough to stand in anything.
+                    let is_printed = |line: &str| line.len() >= 16 && text.contains(line);
+                    if key.contains(KEY) && key.lines().any(is_printed) {
+                        found.push(path);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's

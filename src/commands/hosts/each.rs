@@ -1,7 +1,6 @@
 //! Verbs that every host carries out by itself: what one does needs nothing of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -115,20 +114,6 @@ impl Fleet {
         let args = ["ps", self.lab().as_str()];
         let outcomes = self.ask("looking", |_| Some(Call::of(args))).await;
         self.shown(&outcomes)
-    }
-
-    /// `vmnet verify`: for the time being each host for itself. These addresses beyond the router are tried, too.
-    pub(super) async fn verify(&self, outside: &[IpAddr]) -> Result<ExitCode, Failure> {
-        self.all_here()?;
-        let outcomes = self.probe(outside).await;
-        self.shown(&outcomes)
-    }
-
-    /// Every host's probes.
-    pub(super) async fn probe(&self, outside: &[IpAddr]) -> Outcomes {
-        let mut args = vec!["verify".to_owned(), self.lab().to_string()];
-        args.extend(outside.iter().map(|address| format!("--outside={address}")));
-        self.ask("probing", |_| Some(Call::of(args.clone()))).await
     }
 
     /// Shows what there is; hosts that don't answer stand beside the others.

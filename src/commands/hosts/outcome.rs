@@ -105,6 +105,13 @@ pub(super) fn document(error: &RemoteError) -> Value {
     }
 }
 
+/// Why a host did not do it, in a line without colours.
+pub(super) fn reason(document: &Value) -> String {
+    let text = lines(document).into_iter().next().unwrap_or_else(|| "it said nothing".to_owned());
+    let plain = anstream::adapter::strip_str(&text).to_string();
+    plain.strip_prefix("error: ").map_or(plain.clone(), ToOwned::to_owned)
+}
+
 /// What became of it on each host, for people, a paragraph each.
 pub(in crate::commands) fn told(hosts: &BTreeMap<String, Value>) -> String {
     let mut text = String::new();

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::create::Options;
-use super::outcome::{paragraph, worst};
 use super::survey::Survey;
+use super::verify::Verified;
 use super::{Fleet, Outcomes, listed};
 use crate::commands::create::missing_files;
 use crate::commands::destroy;
@@ -41,6 +41,8 @@ struct Report<'a> {
     steps: BTreeMap<&'static str, f64>,
     /// Whether who reaches whom is as it should be.
     passed: bool,
+    /// Who reaches whom.
+    verify: &'a Verified,
     hosts: BTreeMap<String, HostReport>,
 }
 
@@ -51,7 +53,6 @@ struct HostReport {
     create: Value,
     reset: Value,
     boot: Value,
-    verify: Value,
 }
 
 impl Fleet {
@@ -99,16 +100,17 @@ impl Fleet {
         step("boot", at);
 
         let at = Instant::now();
-        let probed = self.probe(&[]).await;
-        self.whole(&probed)?;
-        enter(&mut hosts, &probed, |host| &mut host.verify);
+        let verify = self.verified(&[]).await?;
         step("verify", at);
 
-        let code = worst(&probed);
+        let code = verify.code();
         let (lab, fingerprint) = (self.lab().as_str(), self.fingerprint.clone());
         let seconds = begun.elapsed().as_secs_f64();
-        let report = Report { lab, fingerprint, seconds, steps, passed: code == 0, hosts };
-        self.output.result(&report, || self.summary(&report, &probed))?;
+        let report = Report { lab, fingerprint, seconds, steps, passed: code == 0, verify: &verify, hosts };
+        self.output.result(&report, || self.summary(&report))?;
+        if code > 0 {
+            self.tell_notes(&verify);
+        }
         Ok(ExitCode::from(code))
     }
 
@@ -145,10 +147,10 @@ impl Fleet {
         }
     }
 
-    fn summary(&self, report: &Report<'_>, probed: &Outcomes) -> String {
+    fn summary(&self, report: &Report<'_>) -> String {
         let mut text = String::new();
         if !report.passed || self.output.is_verbose() {
-            text.extend(probed.iter().map(|(host, probed)| paragraph(host, &probed.text()) + "\n"));
+            text.push_str(&(report.verify.text() + "\n"));
         }
         let hosts = listed(report.hosts.keys());
         let guests = self.members.iter().map(|member| member.model.vms().len()).sum();

@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::outcome::{paragraph, worst};
-use super::{Call, Fleet, Member, Options};
+use super::verify::Verified;
+use super::{Fleet, Options};
 use crate::commands::failure::Failure;
 use crate::commands::output::{BOLD, WARN, count, visible};
+use crate::commands::verify::write_junit;
 
 /// How long real guests may take to answer: they may be emulated.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -19,7 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(in crate::commands) struct Rehearsed {
     /// What each host said.
     pub(in crate::commands) hosts: BTreeMap<String, OfHost>,
-    /// The same for people.
+    /// Who reaches whom.
+    pub(in crate::commands) verify: Verified,
+    /// All of it for people.
     pub(in crate::commands) text: String,
     /// The exit code of `verify`.
     pub(in crate::commands) code: u8,
@@ -31,12 +34,11 @@ pub(in crate::commands) struct OfHost {
     create: Value,
     /// Null where it has no guests.
     boot: Value,
-    verify: Value,
 }
 
 impl Fleet {
-    /// Creates, boots and probes; `guests` are waited for where they are machines. One JUnit report a host is written
-    /// where that is asked for.
+    /// Creates, boots and probes; `guests` are waited for where they are machines. A JUnit report is written where that
+    /// is asked for.
     pub(in crate::commands) async fn rehearse(&self, guests: bool, junit: Option<&Path>) -> Result<Rehearsed, Failure> {
         let mut hosts: BTreeMap<String, OfHost> = BTreeMap::new();
         let mut text = String::new();
@@ -55,45 +57,12 @@ impl Fleet {
         for (host, booted) in &booted {
             hosts.entry(host.clone()).or_default().boot = booted.document();
         }
-        let verified = self.ask("probing", |member| Some(self.verify_call(member, junit))).await;
-        self.whole(&verified)?;
-        text.push('\n');
-        for (host, verified) in &verified {
-            text.push_str(&paragraph(host, &verified.text()));
-            text.push('\n');
-            hosts.entry(host.clone()).or_default().verify = verified.document();
+        let verify = self.verified(&[]).await?;
+        write_junit(&verify.report, junit)?;
+        text.push_str(&format!("\n{}\n", verify.text()));
+        if verify.code() > 0 {
+            self.tell_notes(&verify);
         }
-        Ok(Rehearsed { hosts, text, code: worst(&verified) })
-    }
-
-    fn verify_call(&self, member: &Member, junit: Option<&Path>) -> Call {
-        let mut args = vec!["verify".to_owned(), self.lab().to_string()];
-        args.extend(self.outside.iter().map(|address| format!("--outside={address}")));
-        if let Some(junit) = junit {
-            let file = match self.members.len() {
-                1 => junit.to_owned(),
-                _ => of_host(junit, &member.name),
-            };
-            args.push(format!("--junit={}", file.display()));
-        }
-        Call::of(args)
-    }
-}
-
-/// `report.xml` is `report-h1.xml` for a host.
-fn of_host(file: &Path, host: &str) -> std::path::PathBuf {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let end = file.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
-    file.with_file_name(format!("{stem}-{host}{end}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_host_has_a_report_of_its_own() {
-        assert_eq!(of_host(Path::new("/ci/report.xml"), "h1"), Path::new("/ci/report-h1.xml"));
-        assert_eq!(of_host(Path::new("report"), "h1"), Path::new("report-h1"));
+        Ok(Rehearsed { hosts, text, code: verify.code(), verify })
     }
 }

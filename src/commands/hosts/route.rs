@@ -63,10 +63,7 @@ async fn on_fleet(fleet: &Fleet, command: &Command) -> Result<ExitCode, Failure>
         }
         Command::Status(_) => fleet.status().await,
         Command::Ps(_) => fleet.ps().await,
-        Command::Verify { junit: None, outside, .. } => fleet.verify(outside).await,
-        Command::Verify { .. } => Err(Failure::Usage(
-            "a JUnit report is of one host: run vmnet verify --junit there, by the lab's name".into(),
-        )),
+        Command::Verify { junit, outside, .. } => fleet.verify(junit.as_deref(), outside).await,
         Command::Boot { guests, wait } => fleet.boot(&named(guests)?, *wait).await,
         Command::Stop { guests, force } => fleet.stop(&named(guests)?, *force).await,
         Command::Reset { guests, stop } => fleet.reset(&named(guests)?, *stop).await,

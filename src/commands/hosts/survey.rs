@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::outcome::{failures, worst};
-use super::{Call, Fleet, Member, Outcomes, Way};
+use super::{Call, Fleet, Member, Outcomes};
 use crate::commands::failure::Failure;
 use crate::commands::standing::clock;
 
@@ -116,10 +116,7 @@ impl Fleet {
 
     /// A lab of this name that is not this host's part of one.
     fn stranger(&self, member: &Member, lab: &LabSeen) -> Option<Value> {
-        let own = match &member.way {
-            Way::This { here } => here.as_ref().map(ToString::to_string),
-            Way::Ssh(_) | Way::Rehearsed => Some(member.name.clone()),
-        };
+        let own = member.model.here().as_ref().map(ToString::to_string);
         if lab.here == own || !lab.is_known() || lab.state == "damaged" {
             return None;
         }

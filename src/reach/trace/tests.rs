@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::definition::Definition;
-use crate::model::{Lock, resolve};
+use crate::model::{Lock, resolve, view};
 use crate::reach::{Known, Seen as Outcome, expectations};
 
 const LAB: &str = r#"
@@ -35,17 +35,62 @@ const LAB: &str = r#"
     nic = "quiet"
 "#;
 
-fn model() -> Model {
-    let definition = Definition::parse(LAB).unwrap_or_else(|problems| panic!("{}", problems.render("t", LAB, false)));
+fn resolved(text: &str) -> Model {
+    let definition = Definition::parse(text).unwrap_or_else(|problems| panic!("{}", problems.render("t", text, false)));
     let resolved = resolve(&definition, &Lock::default());
-    resolved.unwrap_or_else(|problems| panic!("{}", problems.render("t", LAB, false))).model
+    resolved.unwrap_or_else(|problems| panic!("{}", problems.render("t", text, false))).model
 }
 
-/// `a` and `d` on one host, `b` on another, the router on a third.
-fn three_hosts() -> Homes {
-    let homes = [("a", "h1"), ("b", "h2"), ("d", "h1"), ("q", "h2")];
-    let guests = homes.map(|(vm, host)| (vm.parse().unwrap(), host.to_owned())).into();
-    Homes { guests, router: Some("h3".to_owned()) }
+/// The lab on one host.
+fn one() -> Model {
+    resolved(LAB)
+}
+
+/// `a` and `d` on one host, `b` and `q` on another, the router on a third; seen from the first.
+fn three_hosts() -> Model {
+    let mut text = LAB.to_owned();
+    for (vm, host) in [("a", "h1"), ("b", "h2"), ("d", "h1"), ("q", "h2")] {
+        text = text.replace(&format!("[vm.{vm}]"), &format!("[vm.{vm}]\nhost = \"{host}\""));
+    }
+    let whole = resolved(&format!(
+        "{text}\n[router]\nhost = \"h3\"\n[host.h1]\nunderlay = \"192.0.2.1\"\n[host.h2]\nunderlay = \"192.0.2.2\"\n\
+         [host.h3]\nunderlay = \"192.0.2.3\"\n"
+    ));
+    view(&whole, Some(&host("h1")))
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+/// Hosts without a trunk, each with a share of `web`; seen from the first.
+fn shares(external: [&str; 2]) -> Model {
+    let [first, second] = external;
+    let whole = resolved(&format!(
+        r#"
+        lab = "t"
+        [defaults.vm]
+        engine = "netns"
+        [uplink.lan]
+        device = "nic0"
+        [network.web]
+        across = "routed"
+        subnet = "192.168.0.0/16"
+        [vm.a]
+        nic = "web"
+        host = "h1"
+        [vm.b]
+        nic = "web"
+        host = "h2"
+        [host.h1]
+        underlay = "198.51.100.1"
+        {first}
+        [host.h2]
+        underlay = "198.51.100.2"
+        {second}
+        "#
+    ));
+    view(&whole, Some(&host("h1")))
 }
 
 /// One try, as `a -> b l3`.
@@ -56,20 +101,19 @@ struct Case {
 }
 
 impl Case {
-    fn new(homes: &Homes, what: &str) -> Self {
-        let model = model();
+    fn new(model: &Model, what: &str) -> Self {
         let known = Known { host: Vec::new(), outside: vec!["198.51.100.1".parse().unwrap()], routes: Vec::new() };
-        let is = |e: &&Expectation| format!("{} -> {} {}", e.from, e.to, e.how.word()) == what;
-        let all = expectations(&model, &known);
+        let is = |e: &&Expectation| format!("{} -> {} {}", e.from, e.to, e.how) == what;
+        let all = expectations(model, &known);
         let expectation = all.iter().find(is).unwrap_or_else(|| panic!("no try {what}")).clone();
-        let plan = Plan::new(&model, homes, 7, &[(3, &expectation)], |_| false);
+        let plan = Plan::new(model, 7, &[(3, &expectation)], |_| false);
         let devices = [("trunk".parse().unwrap(), "nic0".parse().unwrap())].into();
         let points = plan.tries[0].way.iter().flat_map(|stretch| &stretch.points).cloned();
         let mut points: Vec<Point> = points.collect();
         points.sort_unstable();
         points.dedup();
         let watched = |point: Point| {
-            let link = point.spot.link(&model, &devices).map(|link| link.name.to_string());
+            let link = point.spot.link(model, &devices).map(|link| link.name.to_string());
             Watched { point, link, trouble: None, sightings: Vec::new() }
         };
         Self { seen: Seen { points: points.into_iter().map(watched).collect() }, plan, expectation }
@@ -148,13 +192,13 @@ enum Kind {
     Reply,
 }
 
-fn way(homes: &Homes, what: &str) -> String {
-    Case::new(homes, what).way()
+fn way(model: &Model, what: &str) -> String {
+    Case::new(model, what).way()
 }
 
 #[test]
 fn points_come_in_the_order_of_the_request() {
-    let one = Homes::default();
+    let one = one();
     assert_eq!(way(&one, "a -> b l2"), "tap a, bridge web, tap b");
     assert_eq!(way(&one, "a -> b l3"), "tap a, bridge web, tap b");
     assert_eq!(way(&one, "gateway:web -> b l2"), "inner web, outer web, bridge web, tap b");
@@ -169,7 +213,7 @@ fn points_come_in_the_order_of_the_request() {
 
 #[test]
 fn what_must_not_be_reached_is_looked_for_on_both_segments() {
-    let one = Homes::default();
+    let one = one();
     let both = "tap a, bridge web, sub web, nic 10, nic 30, sub quiet, bridge quiet, tap q";
     assert_eq!(way(&one, "a -> q l2"), both);
     assert_eq!(
@@ -181,19 +225,60 @@ fn what_must_not_be_reached_is_looked_for_on_both_segments() {
 
 #[test]
 fn between_hosts_a_way_goes_over_the_wire() {
-    let homes = three_hosts();
+    let hosts = three_hosts();
     let there = "h1:tap a, h1:bridge web, h1:sub web, h1:nic 10, ";
-    assert_eq!(way(&homes, "a -> b l2"), format!("{there}h2:nic 10, h2:sub web, h2:bridge web, h2:tap b"));
+    assert_eq!(way(&hosts, "a -> b l2"), format!("{there}h2:nic 10, h2:sub web, h2:bridge web, h2:tap b"));
     assert_eq!(
-        way(&homes, "a -> d l3"),
+        way(&hosts, "a -> d l3"),
         format!(
             "{there}h3:nic 10, h3:sub web, h3:bridge web, h3:outer web, h3:inner web | h3:inner db, h3:outer db, \
              h3:bridge db, h3:sub db, h3:nic 20, h1:nic 20, h1:sub db, h1:bridge db, h1:tap d"
         )
     );
-    let plan = Case::new(&homes, "a -> b l2").plan;
-    let spots = |host| plan.points(host).len();
-    assert_eq!((spots(Some("h1")), spots(Some("h2")), spots(Some("h3")), spots(None)), (4, 4, 0, 0));
+    let plan = Case::new(&hosts, "a -> b l2").plan;
+    let spots = |name| plan.points(Some(&host(name))).len();
+    assert_eq!((spots("h1"), spots("h2"), spots("h3"), plan.points(None).len()), (4, 4, 0, 0));
+}
+
+#[test]
+fn between_hosts_without_a_trunk_a_way_leaves_by_one_router_and_comes_in_by_the_other() {
+    let hosts = shares(["", ""]);
+    let there = "h1:tap a, h1:bridge web, h1:outer web, h1:inner web | h1:outside, h1:host port | ";
+    let arrives = "h2:host port, h2:outside";
+    assert_eq!(
+        way(&hosts, "a -> b l3"),
+        format!("{there}{arrives} | h2:inner web, h2:outer web, h2:bridge web, h2:tap b")
+    );
+    assert_eq!(way(&hosts, "a -> gateway:web@h2 l3"), format!("{there}{arrives}"));
+    let own = |number: u8| {
+        format!(
+            "router.external = {{ via = \"macvlan\", uplink = \"lan\", address = \"203.0.113.{number}/24\", gateway = \
+             \"203.0.113.254\" }}"
+        )
+    };
+    let hosts = shares([&own(1), &own(2)]);
+    let case = Case::new(&hosts, "a -> b l3");
+    assert_eq!(
+        case.way(),
+        "h1:tap a, h1:bridge web, h1:outer web, h1:inner web | h1:outside, h1:nic | h2:nic, h2:outside | h2:inner web, \
+         h2:outer web, h2:bridge web, h2:tap b"
+    );
+    let out = case.plan.tries[0].way[1].question.unwrap();
+    assert_eq!(out.target, "203.0.113.2".parse::<IpAddr>().unwrap());
+}
+
+#[test]
+fn a_packet_that_stops_between_two_routers() {
+    let mut case = Case::new(&shares(["", ""]), "a -> b l3");
+    case.passes(0, Kind::Request, 4);
+    case.passes(1, Kind::Request, 2);
+    let text = case.text();
+    assert!(
+        text.starts_with("request seen last on rt-host-")
+            && text.contains("(host's port to the router) on h1; never on rt-host-"),
+        "{text}"
+    );
+    assert!(text.ends_with("(host's port to the router) on h2"), "{text}");
 }
 
 #[test]
@@ -213,7 +298,7 @@ fn what_several_hosts_saw_is_one_trail() {
     let mut case = Case::new(&three_hosts(), "a -> b l3");
     case.passes(0, Kind::Request, 4);
     let (here, there): (Vec<Watched>, Vec<Watched>) =
-        case.seen.points.drain(..).partition(|watched| watched.point.host.as_deref() == Some("h1"));
+        case.seen.points.drain(..).partition(|watched| watched.point.host == Some(host("h1")));
     case.seen = Seen { points: there };
     case.seen.merge(Seen { points: here });
     assert_eq!(case.text(), "request seen last on nic0 (NIC of trunk) on h1; never on nic0 (NIC of trunk) on h2");
@@ -221,7 +306,7 @@ fn what_several_hosts_saw_is_one_trail() {
 
 #[test]
 fn a_request_stops_between_two_points() {
-    let mut case = Case::new(&Homes::default(), "a -> d l3");
+    let mut case = Case::new(&one(), "a -> d l3");
     assert!(case.text().starts_with("request never seen, not even on a-0-"), "{}", case.text());
     case.passes(0, Kind::Request, 2);
     let (tap, port) = (case.text(), "never on rt-web-");
@@ -241,7 +326,7 @@ fn a_request_stops_between_two_points() {
 
 #[test]
 fn a_reply_stops_too() {
-    let mut case = Case::new(&Homes::default(), "a -> d l3");
+    let mut case = Case::new(&one(), "a -> d l3");
     case.passes(0, Kind::Request, 4);
     case.passes(1, Kind::Request, 4);
     assert!(case.text().ends_with("(TAP of d); no reply came from it"), "{}", case.text());
@@ -260,7 +345,7 @@ fn a_reply_stops_too() {
 
 #[test]
 fn without_an_answer_to_the_question_the_request_never_shows() {
-    let mut case = Case::new(&Homes::default(), "a -> d l3");
+    let mut case = Case::new(&one(), "a -> d l3");
     case.passes(0, Kind::Asks, 2);
     assert!(case.text().starts_with("the question who has 10.1.0.1 seen last on brvlan-10 (bridge of web); never on"));
     case.passes(0, Kind::Asks, 4);
@@ -285,7 +370,7 @@ fn without_an_answer_to_the_question_the_request_never_shows() {
 fn on_the_wire_only_frames_of_the_vlan_count() {
     let mut case = Case::new(&three_hosts(), "a -> b l2");
     case.passes(0, Kind::Asks, 5);
-    let is_h2 = |watched: &&mut Watched| watched.point.host.as_deref() == Some("h2");
+    let is_h2 = |watched: &&mut Watched| watched.point.host == Some(host("h2"));
     for watched in case.seen.points.iter_mut().filter(is_h2) {
         watched.sightings.iter_mut().for_each(|sighting| sighting.tag = None);
     }
@@ -298,7 +383,7 @@ fn on_the_wire_only_frames_of_the_vlan_count() {
 
 #[test]
 fn an_answer_of_somebody_else_is_told() {
-    let mut case = Case::new(&Homes::default(), "a -> b l2");
+    let mut case = Case::new(&one(), "a -> b l2");
     case.passes(0, Kind::Asks, 3);
     case.passes(0, Kind::Has, 3);
     let text = case.text();
@@ -307,7 +392,7 @@ fn an_answer_of_somebody_else_is_told() {
 
 #[test]
 fn what_can_not_be_watched_says_nothing() {
-    let mut case = Case::new(&Homes::default(), "a -> b l2");
+    let mut case = Case::new(&one(), "a -> b l2");
     let blind = || Some(Trouble::Blind { why: "Operation not permitted".to_owned() });
     case.passes(0, Kind::Asks, 1);
     case.spot(|spot| matches!(spot, Spot::Bridge { .. })).trouble = blind();
@@ -319,11 +404,11 @@ fn what_can_not_be_watched_says_nothing() {
 
 #[test]
 fn what_answers_the_second_time_is_told() {
-    let case = Case::new(&Homes::default(), "a -> b l2");
+    let case = Case::new(&one(), "a -> b l2");
     assert_eq!(case.stopped(&Outcome::Reached).text, "it answered when it was tried again");
-    let case = Case::new(&Homes::default(), "a -> q l2");
+    let case = Case::new(&one(), "a -> q l2");
     assert_eq!(case.text(), "no answer when it was tried again");
-    let mut case = Case::new(&Homes::default(), "a -> q l2");
+    let mut case = Case::new(&one(), "a -> q l2");
     case.passes(0, Kind::Asks, 2);
     let text = case.stopped(&Outcome::Reached).text;
     assert!(text.ends_with("(TAP of a), brvlan-10 (bridge of web); reply seen nowhere"), "{text}");
@@ -331,11 +416,11 @@ fn what_answers_the_second_time_is_told() {
 
 #[test]
 fn a_probe_in_a_guests_place_begins_at_the_bridge() {
-    let model = model();
+    let model = one();
     let all = expectations(&model, &Known::default());
     let is = |e: &&Expectation| format!("{} -> {}", e.from, e.to) == "a -> b";
     let expectation = all.iter().find(is).unwrap();
-    let plan = |run| Plan::new(&model, &Homes::default(), run, &[(0, expectation)], |_| true);
+    let plan = |run| Plan::new(&model, run, &[(0, expectation)], |_| true);
     let way = &plan(1).tries[0].way[0];
     assert!(matches!(way.points[0].spot, Spot::Bridge { .. }), "{way:?}");
     let target: IpAddr = expectation.address;

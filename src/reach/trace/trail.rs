@@ -117,8 +117,8 @@ impl<'a> Trail<'a> {
             (_, Seen::Untested { reason }) => format!("not looked into: {reason}"),
             (Expect::Reach, Seen::Reached) => "it answered when it was tried again".to_owned(),
             (_, Seen::Reached) => self.passed(),
-            (Expect::Reach, Seen::Silent) => self.stopped(),
-            (_, Seen::Silent) => "no answer when it was tried again".to_owned(),
+            (Expect::Reach, Seen::Silent | Seen::Refused) => self.stopped(),
+            (_, Seen::Silent | Seen::Refused) => "no answer when it was tried again".to_owned(),
         }
     }
 
@@ -229,7 +229,7 @@ impl<'a> Trail<'a> {
 fn last_seen(what: &str, last: &Step<'_>, next: &Step<'_>) -> String {
     let in_router = |step: &Step<'_>| matches!(step.point.spot, Spot::RouterInner { .. } | Spot::Outside);
     let (place, missed) = (last.place(), next.missed());
-    if in_router(last) && in_router(next) {
+    if in_router(last) && in_router(next) && last.point.host == next.point.host {
         format!("{what} seen last on {place}; the router did not send it on to {missed}")
     } else {
         format!("{what} seen last on {place}; never on {missed}")

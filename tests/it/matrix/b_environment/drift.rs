@@ -6,6 +6,7 @@ use crate::world::sh;
 
 /// A link set down, a port detached, an address removed by another tool: `status` shows it, `create` repairs it.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn row_24_changed_by_another_tool() {
     row!(|| {
         holds(LAB, |lab| {
@@ -48,6 +49,29 @@ fn row_24_changed_by_another_tool() {
                 (
                     "chmod 700 /run/vmnet/row/hooks/web/qemu-ifup",
                     "/run/vmnet/row/hooks/web/qemu-ifup: mode 0700, should be mode 0755".to_owned(),
+                ),
+                (
+                    "chown 65534 /run/vmnet/row/hooks/web/qemu-ifup",
+                    "/run/vmnet/row/hooks/web/qemu-ifup: others can change it: it belongs to user 65534".to_owned(),
+                ),
+                (
+                    "chmod 777 /run/vmnet/row/hooks/db",
+                    "/run/vmnet/row/hooks/db/qemu-ifdown: others can change it: it belongs to user 0, its folder to user \
+                     0 with mode 0777"
+                        .to_owned(),
+                ),
+                (
+                    &format!("bridge link set dev {vm1} isolated on"),
+                    format!("{vm1}: isolated on, should be isolated off"),
+                ),
+                (&format!("bridge link set dev {vm1} learning off"), format!("{vm1}: learning off, should be learning on")),
+                (
+                    &format!("ip netns exec {router} sysctl -qw net.ipv4.conf.web.forwarding=0"),
+                    format!("net/ipv4/conf/web/forwarding in {router}: 0, should be 1"),
+                ),
+                (
+                    &format!("ip netns exec {router} sysctl -qw net.ipv4.conf.outside.rp_filter=1"),
+                    format!("net/ipv4/conf/outside/rp_filter in {router}: 1, should be 0"),
                 ),
             ];
             for (change, says) in &cases {
@@ -101,6 +125,60 @@ fn row_24_route_of_another_tool() {
             }
             sh(&format!("ip -n {router} route append default via 192.0.2.77 dev outside"));
             as_applied(lab);
+        });
+    });
+}
+
+/// What others put into the router's namespace and among the hooks, and what nothing of the lab's stands on: `status`
+/// names it, `create` leaves it alone. The namespace takes along what is in it; a file stays, and is named.
+#[test]
+fn row_24_things_of_others() {
+    row!(|| {
+        holds(&both_families(), |lab| {
+            lab.ok(&["create"]);
+            let router = lab.router_ns();
+            sh("mkdir -p /run/vmnet/row/hooks/mine/deep; echo '#!/bin/sh' >/run/vmnet/row/hooks/mine/deep/script
+                cp /run/vmnet/row/hooks/mine/deep/script /run/vmnet/row/hooks/web/qemu-ifup.local
+                cp /run/vmnet/row/hooks/mine/deep/script /run/vmnet/row/hooks/mine/qemu-ifup");
+            sh(&format!(
+                "ip netns exec {router} nft add table ip mine; ip -n {router} rule add from 10.7.0.0/16 table 7 priority 9
+                 ip -n {router} -6 rule add to 2001:db8:7::/48 prohibit priority 9
+                 ip -n {router} route add blackhole 10.8.0.0/16; ip -n {router} route add 10.9.0.0/16 dev web"
+            ));
+            let says = [
+                format!("table ip mine is in namespace {router}"),
+                format!("rule 9: from 10.7.0.0/16 lookup 7 is in namespace {router}"),
+                format!("IPv6 rule 9: to 2001:db8:7::/48 prohibit is in namespace {router}"),
+                format!("route blackhole 10.8.0.0/16 is in namespace {router}"),
+                format!("route 10.9.0.0/16 out of web is in namespace {router}"),
+                "/run/vmnet/row/hooks/mine/deep/script stands below the hooks".to_owned(),
+                "/run/vmnet/row/hooks/mine/qemu-ifup stands below the hooks".to_owned(),
+                "/run/vmnet/row/hooks/web/qemu-ifup.local stands below the hooks".to_owned(),
+            ];
+            for _ in 0..2 {
+                let mut found = texts(&status(lab)["beside"]);
+                found.sort();
+                let mut says = says.clone();
+                says.sort();
+                assert_eq!(found, says);
+                as_applied(lab);
+                lab.ok(&["create"]);
+            }
+            let text = lab.ok(&["status"]);
+            assert!(says.iter().all(|line| text.contains(line.as_str())), "{text}");
+            for _ in 0..2 {
+                let text = lab.ok(&["destroy", "--stop", "row"]);
+                assert!(text.contains("/run/vmnet/row/hooks/mine/deep/script"), "{text}");
+            }
+            assert_eq!(
+                sh("find /run/vmnet/row -type f | sort"),
+                "/run/vmnet/row/hooks/mine/deep/script\n/run/vmnet/row/hooks/mine/qemu-ifup\n\
+                 /run/vmnet/row/hooks/web/qemu-ifup.local\n"
+            );
+            lab.ok(&["gc"]);
+            lab.ok(&["create"]);
+            sh("rm -r /run/vmnet/row/hooks/mine /run/vmnet/row/hooks/web/qemu-ifup.local");
+            crate::matrix::tally("things of others", says.len(), 0);
         });
     });
 }

@@ -93,6 +93,34 @@ fn row_30_no_ledger() {
     });
 }
 
+/// A second state folder knows nothing of a lab that stands: it is not taken over by its marks. Where the first one's
+/// ledger is gone, the marks count.
+#[test]
+fn row_30_another_state_folder() {
+    row!(|| {
+        holds(LAB, |lab| {
+            lab.ok(&["create"]);
+            let whole = Snapshot::when_settled();
+            let apart = |args: &[&str]| lab.command(args).env("VMNET_STATE_DIR", "/run/apart").output().unwrap();
+            for args in [&["create"][..], &["destroy", "row"], &["destroy", "--force", "row"], &["plan"], &["gc"]] {
+                let output = apart(args);
+                let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+                assert!(said.contains("is kept in the state folder /run/state"), "{args:?}: {said}");
+            }
+            assert_eq!(whole.differences(&Snapshot::take()), Vec::<String>::new());
+            as_applied(lab);
+            sh("rm -r /run/state/row/ledger");
+            let output = apart(&["create"]);
+            assert!(output.status.success(), "{output:?}");
+            fails(lab, &["create"], &["is kept in the state folder /run/apart"]);
+            let output = apart(&["destroy", "row"]);
+            assert!(output.status.success(), "{output:?}");
+            crate::matrix::tally("verbs from another state folder", 6, 0);
+        });
+    });
+}
+
 /// The definition is edited or gone before `destroy`.
 #[test]
 fn row_38_definition_edited_or_gone() {
