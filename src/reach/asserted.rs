@@ -1,6 +1,6 @@
 //! What the definition says by `[[expect]]`, beside and instead of what follows from it. Pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::path::World;
@@ -16,7 +16,7 @@ pub(super) fn add(world: &World<'_>, all: &mut Vec<Expectation>) {
     let here = |assertion: &&Assertion| model.vms().get(assertion.from()).is_some_and(|vm| vm.host() == model.here());
     let key = |e: &Expectation| (e.from.clone(), e.to.clone(), e.address);
     let derived = all.iter().enumerate().filter(|(_, e)| e.how == How::L3);
-    let places: HashMap<(Endpoint, Endpoint, IpAddr), usize> =
+    let places: BTreeMap<(Endpoint, Endpoint, IpAddr), usize> =
         derived.map(|(place, expectation)| (key(expectation), place)).collect();
     for assertion in model.expects().iter().filter(here) {
         let (from, to) = (Endpoint::Guest(assertion.from().clone()), Endpoint::from(assertion.to()));
