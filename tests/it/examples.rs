@@ -176,6 +176,7 @@ fn every_key_is_documented_and_no_other() {
         ("`router.external`", "[router.external]\nzzzzzz = 1"),
         ("`[image.NAME]`", "[image.x]\nzzzzzz = 1"),
         ("`[vm.NAME]`", "[vm.x]\nzzzzzz = 1"),
+        ("`[host.NAME]`", "[host.x]\nzzzzzz = 1"),
         ("A nic", "[vm.x]\nnic = { zzzzzz = 1 }"),
         ("`[defaults.vm]`", "[defaults]\nzzzzzz = 1"),
     ];
