@@ -314,7 +314,7 @@ pub struct Rehearse {
     /// Only these hosts.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub only: Vec<HostName>,
-    /// Write a JUnit report of what verify saw; one for each host where there are several: report.xml is report-h1.xml
+    /// Write a JUnit report of what verify saw
     /// then.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,

@@ -177,6 +177,7 @@ fn every_key_is_documented_and_no_other() {
         ("`[image.NAME]`", "[image.x]\nzzzzzz = 1"),
         ("`[vm.NAME]`", "[vm.x]\nzzzzzz = 1"),
         ("`[host.NAME]`", "[host.x]\nzzzzzz = 1"),
+        ("`[[expect]]`", "[[expect]]\nzzzzzz = 1"),
         ("A nic", "[vm.x]\nnic = { zzzzzz = 1 }"),
         ("`[defaults.vm]`", "[defaults]\nzzzzzz = 1"),
     ];

@@ -38,7 +38,7 @@ nic = ["db", "lan"]
 "#;
 
 /// Two VLANs of a trunk, their gateways on a third host.
-const VLANS: &str = r#"lab = "two"
+pub(super) const VLANS: &str = r#"lab = "two"
 [uplink.trunk]
 device = "nic0"
 [defaults.vm]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fleet::{has, json, said};
+use super::fleet::{VLANS, has, json, said};
 use super::{Hosts, can, until};
 use crate::sandbox;
+use crate::scenarios::has_kind;
 use crate::world::{Lab, sh};
 
 /// Networks that are routed between two hosts, and a segment that both are on: a bridge of each on the switch.
@@ -43,8 +44,12 @@ host = "h2"
 nic = "db"
 "#;
 
-/// The lab on its hosts, with guests that run.
 fn wide(more: &str) -> (Hosts, Lab) {
+    lab_of(&format!("{WIDE}{more}"))
+}
+
+/// A lab on two hosts, with guests that run.
+fn lab_of(text: &str) -> (Hosts, Lab) {
     let hosts = Hosts::start(2);
     for number in [1, 2] {
         hosts.sh(
@@ -56,7 +61,7 @@ fn wide(more: &str) -> (Hosts, Lab) {
              echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables || true",
         );
     }
-    let lab = Lab::from_text(&format!("{WIDE}{more}"));
+    let lab = Lab::from_text(text);
     let (text, code) = said(&lab, &["create"]);
     assert_eq!(code, 0, "{text}");
     let (text, code) = said(&lab, &["boot", "--all"]);
@@ -201,6 +206,68 @@ fn a_host_is_missing(hosts: &mut Hosts, lab: &Lab) {
     std::fs::write(path, WIDE.replace("nic = \"db\"\n[vm.vm4]", "nic = [\"db\", \"lan\"]\n[vm.vm4]")).unwrap();
     let (text, _) = said(lab, &["verify"]);
     has(&text, &["h1 could not be asked: another definition of lab wide is applied there"]);
+}
+
+#[test]
+fn probes_of_two_hosts_stand_in_on_one_segment() {
+    let name = "hosts::verify::probes_of_two_hosts_stand_in_on_one_segment";
+    if !can(name) {
+        return;
+    }
+    sandbox::run(name, || {
+        let mut text = "lab = \"wide\"\n[defaults.vm]\nengine = \"netns\"\nnic = \"lan\"\n[host.h1]\n[host.h2]\n\
+                        [network.lan]\nmode = \"bridged\"\nbridge = \"br0\"\nsubnet = \"10.3.0.0/24\"\n"
+            .to_owned();
+        for number in 1..=22 {
+            text += &format!("[vm.g{number}]\nhost = \"h{}\"\n", 1 + number % 2);
+        }
+        let (hosts, lab) = lab_of(&text);
+        let (report, code) = json(&lab, &["verify"]);
+        assert_eq!((code, differences(&report)), (0, vec![]));
+        // Each at all others twice, and at the address of its host once.
+        assert_eq!(report["totals"]["met"], 2 * 22 * 21 + 22, "{:#}", report["totals"]);
+        // The question of a probe that stands in is known to the other host, too.
+        hosts.sh(2, "ip -n vmnet-wide.g1 link set eth0 arp off");
+        let (report, _) = json(&lab, &["verify"]);
+        let tap = hosts.sh(2, "ip -o link show | grep -o 'g1-0-[0-9a-f]*'");
+        let text = stopped(&report, "g10", "g1", "l2", "10.3.0.");
+        assert_eq!(text, format!("request reached {} (TAP of g1) on h2; no reply came from it", tap.trim()));
+        assert_eq!(said(&lab, &["destroy", "--stop", "--purge"]).1, 0);
+    });
+}
+
+#[test]
+fn a_trunk_that_loses_a_vlan() {
+    let name = "hosts::verify::a_trunk_that_loses_a_vlan";
+    if !can(name) {
+        return;
+    }
+    sandbox::run(name, || {
+        if !has_kind("vlan") {
+            return crate::skip::skip(name, "needs 802.1Q");
+        }
+        let _hosts = Hosts::start(3);
+        let lab = Lab::from_text(VLANS);
+        assert_eq!(said(&lab, &["create"]).1, 0);
+        assert_eq!(said(&lab, &["boot", "--all"]).1, 0);
+        let (report, code) = json(&lab, &["verify"]);
+        assert_eq!((code, differences(&report)), (0, vec![]));
+        sh("nft add table bridge cut; nft 'add chain bridge cut f { type filter hook forward priority 0; }'
+            nft add rule bridge cut f iifname s1 oifname s2 vlan id 10 drop");
+        let (report, code) = json(&lab, &["verify"]);
+        assert_eq!(code, 1);
+        assert_eq!(
+            stopped(&report, "vm1", "vm4", "l2", "10.10.0."),
+            "request seen last on nic0 (NIC of trunk) on h1; never on nic0 (NIC of trunk) on h2"
+        );
+        // Its answers are lost there as well, and the other VLAN is whole.
+        assert_eq!(
+            stopped(&report, "vm4", "vm1", "l2", "10.10.0."),
+            "reply seen last on nic0 (NIC of trunk) on h1; never on nic0 (NIC of trunk) on h2"
+        );
+        assert_eq!(row(&report, "vm2", "vm5", "l2", "10.20.0.")["verdict"], "met");
+        assert_eq!(said(&lab, &["destroy", "--stop", "--purge"]).1, 0);
+    });
 }
 
 /// A listener in a guest on a host; it ends when it is dropped.
