@@ -222,8 +222,9 @@ fn guests_of_both(lab: &Lab) {
         "{status:#}"
     );
     assert_eq!(status["hosts"]["h2"]["status"]["here"], "h2");
-    let (text, _) = said(lab, &["verify"]);
-    has(&text, &["h1\n", "h2\n"]);
+    let (text, code) = said(lab, &["verify"]);
+    assert_eq!(code, 0, "{text}");
+    has(&text, &["host@h1", "host@h2", "0 not as expected"]);
 }
 
 #[test]
