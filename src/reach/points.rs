@@ -1,4 +1,4 @@
-//! Where a packet of a try can be seen: links by what they are for, and what shows there ([`super::way`] has the order).
+//! Where a packet of a try can be seen: links by what they are for, and what shows there (`way` has the order).
 //! Pure.
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fleet::{SETTLED, TWO, as_before, has, json, said, states, two};
+use super::fleet::{SETTLED, TWO, as_before, has, json, said, settled, two};
 use super::{Hosts, can};
 use crate::sandbox;
 use crate::world::Lab;
@@ -18,7 +18,7 @@ fn a_host_that_is_not_there_or_another_stops_all() {
     }
     sandbox::run(name, || {
         let (mut hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         let refused = |hosts: &Hosts, words: &[&str]| {
             let (text, code) = said(&lab, &["create"]);
             assert!(code == 1 || code == 4, "{code}: {text}");
@@ -46,7 +46,7 @@ fn a_host_that_is_not_there_or_another_stops_all() {
         hosts.know(2);
         // It lacks what its part needs.
         hosts.sh(2, "ip link set nic0 nomaster; ip link del br0");
-        let lacks = states(&hosts);
+        let lacks = settled(&hosts);
         let (text, code) = said(&lab, &["create"]);
         assert!(code == 1 || code == 4, "{text}");
         has(&text, &["nothing was changed on any host", "h2", "br0", "could do its part"]);
@@ -82,7 +82,7 @@ fn one_lab_has_one_definition_and_every_host_its_own_part() {
     }
     sandbox::run(name, || {
         let (hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         // Two definitions of one lab, by two files or since one host was left out.
         assert_eq!(said(&lab, &["create"]).1, 0);
         fs::write(lab.folder().join("net.toml"), TWO.replace("10.2.0.0", "10.4.0.0")).unwrap();
@@ -121,7 +121,7 @@ fn one_lab_has_one_definition_and_every_host_its_own_part() {
         assert_eq!(said(&lab, &["destroy"]).1, 0);
         fs::write(hosts.path(2, "/run/own.toml"), "lab = \"two\"\n[network.x]\nmode = \"isolated\"\n").unwrap();
         hosts.sh(2, "vmnet create /run/own.toml; sleep 2");
-        let there = states(&hosts);
+        let there = settled(&hosts);
         for verb in ["create", "destroy"] {
             let (text, code) = said(&lab, &[verb]);
             assert_eq!(code, 1, "{text}");
@@ -139,7 +139,7 @@ fn a_host_that_fails_in_the_middle_takes_all_back() {
     }
     sandbox::run(name, || {
         let (hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         // Between plan and create somebody takes a name on h2.
         let own = env!("CARGO_BIN_EXE_vmnet");
         let script = format!(
@@ -157,7 +157,7 @@ fn a_host_that_fails_in_the_middle_takes_all_back() {
         // The same where there was a lab before: it is what it was.
         hosts.replace_vmnet(2, Some(&format!("#!/bin/sh\nexec {own} \"$@\"\n")));
         assert_eq!(said(&lab, &["create"]).1, 0);
-        let made = states(&hosts);
+        let made = settled(&hosts);
         let lock = fs::read(lab.folder().join("net.lock")).unwrap();
         let script =
             format!("#!/bin/sh\ncase \"$*\" in *' create '*) echo nonsense; exit 3;; esac\nexec {own} \"$@\"\n");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use super::fleet::{SETTLED, as_before, has, json, said, states, two};
+use super::fleet::{SETTLED, as_before, has, json, said, settled, two};
 use super::{Hosts, can, until};
 use crate::sandbox;
 use crate::world::Lab;
@@ -42,7 +42,7 @@ fn a_cut_before_anything_is_changed_changes_nothing() {
     }
     sandbox::run(name, || {
         let (hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         for (verb, how) in [("list", "after"), ("plan", "before")] {
             cut_at(&hosts, verb, how);
             let (text, code) = said(&lab, &["create"]);
@@ -62,7 +62,7 @@ fn a_cut_while_hosts_change_leads_all_back() {
     }
     sandbox::run(name, || {
         let (hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         for how in ["before", "after"] {
             cut_at(&hosts, "create", how);
             let (text, code) = said(&lab, &["create", "--within", "40s"]);
@@ -92,7 +92,7 @@ fn a_cut_while_hosts_are_told_to_keep_it_is_bridged_or_told() {
     }
     sandbox::run(name, || {
         let (hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         // The link comes back: the word is said again.
         cut_at(&hosts, "confirm", "for a while");
         let (text, code) = said(&lab, &["create", "--within", "60s"]);
@@ -129,7 +129,7 @@ fn a_coordinator_that_dies_or_is_interrupted_leaves_all_as_before() {
     }
     sandbox::run(name, || {
         let (hosts, lab) = two();
-        let before = states(&hosts);
+        let before = settled(&hosts);
         // h2 takes its time, so that the end comes between what h1 did and what h2 does.
         let script = format!("#!/bin/sh\ncase \"$*\" in *'-events create'*) sleep 3;; esac\nexec {OWN} \"$@\"\n");
         hosts.replace_vmnet(2, Some(&script));
