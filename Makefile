@@ -22,7 +22,7 @@ check: ## formatting, lints and documentation, warnings denied
 	cargo clippy --quiet --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
-		benches/run benches/model benches/inside benches/by-ip benches/networks fuzz/run
+		benches/run benches/inside benches/by-ip benches/networks benches/model benches/hosts fuzz/run
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup

@@ -1,5 +1,6 @@
 //! [`Problem`]: what is wrong with a definition, at its place, with what would be right. Pure.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -117,7 +118,8 @@ impl Problems {
     /// The problems for people: each with its line, the place underlined, and what would be right.
     pub fn render(&self, path: &str, text: &str, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let lines = Lines::of(text);
+        let text = without_c1(text);
+        let lines = Lines::of(&text);
         let mut out = String::new();
         for problem in self.list.iter().take(SHOWN) {
             out.push_str(&renderer.render(&[group(problem, path, &lines)]));
@@ -150,6 +152,16 @@ impl Problems {
         };
         self.list.iter().map(report).collect()
     }
+}
+
+/// The text without C1 controls (U+0080 to U+009F), which some terminals obey and the renderer, unlike the others, lets
+/// through. What stands for them has as many bytes, so that every place stays where it is.
+fn without_c1(text: &str) -> Cow<'_, str> {
+    let c1 = '\u{80}'..='\u{9f}';
+    if !text.contains(|c| c1.contains(&c)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(|c| if c1.contains(&c) { '¿' } else { c }).collect())
 }
 
 /// A problem as the renderer wants it. The renderer goes through every line that it gets, again for each problem, and a
