@@ -19,7 +19,6 @@ mod foreign;
 mod fuzz;
 mod hooks;
 mod hosts;
-mod hosts_apart;
 mod install;
 mod kernel_apply;
 mod kernel_observe;
