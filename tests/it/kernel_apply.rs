@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use vmnet::apply::{self, ApplyError, KernelHost, Restored, Work};
 use vmnet::kernel::Kernel;
-use vmnet::names::{IfName, LabName, VmName};
+use vmnet::names::{IfName, LabName, NsName, VmName};
 use vmnet::observe::{Observation, Scope};
 use vmnet::paths::Paths;
 use vmnet::plan::{Found, Op, Plan, diff, own_groups};
@@ -96,12 +96,7 @@ fn desired() -> HostState {
     }
     state.routes.insert(route(&ext, "198.51.100.0/24", None));
 
-    for key in ["rp_filter", "send_redirects", "accept_redirects"] {
-        let key = format!("ipv4/conf/default/{key}");
-        state.settings.insert(SettingKey::sysctl(&Ns::Named(router.clone()), key), "0".into());
-    }
-    let accept_ra = SettingKey::sysctl(&Ns::Named(router.clone()), "ipv6/conf/default/accept_ra");
-    state.settings.insert(accept_ra, "0".into());
+    router_settings(&mut state, &router);
     for (ns, v6) in [(&router, "1"), (&guest, "0")] {
         let ns = Ns::Named(ns.clone());
         state.settings.insert(SettingKey::sysctl(&ns, "ipv4/conf/all/forwarding"), "1".into());
@@ -148,6 +143,18 @@ pub(crate) fn settle(
     let work = Work { before: &before, desired, plan: &plan, found, cancel: &AtomicBool::new(false) };
     let report = block_on(apply::run(host, &work, &mut |_| {}));
     (plan, report)
+}
+
+/// What a router's namespace gives its links.
+pub(crate) fn router_settings(state: &mut HostState, router: &NsName) {
+    let ns = Ns::Named(router.clone());
+    for key in ["rp_filter", "send_redirects", "accept_redirects"] {
+        state.settings.insert(SettingKey::sysctl(&ns, format!("ipv4/conf/default/{key}")), "0".into());
+    }
+    state.settings.insert(SettingKey::sysctl(&ns, "ipv6/conf/default/accept_ra"), "0".into());
+    for family in ["ipv4", "ipv6"] {
+        state.settings.insert(SettingKey::sysctl(&ns, format!("{family}/conf/all/forwarding")), "1".into());
+    }
 }
 
 /// Carries it out without repair; what the host's settings were before.

@@ -6,7 +6,7 @@ use vmnet::plan::Found;
 use vmnet::rule;
 use vmnet::state::{Address, BridgeSettings, Feature, HostState, Link, LinkId, LinkKind, Namespace};
 
-use crate::kernel_apply::{create, host, lab, link, name, settle};
+use crate::kernel_apply::{create, host, lab, link, name, router_settings, settle};
 use crate::plan_apply::block_on;
 use crate::private::{private_with, sh};
 
@@ -19,6 +19,7 @@ fn desired() -> HostState {
     let mut state = HostState::default();
     let router = rule::router_namespace(&lab());
     state.namespaces.insert(router.clone(), Namespace { mark: "vmnet:campus:router:campus".into() });
+    router_settings(&mut state, &router);
     let bridge = LinkId::host(name("brvlan-10"));
     state.links.insert(bridge.clone(), link(LinkKind::Bridge(BridgeSettings::OURS), "bridge", &bridge));
     let trunk = LinkId::host(name("nic0.10"));
