@@ -93,7 +93,8 @@ image = "sector"
 nic = "web"
 "#;
 
-/// Foreign things of every kind. IPv6 addresses are given, not made by the kernel some time later.
+/// Foreign things of every kind. IPv6 addresses are given, not made by the kernel some time later; upstream has none, since
+/// even its multicast route comes late.
 const FOREIGN: &str = "\
 mkdir -p /run/lab /run/systemd/netif /run/systemd/network
 ip netns add upstream
@@ -118,7 +119,8 @@ address add 198.18.0.1/24 dev br0
 route add default via 192.0.2.1
 route add 203.0.113.0/24 via 192.0.2.1 metric 7
 END
-ip -n upstream link set far0 addrgenmode none up
+ip netns exec upstream sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6'
+ip -n upstream link set far0 up
 ip -n upstream address add 192.0.2.1/24 dev far0
 while ip -o link show up | grep -q NO-CARRIER; do sleep 0.01; done
 nft -f - <<END

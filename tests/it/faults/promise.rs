@@ -217,6 +217,7 @@ fn says(ended: &Ended, deed: Deed) -> Vec<String> {
         "vmnet-all",
         "/run/",
         "br-",
+        "brvlan-",
         "rt-",
         "nic0",
         "in host",
