@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::KernelError;
 use crate::model::{Engine, Model};
-use crate::names::VmName;
+use crate::names::{HostName, VmName};
 use crate::reach::{Endpoint, Expectation, Seen};
 use sender::{Numbered, Sender};
 use tries::{Attempt, Port, Try};
@@ -64,6 +64,10 @@ pub struct Guests {
     pub running: BTreeSet<VmName>,
     /// Why others can't be tried, where that is another reason than that they don't run.
     pub absent: BTreeMap<VmName, String>,
+    /// Hosts that were left out, each with why: their gateways are not tried. One that does not answer is tried, since
+    /// its network may.
+    #[serde(default)]
+    pub silent: BTreeMap<HostName, String>,
 }
 
 impl Guests {
@@ -74,10 +78,11 @@ impl Guests {
         Some(self.absent.get(vm).cloned().unwrap_or_else(|| format!("{vm} is not running")))
     }
 
-    /// Why an expectation can't be tried, for the guests of it.
+    /// Why an expectation can't be tried, for the guests of it, and for gateways of hosts that nobody knows about.
     pub fn untested(&self, expectation: &Expectation) -> Option<String> {
         [&expectation.from, &expectation.to].into_iter().find_map(|endpoint| match endpoint {
             Endpoint::Guest(vm) => self.missing(vm),
+            Endpoint::Gateway(_, Some(host)) => self.silent.get(host).cloned(),
             _ => None,
         })
     }

@@ -115,11 +115,12 @@ async fn came(signals: &Signals) {
 
 impl Report {
     fn text(&self) -> String {
-        let Self { lab, hosts, verify: _, outside, machines, passed, seconds } = self;
+        let Self { lab, hosts, verify, outside, machines, passed, seconds } = self;
         let names = hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let verdict = match passed {
-            true => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
-            false => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
+        let verdict = match (passed, verify.report.totals.unseen()) {
+            (true, 0) => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
+            (true, unseen) => format!("{GOOD}all is as expected{GOOD:#} but for {unseen} unknown or not tried"),
+            (false, _) => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
         };
         let mut text = format!("{BOLD}lab {lab}{BOLD:#} rehearsed on {names} in {seconds:.1} s: {verdict}\n");
         if machines.is_some() {

@@ -58,6 +58,7 @@ impl Ground {
         Guests {
             running: self.observation.state.guests.keys().cloned().collect(),
             absent: away.filter_map(why).collect(),
+            silent: BTreeMap::new(),
         }
     }
 

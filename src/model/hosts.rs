@@ -11,6 +11,9 @@ use super::{Across, Bridge, External, Host, Network, NetworkOfHost};
 use crate::definition::{At, Definition, HostDef, Key, NetworkDef, Problem, Problems};
 use crate::names::{HostName, LabName, NetName, VmName};
 
+/// The machines of a rehearsal beside the hosts.
+const RESERVED: [&str; 2] = ["outside", "switches"];
+
 /// Where the definition says that a guest runs.
 pub(super) fn host_of<'d>(vm: &VmName, definition: &'d Definition) -> Option<&'d HostName> {
     let def = definition.vms.get(vm)?.get_ref();
@@ -136,6 +139,10 @@ pub(super) fn hosts(
     let mut hosts = BTreeMap::new();
     for (name, at) in definition.hosts.iter() {
         let def = at.get_ref();
+        if RESERVED.contains(&name.as_str()) {
+            let problem = Problem::new(at.span(), format!("host name {name} is reserved"));
+            problems.push(problem.help("choose another: a rehearsal has machines of the names outside and switches"));
+        }
         let ssh = def.ssh.as_ref();
         if let Some(ssh) = ssh.filter(|ssh| !is_destination(&ssh.get_ref().0)) {
             let problem = Problem::new(ssh.span(), "this is no destination for ssh");
@@ -168,7 +175,8 @@ fn is_destination(text: &str) -> bool {
 }
 
 fn is_host_address(address: &IpAddr) -> bool {
-    !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast
 }
 
 fn devices(

@@ -119,6 +119,13 @@ pub struct Totals {
     pub untested: usize,
 }
 
+impl Totals {
+    /// Of how many it is not known whether they are as they should be.
+    pub fn unseen(&self) -> usize {
+        self.open + self.untested
+    }
+}
+
 /// What `verify` found in a lab. Its JSON is stable: fields may be added, none changes its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {

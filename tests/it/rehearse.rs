@@ -122,6 +122,40 @@ fn a_lab_without_hosts_is_rehearsed_as_one_host() {
     });
 }
 
+/// Two hosts without a trunk.
+const APART: &str = r#"
+lab = "stage"
+defaults.vm.engine = "netns"
+[network.wide]
+across = "routed"
+subnet = "10.0.0.0/8"
+[host.h1]
+underlay = "192.0.2.1"
+[host.h2]
+underlay = "192.0.2.2"
+[vm.vm1]
+host = "h1"
+nic = "wide"
+[vm.vm4]
+host = "h2"
+nic = "wide"
+"#;
+
+#[test]
+fn what_is_on_other_hosts_is_not_tried() {
+    sandbox::run("rehearse::what_is_on_other_hosts_is_not_tried", || {
+        let lab = Lab::from_text(APART);
+        let output = start(&lab, &["--only", "h1"]).output().unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        for part in ["vm4 runs on h2, which was not asked", "its gateway is on h2, which was not asked", "but for"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let whole = said(&start(&lab, &[]).output().unwrap());
+        assert!(whole.contains("everybody reaches whom they should, and nobody else"), "{whole}");
+    });
+}
+
 #[test]
 fn killed_or_interrupted_it_leaves_nothing() {
     sandbox::run("rehearse::killed_or_interrupted_it_leaves_nothing", || {

@@ -159,9 +159,10 @@ impl Fleet {
             .filter_map(|step| Some(format!("{step} {:.1} s", report.steps.get(step)?)))
             .collect();
         let (lab, seconds) = (report.lab, report.seconds);
-        let verdict = match report.passed {
-            true => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
-            false => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
+        let verdict = match (report.passed, report.verify.report.totals.unseen()) {
+            (true, 0) => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
+            (true, unseen) => format!("{GOOD}all is as expected{GOOD:#} but for {unseen} unknown or not tried"),
+            (false, _) => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
         };
         text + &format!(
             "{BOLD}lab {lab}{BOLD:#} rebuilt on {hosts} in {seconds:.1} s ({}): {} on the network; {verdict}\n",

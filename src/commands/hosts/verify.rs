@@ -131,10 +131,15 @@ impl Fleet {
         for (_, lab) in survey.there().filter(|(host, _)| !problems.contains_key(*host)) {
             guests.running.extend(lab.guests.iter().filter_map(|name| name.parse::<VmName>().ok()));
         }
+        for host in self.source.whole.hosts().keys() {
+            let is_member = self.members.iter().any(|member| member.name == host.as_str());
+            if !is_member && !problems.contains_key(host.as_str()) {
+                guests.silent.insert(host.clone(), format!("its gateway is on {host}, which was not asked"));
+            }
+        }
         for (name, vm) in self.source.whole.vms() {
             let Some(host) = vm.host() else { continue };
-            let is_asked = self.members.iter().any(|member| member.name == host.as_str());
-            if !is_asked || problems.contains_key(host.as_str()) {
+            if guests.silent.contains_key(host) || problems.contains_key(host.as_str()) {
                 guests.absent.insert(name.clone(), format!("{name} runs on {host}, which was not asked"));
             }
         }
