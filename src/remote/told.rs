@@ -49,7 +49,7 @@ pub(super) fn visible(text: &str) -> String {
     shown
 }
 
-/// `Offending ED25519 key in /root/.ssh/known_hosts:3`
+/// `Offending ED25519 key in /home/me/.ssh/known_hosts:3`
 fn offending(log: &str) -> Option<String> {
     let line = log.lines().find_map(|line| line.trim().strip_prefix("Offending ")?.split_once(" key in "))?.1;
     let file = line.rsplit_once(':').map_or(line, |(file, _)| file);
@@ -92,7 +92,7 @@ mod tests {
                 "no answer",
             ),
             ("ssh: connect to host 10.99.0.1 port 22: No route to host\r\n", "no answer"),
-            ("/root/.ssh/config: line 3: Bad configuration option: hots\r\n", "ssh"),
+            ("/home/me/.ssh/config: line 3: Bad configuration option: hots\r\n", "ssh"),
             ("", "ssh"),
         ] {
             assert_eq!(named(log), expected, "{log}");
@@ -102,12 +102,12 @@ mod tests {
     #[test]
     fn a_changed_key_is_named_with_its_place() {
         let log = "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n\
-                   Add correct host key in /root/.ssh/known_hosts to get rid of this message.\r\n\
-                   Offending ED25519 key in /root/.ssh/known_hosts:1\r\n\
+                   Add correct host key in /home/me/.ssh/known_hosts to get rid of this message.\r\n\
+                   Offending ED25519 key in /home/me/.ssh/known_hosts:1\r\n\
                    Host key for [10.99.0.1]:2222 has changed and you have requested strict checking.\r\n\
                    Host key verification failed.\r\n";
         let Trouble::KeyChanged { file, name } = trouble(log) else { panic!() };
-        assert_eq!(file.as_deref(), Some("/root/.ssh/known_hosts"));
+        assert_eq!(file.as_deref(), Some("/home/me/.ssh/known_hosts"));
         assert_eq!(name.as_deref(), Some("[10.99.0.1]:2222"));
     }
 
