@@ -11,6 +11,7 @@ pub mod dump;
 mod error;
 pub mod ethtool;
 pub mod hold;
+pub(crate) mod line;
 mod message;
 pub mod modules;
 pub mod netlink;

@@ -7,7 +7,6 @@
 //! [`kernel::stand`]: crate::kernel::stand
 
 mod claim;
-pub(crate) mod line;
 pub(crate) mod packet;
 mod sender;
 mod service;

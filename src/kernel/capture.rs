@@ -7,36 +7,15 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-/// `ETH_P_ALL` of linux/if_ether.h: only sockets of that protocol see what goes out.
-const ETH_P_ALL: u16 = 3;
-
-/// `PACKET_ADD_MEMBERSHIP`, `PACKET_AUXDATA` and `PACKET_MR_PROMISC` of linux/if_packet.h.
-const ADD_MEMBERSHIP: i32 = 1;
-const AUXDATA: i32 = 8;
-const PROMISCUOUS: u16 = 1;
+use super::line::{everything_on, hear, tag, with_tags};
 
 /// `PACKET_OUTGOING` of linux/if_packet.h.
 const OUTGOING: u8 = 4;
 
-/// `TP_STATUS_VLAN_VALID` of linux/if_packet.h.
-const VLAN_VALID: u32 = 1 << 4;
-
-/// The VLAN's share of a tag.
-const VLAN_BITS: u16 = 0xfff;
-
 /// Receive buffer in bytes.
 const BUFFER: usize = 1 << 20;
-
-/// `struct packet_mreq` of linux/if_packet.h.
-#[repr(C)]
-struct Membership {
-    index: i32,
-    kind: u16,
-    address_length: u16,
-    address: [u8; 8],
-}
 
 /// A link that is watched.
 #[derive(Debug)]
@@ -62,11 +41,10 @@ impl Capture {
         socket.attach_filter(&filter())?;
         // Beyond the system's limit where we may; the default does.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
-        set(&socket, AUXDATA, &1_i32)?;
+        with_tags(&socket)?;
         socket.bind(&everything_on(index))?;
         if bridge {
-            let all = Membership { index: index.cast_signed(), kind: PROMISCUOUS, address_length: 0, address: [0; 8] };
-            set(&socket, ADD_MEMBERSHIP, &all)?;
+            hear(&socket, index, libc::PACKET_MR_PROMISC)?;
         }
         Ok(Self(socket))
     }
@@ -84,7 +62,7 @@ impl Capture {
         };
         let outgoing = message.address.is_some_and(|address| address.pkttype() == OUTGOING);
         let tag = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::Unknown(unknown) => vlan(&unknown.data_bytes),
+            ControlMessageOwned::Unknown(unknown) => tag(&unknown.data_bytes),
             _ => None,
         });
         Ok(Some(Passed { length: message.bytes, outgoing, tag }))
@@ -95,34 +73,6 @@ impl AsFd for Capture {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// The VLAN in a `struct tpacket_auxdata`: status, two lengths and two offsets before it.
-fn vlan(bytes: &[u8]) -> Option<u16> {
-    let status = u32::from_ne_bytes(*bytes.first_chunk()?);
-    let tag = u16::from_ne_bytes(*bytes.get(16..)?.first_chunk()?);
-    (status & VLAN_VALID != 0).then_some(tag & VLAN_BITS)
-}
-
-fn set<T>(socket: &Socket, option: i32, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes of `value`, which is that long and lives through the call.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, std::ptr::from_ref(value).cast(), length)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The address of everything on one link, packet(7).
-fn everything_on(index: u32) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: a sockaddr_ll fits into a sockaddr_storage, and any bytes are a sockaddr_ll.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = ETH_P_ALL.to_be();
-    address.sll_ifindex = index.cast_signed();
-    // SAFETY: the family is set and the length is that of the type that was written.
-    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
 /// ARP, ICMP and ICMPv6, with a tag or without: in classic BPF, for sockets since Linux 2.2.
@@ -159,23 +109,4 @@ fn filter() -> Vec<SockFilter> {
     add(RETURN, 256, None);
     add(RETURN, 0, None);
     program
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tag_is_one_where_the_kernel_says_so() {
-        let auxiliary = |status: u32| {
-            let mut bytes = status.to_ne_bytes().to_vec();
-            bytes.extend([0; 12]);
-            bytes.extend(0x600a_u16.to_ne_bytes());
-            bytes.extend([0; 2]);
-            bytes
-        };
-        assert_eq!(vlan(&auxiliary(VLAN_VALID | 1)), Some(10), "without its priority");
-        assert_eq!(vlan(&auxiliary(1)), None);
-        assert_eq!(vlan(&[]), None);
-    }
 }

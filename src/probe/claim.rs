@@ -16,10 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnknownCmsg, recvmsg, setsockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::line::everything_on;
 use super::packet::{self, Answer};
 use super::tries::{BUFFER, BURST, GLANCE, INTERVAL, Port};
 use crate::desired::Claim;
+use crate::kernel::line::{everything_on, hear, tag, with_tags};
 use crate::names::{IfName, Mac};
 
 /// What came of asking.
@@ -157,29 +157,19 @@ impl<'a> Line<'a> {
 }
 
 /// A socket that gets every answer on a device: of one protocol alone it would miss those that go to a bridge.
-fn open(port: &Port, hear: Option<libc::c_int>) -> io::Result<Socket> {
+fn open(port: &Port, more: Option<libc::c_int>) -> io::Result<Socket> {
     // No protocol yet: nothing arrives before the filter stands.
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
     socket.attach_filter(&ANSWERS)?;
-    set(&socket, libc::PACKET_AUXDATA, &libc::c_int::from(true))?;
+    with_tags(&socket)?;
     let index = u32::try_from(port.index()).map_err(io::Error::other)?;
-    if let Some(kind) = hear {
-        let kind = u16::try_from(kind).map_err(io::Error::other)?;
-        let more = libc::packet_mreq { mr_ifindex: index.cast_signed(), mr_type: kind, mr_alen: 0, mr_address: [0; 8] };
-        set(&socket, libc::PACKET_ADD_MEMBERSHIP, &more)?;
+    if let Some(kind) = more {
+        hear(&socket, index, kind)?;
     }
     // Beyond the system's limit where we may (CAP_NET_ADMIN).
     let _ = setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &BUFFER);
     socket.bind(&everything_on(index))?;
     Ok(socket)
-}
-
-/// Sets an option of packet(7).
-fn set<T: Copy>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
-    let (pointer, length) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
-    // SAFETY: the kernel reads `length` bytes behind the pointer, which are those of `value`.
-    Errno::result(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, pointer, length) })?;
-    Ok(())
 }
 
 /// Lets ARP replies and neighbour advertisements of others through, whatever their VLAN, so that a busy trunk costs
@@ -225,7 +215,7 @@ fn receive(socket: &Socket) -> nix::Result<Option<(u16, IpAddr, Mac)>> {
         ControlMessageOwned::Unknown(UnknownCmsg { cmsg_header, data_bytes })
             if (cmsg_header.cmsg_level, cmsg_header.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) =>
         {
-            packet::tag(&data_bytes)
+            tag(&data_bytes)
         }
         _ => None,
     });

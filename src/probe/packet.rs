@@ -69,15 +69,6 @@ pub(super) fn tagged(frame: &[u8], vlan: VlanId) -> Vec<u8> {
     [addresses, &TAG, &vlan.get().to_be_bytes(), rest].concat()
 }
 
-/// The VLAN of a frame that was read beside it (`struct tpacket_auxdata` of linux/if_packet.h); `None`: it had no tag.
-pub(super) fn tag(auxdata: &[u8]) -> Option<u16> {
-    const STATUS: usize = std::mem::offset_of!(libc::tpacket_auxdata, tp_status);
-    const TCI: usize = std::mem::offset_of!(libc::tpacket_auxdata, tp_vlan_tci);
-    let status = u32::from_ne_bytes(*auxdata.get(STATUS..)?.first_chunk()?);
-    let tci = u16::from_ne_bytes(*auxdata.get(TCI..)?.first_chunk()?);
-    (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(tci & 0xfff)
-}
-
 fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(address) => Some(address),
@@ -327,16 +318,6 @@ mod tests {
         assert_eq!(frame[..12], plain[..12]);
         assert_eq!(frame[12..16], [0x81, 0, 1, 0x23]);
         assert_eq!(frame[16..], plain[12..]);
-    }
-
-    #[test]
-    fn a_tag_is_read_without_its_priority() {
-        let mut auxdata = [0; size_of::<libc::tpacket_auxdata>()];
-        auxdata[16..18].copy_from_slice(&0xe00a_u16.to_ne_bytes());
-        assert_eq!(tag(&auxdata), None, "no tag is valid");
-        auxdata[..4].copy_from_slice(&libc::TP_STATUS_VLAN_VALID.to_ne_bytes());
-        assert_eq!(tag(&auxdata), Some(10));
-        assert_eq!(tag(&auxdata[..16]), None);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::kernel::line::everything_on;
 use crate::names::Mac;
-use crate::probe::line::everything_on;
 use crate::probe::packet::{Answer, read_frame, who_has};
 
 /// Whether the owner of `mac` answers for `address` on a bridge of the calling thread's namespace within `limit`.
