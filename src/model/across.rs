@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
-use super::slice::next_hop;
+use super::slice::{external, gateways, next_hop};
 use super::{Across, External, Host, Model, OwnExternal, Router};
 use crate::definition::{At, Definition, Problem, Problems};
 use crate::names::{HostName, NetName};
@@ -56,22 +56,16 @@ pub(super) fn reachable(model: &Model, definition: &Definition, problems: &mut P
 
 fn holders<'m>(model: &'m Model, router: &'m Router, ipv4: bool) -> BTreeMap<&'m HostName, Holder<'m>> {
     let mut holders = BTreeMap::new();
-    for network in model.networks.values().filter(|network| network.mode.has_router()) {
-        let mut add = |host: &'m HostName, subnets: &[super::Subnet]| {
+    for network in model.networks.values() {
+        for (host, subnets) in gateways(model, network) {
             let of_family = subnets.iter().any(|subnet| subnet.net.addr().is_ipv4() == ipv4);
-            let Some(host) = model.hosts.get(host).filter(|_| of_family) else { return };
-            let external = host.external.as_ref().unwrap_or(&router.external);
+            let Some(host) = model.hosts.get(host).filter(|_| of_family) else { continue };
             // A network that is routed between hosts is why there are several.
-            let holder = Holder { host, network: &network.name, external };
+            let holder = Holder { host, network: &network.name, external: external(router, host) };
             match network.across {
                 Across::Routed => drop(holders.insert(&host.name, holder)),
                 Across::Vlan => drop(holders.entry(&host.name).or_insert(holder)),
             }
-        };
-        match (network.across, &router.host) {
-            (Across::Routed, _) => network.shares.iter().for_each(|(host, share)| add(host, share)),
-            (Across::Vlan, Some(host)) => add(host, &network.subnets),
-            (Across::Vlan, None) => {}
         }
     }
     holders
@@ -141,7 +135,7 @@ fn cut_off(
 /// The transit network of each host that was chosen by rule must be none of the lab's.
 fn transits_apart(model: &Model, router: &Router, definition: &Definition, problems: &mut Problems) {
     for host in model.hosts.values() {
-        let External::Host(through) = host.external.as_ref().unwrap_or(&router.external) else { continue };
+        let External::Host(through) = external(router, host) else { continue };
         if !through.transit_by_rule {
             continue;
         }

@@ -69,13 +69,24 @@ pub fn slice(whole: &Model, here: &HostName) -> Option<Model> {
     })
 }
 
+/// The hosts that hold gateways of a network, with the subnets that these are of. One segment has one; who has a leg on
+/// it and no gateway sends to that one.
+pub(super) fn gateways<'m>(
+    whole: &'m Model,
+    network: &'m Network,
+) -> impl Iterator<Item = (&'m HostName, &'m [Subnet])> {
+    let (one, shares) = match network.across {
+        Across::Vlan => (whole.router.as_ref().and_then(|router| router.host.as_ref()), None),
+        Across::Routed => (None, Some(&network.shares)),
+    };
+    let one = one.map(|host| (host, network.subnets.as_slice()));
+    let each = shares.into_iter().flatten().map(|(host, share)| (host, share.as_slice()));
+    one.into_iter().chain(each).filter(|_| network.mode.has_router())
+}
+
 /// Whether a host holds a gateway of a network.
 fn has_gateway(whole: &Model, network: &Network, host: &HostName) -> bool {
-    network.mode.has_router()
-        && match network.across {
-            Across::Vlan => whole.router.as_ref().and_then(|router| router.host.as_ref()) == Some(host),
-            Across::Routed => network.shares.contains_key(host),
-        }
+    gateways(whole, network).any(|(holder, _)| holder == host)
 }
 
 pub(super) fn of_host(whole: &Model, network: &Network, host: &Host) -> Network {
@@ -111,11 +122,17 @@ fn router(whole: &Model, host: &Host, networks: &BTreeMap<NetName, Network>) -> 
             (network.name.clone(), port)
         })
         .collect();
-    let external = at_host(&whole.lab, host, external(router, host).clone());
+    let external = own_external(whole, router, host);
     (!ports.is_empty()).then(|| Router { external, ports, ..router.clone() })
 }
 
-fn external<'m>(router: &'m Router, host: &'m Host) -> &'m External {
+/// The way out of the router on a host, as it is there.
+pub(super) fn own_external(whole: &Model, router: &Router, host: &Host) -> External {
+    at_host(&whole.lab, host, external(router, host).clone())
+}
+
+/// What the definition says of the router's way out on a host.
+pub(super) fn external<'m>(router: &'m Router, host: &'m Host) -> &'m External {
     host.external.as_ref().unwrap_or(&router.external)
 }
 
@@ -141,19 +158,13 @@ fn at_host(lab: &LabName, host: &Host, mut external: External) -> External {
 fn elsewhere(whole: &Model, here: &HostName) -> Vec<Elsewhere> {
     let Some(router) = &whole.router else { return Vec::new() };
     let mut all = Vec::new();
-    for network in whole.networks.values().filter(|network| network.mode.has_router()) {
-        let of_one = |host: &HostName, subnets: &[Subnet], all: &mut Vec<Elsewhere>| {
-            let Some(other) = whole.hosts.get(host).filter(|_| host != here) else { return };
+    for network in whole.networks.values() {
+        for (host, subnets) in gateways(whole, network).filter(|(host, _)| *host != here) {
+            let Some(other) = whole.hosts.get(host) else { continue };
             all.extend(subnets.iter().filter_map(|subnet| {
                 let via = next_hop(other, external(router, other), subnet.net.addr().is_ipv4())?;
                 Some(Elsewhere { network: network.name.clone(), host: host.clone(), to: subnet.net, via })
             }));
-        };
-        match (network.across, router.host.as_ref()) {
-            (Across::Routed, _) => network.shares.iter().for_each(|(host, share)| of_one(host, share, &mut all)),
-            // One segment has one gateway; who has a leg on the segment and no gateway sends to that one.
-            (Across::Vlan, Some(host)) => of_one(host, &network.subnets, &mut all),
-            (Across::Vlan, None) => {}
         }
     }
     all

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::router::port;
-use super::slice::of_host;
+use super::slice::{gateways, of_host, own_external};
 use super::{Across, External, Model, Network, Router, ShareKey, Subnet, Tagged, slice};
 use crate::names::{HostName, NetName};
 
@@ -50,8 +50,13 @@ pub fn view(whole: &Model, here: Option<&HostName>) -> Model {
         }
     }
     rename(&mut view);
-    view.view.externals =
-        whole.hosts.keys().filter_map(|host| Some((host.clone(), slice(whole, host)?.router?.external))).collect();
+    let holders: BTreeSet<&HostName> =
+        whole.networks.values().flat_map(|network| gateways(whole, network)).map(|(host, _)| host).collect();
+    if let Some(router) = &whole.router {
+        let hosts = holders.into_iter().filter_map(|host| whole.hosts.get(host));
+        let own = hosts.map(|host| (host.name.clone(), own_external(whole, router, host)));
+        view.view.externals = own.collect();
+    }
     view.router = whole.router.as_ref().map(|router| routed(router, &view, own.as_ref()));
     view.elsewhere = own.map(|own| own.elsewhere).unwrap_or_default();
     view
