@@ -3,7 +3,7 @@
 //! A flag that the executor looks at between waves, set by the signal itself: much of a change is done without ever
 //! coming back to the event loop.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -11,6 +11,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// A dead terminal is no reason to leave half a lab.
 const CAUGHT: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
+/// How many [`Signals`] there are.
+static CATCHERS: AtomicUsize = AtomicUsize::new(0);
 static CAME: AtomicBool = AtomicBool::new(false);
 static MUST_FINISH: AtomicBool = AtomicBool::new(false);
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -20,10 +22,13 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 pub(super) struct Signals(Vec<(Signal, SigAction)>);
 
 impl Signals {
-    /// From now on a signal sets the flag.
+    /// From now on a signal sets the flag. One that has come to somebody who catches them already has come to this one,
+    /// too: a rehearsal holds them around the `create` that does.
     pub(super) fn catch() -> Self {
-        CAME.store(false, Ordering::Relaxed);
-        MUST_FINISH.store(false, Ordering::Relaxed);
+        if CATCHERS.fetch_add(1, Ordering::Relaxed) == 0 {
+            CAME.store(false, Ordering::Relaxed);
+            MUST_FINISH.store(false, Ordering::Relaxed);
+        }
         let ours = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
         let mut old = Vec::new();
         for signal in CAUGHT {
@@ -53,6 +58,7 @@ impl Drop for Signals {
             // SAFETY: what was there before: this program has no other handlers.
             let _ = unsafe { sigaction(*signal, before) };
         }
+        CATCHERS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -65,5 +71,24 @@ extern "C" fn note(_: libc::c_int) {
         // SAFETY: write(2) may be called in a handler; the text is static. Who closed stderr does not want to know.
         unsafe { libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len()) };
         Errno::set_raw(errno);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_that_came_stays_until_nobody_catches_them() {
+        let outer = Signals::catch();
+        raise(Signal::SIGTERM).unwrap();
+        let inner = Signals::catch();
+        assert!(inner.cancel(true).load(Ordering::Relaxed));
+        drop(inner);
+        assert!(outer.cancel(true).load(Ordering::Relaxed));
+        drop(outer);
+        assert!(!Signals::catch().cancel(true).load(Ordering::Relaxed));
     }
 }
