@@ -69,7 +69,7 @@ struct Member {
     way: Way,
     place: RefCell<Rc<Place>>,
     /// Its part.
-    model: Model,
+    model: Rc<Model>,
 }
 
 /// How it was reached.
@@ -161,7 +161,7 @@ impl Fleet {
         let here = source.origin.here.clone();
         let name = here.as_ref().map_or(THIS, HostName::as_str).to_owned();
         let place = RefCell::new(Rc::new(Place::this(&name)));
-        let member = Member { name, way: Way::This { here }, place, model: source.model.clone() };
+        let member = Member { name, way: Way::This { here }, place, model: Rc::clone(&source.model) };
         let fingerprint = source.fingerprint()?;
         let (lost, outside) = (BTreeMap::new(), Vec::new());
         Ok(Self { source, fingerprint, members: vec![member], lost, outside, output: *output })
@@ -243,8 +243,9 @@ impl Fleet {
 
 impl Member {
     fn new(source: &Source, name: &HostName, way: Way, place: Place) -> Result<Self, Failure> {
-        let whole = || source.whole.hosts().is_empty().then(|| source.whole.clone());
+        let whole = || source.whole.hosts().is_empty().then(|| Rc::clone(&source.whole));
         let model = slice(&source.whole, name)
+            .map(Rc::new)
             .or_else(whole)
             .ok_or_else(|| Failure::Usage(format!("{} has no host {name}", source.path.display())))?;
         Ok(Self { name: name.to_string(), way, place: RefCell::new(Rc::new(place)), model })

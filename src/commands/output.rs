@@ -191,9 +191,9 @@ fn write_event(event: &Event) -> std::io::Result<()> {
 }
 
 /// What failed and why, from the near to the far.
-pub(super) fn chain(failure: &Failure) -> Vec<String> {
-    let mut parts = vec![failure.to_string()];
-    let mut source = std::error::Error::source(failure);
+pub(super) fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    let mut parts = vec![error.to_string()];
+    let mut source = error.source();
     while let Some(error) = source {
         let text = error.to_string();
         // A transparent wrapper says what its source says.

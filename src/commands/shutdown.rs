@@ -89,7 +89,7 @@ fn of_lab(paths: &Paths, lab: &LabName) -> Result<Vec<Running>, Failure> {
 async fn stop(lab: LabName, guest: Running) -> GuestReport {
     let stopped = engine::qemu::stop(&guest.vm, &guest.guest, engine::GRACE).await;
     let in_order = matches!(stopped, Ok(Stopped::PoweredOff | Stopped::WasOff));
-    let error = stopped.err().map(|error| chain(&error.into()).join(": "));
+    let error = stopped.err().map(|error| chain(&Failure::from(error)).join(": "));
     GuestReport { lab, vm: guest.vm.to_string(), in_order, error }
 }
 

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
@@ -29,9 +30,9 @@ pub(super) struct Source {
     /// Its text.
     pub(super) text: String,
     /// What it means.
-    pub(super) whole: Model,
+    pub(super) whole: Rc<Model>,
     /// This host's part of that; all of it where the definition names no hosts.
-    pub(super) model: Model,
+    pub(super) model: Rc<Model>,
     /// What came with it.
     pub(super) origin: Origin,
     /// The lock file as it was.
@@ -63,7 +64,7 @@ impl Source {
                         false => format!("{} has no host {here}; it has {}", shown(path), known()),
                     }));
                 };
-                source.model = part;
+                source.model = Rc::new(part);
                 source.origin.here = Some(here.clone());
             }
         }
@@ -121,7 +122,7 @@ impl Source {
         let lock = if ledger.lock.is_empty() { Lock::default() } else { Lock::parse(&ledger.lock).map_err(damaged)? };
         let mut source = Self::resolve(ledger.path.clone(), ledger.definition.clone(), lock, ledger.origin.clone())?;
         if let Some(part) = ledger.origin.here.as_ref().and_then(|here| slice(&source.whole, here)) {
-            source.model = part;
+            source.model = Rc::new(part);
         }
         Ok(source)
     }
@@ -135,7 +136,8 @@ impl Source {
         match resolved {
             Ok((Resolved { model, lock }, says_router)) => {
                 let router_is_idle = says_router && model.router().is_none();
-                let (whole, old_lock_text) = (model.clone(), None);
+                let model = Rc::new(model);
+                let (whole, old_lock_text) = (Rc::clone(&model), None);
                 Ok(Self { path, text, whole, model, origin, old_lock, old_lock_text, lock, router_is_idle })
             }
             Err(problems) => Err(Failure::Definition { path, text, problems }),
@@ -145,7 +147,7 @@ impl Source {
     /// What tells this definition from any other, on every host the same: the whole model and the lock file in one
     /// SHA-256. Where the file stands and how it is written does not count.
     pub(super) fn fingerprint(&self) -> Result<String, Failure> {
-        let model = serde_json::to_vec(&self.whole)
+        let model = serde_json::to_vec(&*self.whole)
             .map_err(|error| Failure::failed("the definition can't be written as JSON", error))?;
         let mut hash = Sha256::new();
         hash.update(model);

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::create::with_state;
-use super::outcome::document;
+use super::outcome::{document, sentence};
 use super::survey::{LabSeen, SOON, Seen, list};
 use super::{Call, Fleet, Member, Outcome, Outcomes, listed};
 use crate::commands::failure::Failure;
@@ -165,9 +165,9 @@ impl Fleet {
             return ("it went back".to_owned(), true);
         }
         match self.look_at(member).await {
-            Ok(Some(lab)) if lab.is_pending() => (self.by_itself(stake, &words(&undone)), false),
+            Ok(Some(lab)) if lab.is_pending() => (self.by_itself(stake, &sentence(&undone.document())), false),
             Ok(_) => ("it is as before".to_owned(), true),
-            Err(outcome) => (self.by_itself(stake, &words(&outcome)), false),
+            Err(outcome) => (self.by_itself(stake, &sentence(&outcome.document())), false),
         }
     }
 
@@ -235,12 +235,4 @@ impl Fleet {
         }
         self.tell(hosts, |lab, hosts| format!("lab {lab}: {GOOD}undone{GOOD:#} on {hosts}"))
     }
-}
-
-/// A failure in one line.
-fn words(outcome: &Outcome) -> String {
-    let document = outcome.document();
-    let causes = document["causes"].as_array().cloned().unwrap_or_default();
-    let all = std::iter::once(document["error"].clone()).chain(causes);
-    all.filter_map(|word| word.as_str().map(str::to_owned)).collect::<Vec<_>>().join(": ")
 }

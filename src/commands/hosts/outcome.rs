@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Outcomes;
-use crate::commands::output::{BAD, BOLD, GOOD, visible};
+use crate::commands::output::{BAD, BOLD, GOOD, chain, visible};
 use crate::remote::{Answer, RemoteError};
 
 /// How many characters of a colour are believed.
@@ -93,16 +93,19 @@ pub(super) fn failures(outcomes: &Outcomes) -> BTreeMap<String, Value> {
 
 /// The document of a failure to reach a host.
 pub(super) fn document(error: &RemoteError) -> Value {
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
+    let mut chain = chain(error);
+    let causes = chain.split_off(1);
     match error.help() {
-        Some(help) => json!({ "error": error.to_string(), "causes": causes, "help": help }),
-        None => json!({ "error": error.to_string(), "causes": causes }),
+        Some(help) => json!({ "error": chain[0], "causes": causes, "help": help }),
+        None => json!({ "error": chain[0], "causes": causes }),
     }
+}
+
+/// What failed and why, in one line, as the host said it.
+pub(super) fn sentence(document: &Value) -> String {
+    let causes = document["causes"].as_array().into_iter().flatten();
+    let all = std::iter::once(&document["error"]).chain(causes);
+    all.filter_map(Value::as_str).collect::<Vec<_>>().join(": ")
 }
 
 /// Why a host did not do it, in a line without colours.
@@ -133,10 +136,9 @@ fn lines(document: &Value) -> Vec<String> {
     let problems = list("problems").iter().filter_map(|problem| word(&problem["problem"])).collect::<Vec<_>>();
     let what = if refusals.is_empty() { problems } else { refusals };
     if what.is_empty() {
-        let causes = list("causes").iter().filter_map(word).collect::<Vec<_>>();
-        let all: Vec<String> = word(&document["error"]).into_iter().chain(causes).collect();
-        if !all.is_empty() {
-            lines.push(format!("{BAD}error{BAD:#}: {}", all.join(": ")));
+        let sentence = sentence(document);
+        if !sentence.is_empty() {
+            lines.push(format!("{BAD}error{BAD:#}: {}", visible(&sentence)));
         }
     }
     lines.extend(what.into_iter().map(|what| format!("{BAD}error{BAD:#}: {what}")));
