@@ -1,16 +1,11 @@
 //! `vmnet xml` with a real libvirtd: it validates, defines, starts and reaches the domain on the lab's bridge.
 
-use std::path::Path;
-
-use super::sandbox;
-use super::skip::skip;
-use super::world::output;
+use super::by_others;
 
 const NAME: &str = "libvirt::a_domain_runs_on_the_labs_bridge";
 
 /// libvirt's own folders are covered, so that no definition, network or log of the machine is read or written. The
-/// sandbox has no cgroups, so libvirt is told to do without. Images are copied: its QEMU user may not reach the
-/// project's folder.
+/// sandbox has no cgroups, so libvirt is told to do without.
 const SCRIPT: &str = r#"
 set -eu
 cp -a /etc/libvirt /run/etc-libvirt
@@ -22,26 +17,7 @@ for folder in /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
     mount -t tmpfs tmpfs "$folder"
 done
 mkdir -p /run/libvirt /var/lib/libvirt/qemu /run/lab
-cp "$IMAGES/disk.qcow2" "$IMAGES/vmlinuz" "$IMAGES/initrd.img" /run/lab
-cd /run/lab
-cat >net.toml <<END
-lab = "virt"
-[image.tiny]
-file = "disk.qcow2"
-kernel = "vmlinuz"
-initrd = "initrd.img"
-[network.web]
-subnet = "192.168.10.0/24"
-[router]
-external = { via = "none" }
-[vm.vm1]
-nic = { network = "web", address = "192.168.10.10" }
-image = "tiny"
-memory = "128MiB"
-accel = "tcg"
-END
-export VMNET_STATE_DIR=/run/state
-"$VMNET" create
+lay_lab
 "$VMNET" xml vm1 >vm1.xml
 virt-xml-validate vm1.xml domain
 virtlogd -d
@@ -70,17 +46,7 @@ echo "answered=$answered"
 
 #[test]
 fn a_domain_runs_on_the_labs_bridge() {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/tiny");
-    if !Path::new("/usr/sbin/libvirtd").exists() {
-        return skip(NAME, "needs libvirtd");
-    }
-    if !images.join("vmlinuz").exists() {
-        return skip(NAME, "needs the small guest: make vm-images");
-    }
-    sandbox::run(NAME, || {
-        let vmnet = env!("CARGO_BIN_EXE_vmnet");
-        let script = format!("IMAGES='{}'; VMNET='{vmnet}'; {SCRIPT}", images.display());
-        let said = output(&format!("( {script} ) 2>&1"));
+    by_others::run(NAME, ("/usr/sbin/libvirtd", "libvirtd"), "virt", SCRIPT, |said| {
         assert!(said.contains("answered=yes"), "{said}");
         assert!(said.contains("br-web"), "{said}");
     });

@@ -4,6 +4,7 @@
 
 mod across;
 mod by_hand;
+mod by_others;
 mod check;
 mod confirm;
 mod definitions;

@@ -5,24 +5,7 @@ use std::time::{Duration, Instant};
 use crate::matrix::rows::{json, status};
 use crate::sandbox;
 use crate::skip::skip;
-use crate::world::{Lab, sh, succeeds};
-
-const LAB: &str = r#"
-lab = "outdated"
-[image.empty]
-file = "empty.qcow2"
-[network.web]
-mode = "isolated"
-[vm.vm1]
-engine = "qemu"
-accel = "tcg"
-image = "empty"
-memory = "64MiB"
-nic = "web"
-[vm.vm2]
-engine = "netns"
-nic = "web"
-"#;
+use crate::world::{Lab, sh, succeeds, with_empty_guest};
 
 /// What `ps` says of a guest.
 fn is_outdated(lab: &Lab, vm: &str) -> bool {
@@ -40,14 +23,15 @@ fn running_guests_that_differ_are_marked() {
         return skip(NAME, "needs QEMU and the user vmnet-qemu");
     }
     sandbox::run(NAME, || {
-        let lab = Lab::from_text(LAB);
+        let text = with_empty_guest("outdated") + "[vm.vm2]\nengine = \"netns\"\nnic = \"web\"\n";
+        let lab = Lab::from_text(&text);
         sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 16M");
         lab.ok(&["create"]);
         lab.ok(&["boot", "--all"]);
         assert!(!is_outdated(&lab, "vm1") && !is_outdated(&lab, "vm2"));
         assert_eq!(status(&lab)["outdated"], serde_json::json!([]));
         // The definition as applied counts, not the file.
-        std::fs::write(lab.folder().join("net.toml"), LAB.replace("64MiB", "96MiB")).unwrap();
+        std::fs::write(lab.folder().join("net.toml"), text.replace("64MiB", "96MiB")).unwrap();
         assert!(!is_outdated(&lab, "vm1"));
         let said = lab.vmnet(&["create"]);
         assert!(String::from_utf8_lossy(&said.stderr).contains("vm1: runs as it was started"), "{said:?}");

@@ -3,21 +3,7 @@
 use crate::matrix::rows::{json, status};
 use crate::sandbox;
 use crate::skip::skip;
-use crate::world::{Lab, sh, succeeds};
-
-const LAB: &str = r#"
-lab = "lost"
-[image.empty]
-file = "empty.qcow2"
-[network.web]
-mode = "isolated"
-[vm.vm1]
-engine = "qemu"
-accel = "tcg"
-image = "empty"
-memory = "64MiB"
-nic = "web"
-"#;
+use crate::world::{Lab, sh, succeeds, with_empty_guest};
 
 const RECORD: &str = "/run/vmnet/lost/guests/vm1.json";
 
@@ -41,7 +27,7 @@ fn a_guest_without_a_record_keeps_network_and_disk() {
         return skip(NAME, "needs QEMU and the user vmnet-qemu");
     }
     sandbox::run(NAME, || {
-        let lab = Lab::from_text(LAB);
+        let lab = Lab::from_text(&with_empty_guest("lost"));
         sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 16M");
         lab.ok(&["create"]);
         lab.ok(&["boot", "vm1"]);

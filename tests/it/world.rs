@@ -165,6 +165,25 @@ pub(crate) fn leaks(text: &str, folders: &[&str]) -> Vec<PathBuf> {
     found
 }
 
+/// A lab with a guest in QEMU that boots nothing: an empty disk, which a test makes as `empty.qcow2`.
+pub(crate) fn with_empty_guest(lab: &str) -> String {
+    format!(
+        r#"
+lab = "{lab}"
+[image.empty]
+file = "empty.qcow2"
+[network.web]
+mode = "isolated"
+[vm.vm1]
+engine = "qemu"
+accel = "tcg"
+image = "empty"
+memory = "64MiB"
+nic = "web"
+"#
+    )
+}
+
 /// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's
 /// shell does not echo.
 pub(crate) fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
