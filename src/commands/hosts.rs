@@ -257,15 +257,23 @@ impl Member {
 
     /// Asks one host.
     async fn ask(&self, call: &Call, line: &mut Line) -> Outcome {
-        let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
-        let mut text = String::new();
+        let mut said = String::new();
         let heard = |event| match event {
-            Event::Text { text: said } => text = said,
+            Event::Text { text } => said = text,
             event => line.event(&event),
         };
+        match self.ask_hearing(call, heard).await {
+            Outcome::Answered { answer, text: _ } => Outcome::Answered { answer, text: said },
+            other => other,
+        }
+    }
+
+    /// Asks, and hears what it says meanwhile.
+    async fn ask_hearing(&self, call: &Call, heard: impl FnMut(Event)) -> Outcome {
+        let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
         let place = self.place();
         match place.call_within(call.limit, &args, &call.input, heard).await {
-            Ok(answer) => Outcome::Answered { answer, text },
+            Ok(answer) => Outcome::Answered { answer, text: String::new() },
             Err(error) => Outcome::Lost(error),
         }
     }

@@ -40,11 +40,12 @@ pub(super) struct Sorted {
 /// Sorts everything.
 pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
     let ours = ours(scope, census);
+    let router = router_namespace(&scope.lab);
     let mut sorted = Sorted::default();
     for (ns, rows) in &census.rows {
         for row in rows.links.values() {
             match (ours.get(&(ns, row.index)), ns) {
-                (Some(id), _) => drop(sorted.links.insert(id.clone(), link(scope, census, &ours, ns, row))),
+                (Some(id), _) => drop(sorted.links.insert(id.clone(), link(census, &ours, ns, row))),
                 (None, Ns::Host) => drop(sorted.devices.insert(row.name.clone(), device(rows, row))),
                 (None, Ns::Named(name)) if !IN_EVERY_NAMESPACE.contains(&row.name.as_str()) => {
                     let strangers = sorted.strangers.entry(name.clone()).or_default();
@@ -55,10 +56,11 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
         }
         sort_addresses(ns, rows, &ours, &mut sorted);
         sort_routes(scope, (ns, rows), &ours, &mut sorted);
+        // What guests do in their own is their business.
+        if ns.name() == Some(&router) {
+            sorted.inside.extend(rows.routes.iter().filter_map(|row| route_inside(ns, rows, row)));
+        }
     }
-    // What guests do in their own is their business.
-    let router = router_namespace(&scope.lab);
-    sorted.inside.retain(|(ns, _)| *ns == router);
     // Where ours is there, too, both are: nobody is in the way.
     let there = |(ns, found): &(NsName, FoundRoute)| {
         sorted.routes.iter().any(|route| route.ns.name() == Some(ns) && route.to == found.to)
@@ -93,13 +95,11 @@ pub(super) fn is_ours(scope: &Scope, row: &LinkRow) -> bool {
     }
 }
 
-fn link(scope: &Scope, census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> Link {
+fn link(census: &Census, ours: &Ours<'_>, ns: &Ns, row: &LinkRow) -> Link {
     let rows = &census.rows[ns];
-    let mut odd = row.port.clone();
-    // What guests do in theirs is their business, and the host's own settings are its administrator's.
-    if ns.name() == Some(&router_namespace(&scope.lab)) {
-        odd.extend(&row.conf);
-    }
+    // Settings are read in the router alone: what guests do in theirs is their business, and the host's own are its
+    // administrator's.
+    let odd = row.port.iter().chain(&row.conf).map(|(knob, value)| (*knob, *value)).collect();
     Link {
         kind: kind(census, ours, ns, row),
         // `ours` holds none without.
@@ -228,7 +228,6 @@ fn route_inside(ns: &Ns, rows: &Rows, row: &RouteRow) -> Option<(NsName, String)
 
 fn sort_routes(scope: &Scope, (ns, rows): (&Ns, &Rows), ours: &Ours<'_>, sorted: &mut Sorted) {
     for row in &rows.routes {
-        sorted.inside.extend(route_inside(ns, rows, row));
         if row.refuses.is_some() {
             continue;
         }

@@ -162,18 +162,6 @@ impl Fleet {
     }
 }
 
-impl Member {
-    /// Asks, and hears what it says meanwhile.
-    async fn ask_hearing(&self, call: &Call, heard: impl FnMut(Event)) -> Outcome {
-        let args: Vec<&str> = call.args.iter().map(String::as_str).collect();
-        let place = self.place();
-        match place.call_within(call.limit, &args, &call.input, heard).await {
-            Ok(answer) => Outcome::Answered { answer, text: String::new() },
-            Err(error) => Outcome::Lost(error),
-        }
-    }
-}
-
 /// What a host saw; where it could not watch, that.
 fn of_watcher(plan: &Plan, member: &Member, outcome: &Outcome) -> trace::Seen {
     understood::<Watched>(outcome).map_or_else(

@@ -84,11 +84,9 @@ impl Fleet {
         }
         let guests = self.guests(&survey, &problems);
         let outside: Vec<IpAddr> = self.outside.iter().chain(outside).copied().collect();
-        let question = |member: &Member| {
-            let ask = Ask::Probe { guests: guests.clone(), outside: outside.clone() };
-            (!problems.contains_key(&member.name)).then(|| self.question(ask)).and_then(Result::ok)
-        };
-        let outcomes = self.ask("probing", question).await;
+        let question = self.question(Ask::Probe { guests: guests.clone(), outside })?;
+        let asks = |member: &Member| (!problems.contains_key(&member.name)).then(|| question.clone());
+        let outcomes = self.ask("probing", asks).await;
         let mut report = Report::new(self.lab(), Vec::new(), Vec::new());
         let (mut asked, mut notes) = (Vec::new(), BTreeMap::new());
         for member in &self.members {
