@@ -14,13 +14,13 @@ test: ## run all tests: pure, in private namespaces, and in the kernel lab
 
 # One test at a time: each has as many hosts side by side as there are processors.
 test-long: ## every kill, fault and signal point, where `make test` takes a sample: an hour, as root
-	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --quiet --test it -- --test-threads=1 \
+	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --features libvirt --quiet --test it -- --test-threads=1 \
 		matrix::a_crash::points:: matrix::b_environment::full::
 
 check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check
-	cargo clippy --quiet --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+	cargo clippy --quiet --all-targets --features libvirt -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --features libvirt
 	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
 		benches/run benches/inside benches/by-ip benches/networks benches/model benches/hosts fuzz/run
 

@@ -9,6 +9,7 @@ mod disk;
 mod error;
 pub mod folder;
 mod identity;
+pub mod libvirt;
 pub mod netns;
 mod process;
 pub mod qemu;

@@ -15,6 +15,7 @@
 //! Pure:
 //! - [`names`], parsed once, never checked again
 //! - [`kinds`], what a definition chooses between
+//! - [`libvirt`], what is asked of `vmnet-libvirt`, and its answers
 //! - [`mark`], how an object says whose it is
 //! - [`rule`], what is chosen by rule: hashes, MACs, device names
 //! - [`paths`], where things stand on disk
@@ -47,6 +48,7 @@ pub mod engine;
 pub mod kernel;
 pub mod kinds;
 pub mod ledger;
+pub mod libvirt;
 pub mod mark;
 pub mod model;
 pub mod names;

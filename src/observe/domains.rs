@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
-
 use super::Scope;
+use crate::libvirt::xml;
 use crate::names::{LabName, Mac};
-use crate::render::domain::METADATA_NAMESPACE;
 
 /// Where the system's libvirt keeps domains: those that are defined, and those that run.
 pub(super) const FOLDERS_OF_DOMAINS: [&str; 2] = ["/etc/libvirt/qemu", "/run/libvirt/qemu"];
@@ -43,36 +40,17 @@ fn read(path: &Path) -> Option<String> {
 
 /// The MACs of one domain; none when its metadata say that it is a guest of this lab.
 fn macs_of(text: &str, lab: &LabName) -> Vec<Mac> {
-    let mut reader = Reader::from_str(text);
-    let mut macs = Vec::new();
-    loop {
-        match reader.read_event() {
-            Ok(Event::Start(tag) | Event::Empty(tag)) => match tag.local_name().as_ref() {
-                "mac" => macs.extend(attribute(&tag, "address").and_then(|mac| mac.parse::<Mac>().ok())),
-                "guest" if is_of(&tag, lab) => return Vec::new(),
-                _ => {}
-            },
-            // What can't be read further has no more MACs that anybody uses.
-            Ok(Event::Eof) | Err(_) => return macs,
-            Ok(_) => {}
-        }
+    let said = xml::domain(text);
+    if said.owner.is_some_and(|owner| owner.lab == lab.as_str()) {
+        return Vec::new();
     }
-}
-
-/// Whether an element is vmnet's mark for a guest of this lab.
-fn is_of(tag: &BytesStart<'_>, lab: &LabName) -> bool {
-    let marked = tag.attributes().flatten().any(|attribute| attribute.value == METADATA_NAMESPACE);
-    marked && attribute(tag, "lab").as_deref() == Some(lab.as_str())
-}
-
-fn attribute(tag: &BytesStart<'_>, name: &str) -> Option<String> {
-    let attribute = tag.try_get_attribute(name).ok()??;
-    Some(attribute.value.into_owned())
+    said.nics.into_iter().filter_map(|nic| nic.mac?.parse().ok()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::libvirt::xml::METADATA_NAMESPACE;
 
     fn macs(text: &str) -> Vec<String> {
         macs_of(text, &"campus".parse().unwrap()).iter().map(Mac::to_string).collect()
@@ -93,7 +71,7 @@ mod tests {
         let of = |lab: &str| {
             format!(
                 "<domain><metadata><vmnet:guest xmlns:vmnet=\"{METADATA_NAMESPACE}\" lab=\"{lab}\" vm=\"vm1\"/>\
-                 </metadata><mac address='52:54:00:aa:00:01'/></domain>"
+                 </metadata><devices><interface><mac address='52:54:00:aa:00:01'/></interface></devices></domain>"
             )
         };
         assert!(macs(&of("campus")).is_empty());

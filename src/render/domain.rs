@@ -9,11 +9,9 @@ use quick_xml::se::Serializer;
 use serde::Serialize;
 
 use super::{ETHERNET_MTU, GuestFiles, GuestView};
+use crate::libvirt::xml::METADATA_NAMESPACE;
 use crate::model::Accel;
 use crate::rule;
-
-/// The XML namespace of vmnet's mark in a domain's metadata.
-pub const METADATA_NAMESPACE: &str = "urn:x-vmnet:guest";
 
 /// A value that can't stand in a domain.
 #[derive(Debug, thiserror::Error)]
