@@ -4,6 +4,7 @@
 //! of this room reads it, so nothing can be accepted and ignored. What values mean together is `model/`. Pure.
 
 mod entries;
+mod guest;
 mod key;
 mod problem;
 mod read;
@@ -16,12 +17,18 @@ use ipnet::{IpNet, Ipv4Net};
 pub use toml::Spanned as At;
 
 pub use entries::Entries;
+pub use guest::{RouteDef, UserDef};
 pub use key::Key;
 pub use problem::{Problem, ProblemReport, Problems};
-pub use value::{Bytes, Cpus, ExternalKind, Login, Text};
+pub use value::{Bytes, Cpus, ExternalKind, Text};
 
-use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
-use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName};
+use crate::kinds::{
+    Accel, Across, Command, DeviceRef, Engine, ImageFormat, Mode, NicAddress, NicModel, Peer, Service, Wanted,
+};
+use crate::names::{
+    DomainName, HostName, IfName, ImageName, LabName, Login, Mac, NetName, PackageName, PasswordHash, UplinkName,
+    VlanId, VmName,
+};
 
 /// A definition as written: nothing filled in, nothing compared.
 ///
@@ -72,6 +79,8 @@ pub struct NetworkDef {
     pub gateways: Key<Vec<At<IpAddr>>>,
     /// `dns`, one or a list
     pub dns: Key<Vec<At<IpAddr>>>,
+    /// `search`, one or a list: domains for short names
+    pub search: Key<Vec<At<DomainName>>>,
     /// `mtu` in bytes
     pub mtu: Key<u32>,
     /// `bridge`: one that exists already
@@ -163,6 +172,18 @@ pub struct VmDef {
     pub user: Key<Login>,
     /// `ssh_keys`, one or a list
     pub ssh_keys: Key<Vec<At<Text>>>,
+    /// `cloud_init`: it gets a seed
+    pub cloud_init: Key<bool>,
+    /// `password_hash` of `user`
+    pub password_hash: Key<PasswordHash>,
+    /// `users`, one or a list
+    pub users: Key<Vec<At<UserDef>>>,
+    /// `packages`, one or a list
+    pub packages: Key<Vec<At<PackageName>>>,
+    /// `run`, one or a list
+    pub run: Key<Vec<At<Command>>>,
+    /// `user_data`: a file
+    pub user_data: Key<Text>,
     /// `autostart`
     pub autostart: Key<bool>,
     /// `host`: where it runs
@@ -174,8 +195,16 @@ pub struct VmDef {
 pub struct NicDef {
     /// `network`
     pub network: Key<NetName>,
-    /// `address`, one or a list, without prefix length
-    pub addresses: Key<Vec<At<IpAddr>>>,
+    /// `address`, one or a list: without prefix length, `dhcp`, `slaac`
+    pub addresses: Key<Vec<At<NicAddress>>>,
+    /// `gateway`: its network's is for this guest, too
+    pub gateway: Key<bool>,
+    /// `routes`, one or a list
+    pub routes: Key<Vec<At<RouteDef>>>,
+    /// `dns`, one or a list, in the place of the network's
+    pub dns: Key<Vec<At<IpAddr>>>,
+    /// `search`, one or a list, in the place of the network's
+    pub search: Key<Vec<At<DomainName>>>,
     /// `mac`
     pub mac: Key<Mac>,
     /// `model`

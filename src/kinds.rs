@@ -1,10 +1,12 @@
 //! The kinds that a definition chooses between: modes, engines, models, ways to name a device. Pure: words only.
 
 mod expect;
+mod guest;
 
 use serde::Serialize;
 
 pub use expect::{Peer, Service, Wanted, WrongWord};
+pub use guest::{Command, NicAddress};
 
 use crate::names::{DeviceName, Mac, NameError};
 

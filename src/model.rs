@@ -13,8 +13,10 @@ mod image;
 mod lock;
 mod nic;
 mod resolve;
+mod route;
 mod router;
 mod segment;
+mod setup;
 mod share;
 mod slice;
 pub mod ssh;
@@ -28,11 +30,15 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
-use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
+use crate::names::{
+    DomainName, HostName, IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName,
+};
 
 pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
 pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};
+pub use route::{Automatic, ExtraRoute};
+pub use setup::{Account, Setup};
 pub use slice::{next_hop, slice};
 use view::View;
 pub use view::view;
@@ -167,6 +173,9 @@ record! {
         subnets: Vec<Subnet>,
         /// Name servers for its guests.
         dns: Vec<IpAddr>,
+        /// Domains that its guests look short names up in.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        search: Vec<DomainName>,
         /// MTU in bytes of every hop of the segment; `None`: the uplink's, or 1500 where there is none.
         mtu: Option<u32>,
         /// What joins its parts on several hosts.
@@ -345,6 +354,12 @@ record! {
         user: String,
         /// Keys that may log in, or files that hold them, as written in the definition.
         ssh_keys: Vec<String>,
+        /// It gets a seed for cloud-init.
+        #[serde(skip_serializing_if = "is_true")]
+        cloud_init: bool,
+        /// What else cloud-init does in it.
+        #[serde(skip_serializing_if = "Setup::is_empty")]
+        setup: Setup,
         /// `vmnet restore` starts it.
         autostart: bool,
         /// Where it runs; `None` where the definition names no hosts.
@@ -379,8 +394,23 @@ record! {
         network: NetName,
         /// Its MAC.
         mac: Mac,
-        /// Its addresses with their subnets' prefix lengths; empty where the network has no subnet.
+        /// Its addresses with their subnets' prefix lengths, as far as they are known here.
         addresses: Vec<IpNet>,
+        /// What it has from its segment instead.
+        #[serde(skip_serializing_if = "Automatic::is_none")]
+        automatic: Automatic,
+        /// The gateway of its network may be the guest's.
+        #[serde(skip_serializing_if = "is_true")]
+        gateway: bool,
+        /// Routes of its own.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        routes: Vec<ExtraRoute>,
+        /// Name servers in the place of its network's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dns: Option<Vec<IpAddr>>,
+        /// Domains for short names in the place of its network's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        search: Option<Vec<DomainName>>,
         /// Its TAP (or its veth's outer end) on the host.
         tap: IfName,
         /// QEMU's device model.
@@ -404,21 +434,10 @@ impl Model {
     pub fn nics<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = (usize, &'a Nic, &'a Network)> {
         vm.nics.iter().enumerate().map(|(number, nic)| (number, nic, self.network_of(nic)))
     }
+}
 
-    /// The default route of a guest: the next hop and the number of the nic that it is on. The first nic whose
-    /// network has a gateway of that family holds it.
-    pub fn default_routes(&self, vm: &Vm) -> Vec<(usize, IpAddr)> {
-        let mut routes: Vec<(usize, IpAddr)> = Vec::new();
-        for (number, nic, network) in self.nics(vm) {
-            for subnet in &network.subnets {
-                let Some(gateway) = subnet.gateway else { continue };
-                let reachable = nic.addresses.iter().any(|address| subnet.net.contains(&address.addr()));
-                let taken = routes.iter().any(|(_, other)| other.is_ipv4() == gateway.is_ipv4());
-                if reachable && !taken {
-                    routes.push((number, gateway));
-                }
-            }
-        }
-        routes
-    }
+/// Of values that are nearly always so, only the others are shown.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }

@@ -150,8 +150,10 @@ macro_rules! name_type {
     };
 }
 
+mod account;
 mod digest;
 
+pub use account::{DomainName, GroupName, Login, PackageName, PasswordHash, ShellPath};
 pub use digest::FileDigest;
 
 name_type! {

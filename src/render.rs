@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Model, Vm};
+use seed::raw::RawUserData;
 
 /// The usual MTU of Ethernet in bytes; where a segment has it, nobody is told about it.
 pub const ETHERNET_MTU: u32 = 1500;
@@ -41,6 +42,17 @@ impl<'a> Files<'a> {
     }
 }
 
+/// What the files hold that a definition names for a guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// The public keys that may log in, one line each.
+    pub keys: Vec<String>,
+    /// Those of its further users, by their names.
+    pub keys_of: BTreeMap<String, Vec<String>>,
+    /// Its own user-data.
+    pub user_data: Option<RawUserData>,
+}
+
 /// A guest of a lab, with what the definition's surroundings add to it.
 #[derive(Debug, Clone, Copy)]
 pub struct GuestView<'a> {
@@ -50,8 +62,8 @@ pub struct GuestView<'a> {
     pub vm: &'a Vm,
     /// Where the files are that the definition names.
     pub files: Files<'a>,
-    /// The public keys that may log in, one line each, files already read.
-    pub keys: &'a [String],
+    /// What the files hold that the definition names for it.
+    pub given: &'a Given,
     /// The number of the guest's disk, counted from 1 and new after each `reset`.
     pub instance: u32,
     /// The MTU of each nic's segment in bytes, in nic order.
@@ -80,8 +92,8 @@ impl GuestView<'_> {
 pub struct GuestFiles {
     /// The qcow2 overlay; `None` for a guest without a disk.
     pub disk: Option<PathBuf>,
-    /// The NoCloud seed, a FAT volume.
-    pub seed: PathBuf,
+    /// The NoCloud seed, a FAT volume; `None` for a guest without cloud-init.
+    pub seed: Option<PathBuf>,
 }
 
 #[cfg(test)]

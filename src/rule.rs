@@ -33,6 +33,13 @@ pub fn link_group(lab: &LabName) -> u32 {
     0x4000_0000 | (u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) & 0x3fff_ffff)
 }
 
+/// A line that parts the texts of a message; `number` is 0 unless one of them holds it.
+pub fn boundary(number: u32, texts: &[&str]) -> String {
+    let number = number.to_string();
+    let parts: Vec<&str> = ["boundary", &number].into_iter().chain(texts.iter().copied()).collect();
+    format!("vmnet-{}", hex(&parts, 32))
+}
+
 /// Whether a link group can be that of a lab.
 pub fn is_link_group(group: u32) -> bool {
     group & 0xc000_0000 == 0x4000_0000

@@ -432,7 +432,8 @@ pub struct QemuGuest {
     pub state_dir: PathBuf,
     /// The overlay to make when it does not exist.
     pub disk: Option<Overlay>,
-    /// The files of the NoCloud seed (name and text), written to `seed.img` in the state folder at each start.
+    /// The files of the NoCloud seed (name and text), written to `seed.img` in the state folder at each start;
+    /// none for a guest that does without cloud-init.
     pub seed: Vec<(String, String)>,
 }
 

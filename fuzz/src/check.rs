@@ -16,7 +16,7 @@ use vmnet::paths::Paths;
 use vmnet::plan::{Found, diff};
 use vmnet::reach::{self, Known, Report, Seen};
 use vmnet::render::qemu::{Privilege, SEED_IMAGE, by_hand, disk_name, overlay};
-use vmnet::render::{Files, GuestFiles, GuestView, domain, qemu, seed};
+use vmnet::render::{Files, Given, GuestFiles, GuestView, domain, qemu, seed};
 use vmnet::rule;
 use vmnet::state::{Device, Facts, Guest, HostState, Table};
 
@@ -96,15 +96,17 @@ fn on_a_host(model: &Model) {
 fn guest(model: &Model, name: &VmName, facts: &Facts) -> Guest {
     let vm = &model.vms()[name];
     let paths = Paths::default();
-    let keys = ["ssh-ed25519 AAAA somebody".to_owned()];
-    let view = GuestView { model, vm, files: Files::beside(Path::new("/lab")), keys: &keys, instance: 1, mtus: &[] };
+    let keys = vec!["ssh-ed25519 AAAA somebody".to_owned()];
+    let keys_of = vm.setup().users.iter().map(|account| (account.name.to_string(), keys.clone())).collect();
+    let given = Given { keys, keys_of, user_data: None };
+    let view = GuestView { model, vm, files: Files::beside(Path::new("/lab")), given: &given, instance: 1, mtus: &[] };
     for (_, text) in seed::files(&view) {
         let json = text.strip_prefix("#cloud-config\n").unwrap_or(&text);
         serde_json::from_str::<Value>(json).expect("a seed is JSON");
     }
     let folder = PathBuf::from("/folder");
     let disk = overlay(&view, &folder.join(disk_name(1)));
-    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: folder.join(SEED_IMAGE) };
+    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: vm.cloud_init().then(|| folder.join(SEED_IMAGE)) };
     for privilege in [Privilege::Root, Privilege::Unprivileged] {
         if let Ok(by_hand) = by_hand(&view, &paths, facts, &files, privilege) {
             assert!(!by_hand.shell().contains('\0'));

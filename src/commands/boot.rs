@@ -203,11 +203,11 @@ pub(super) fn machine(
     mtu: &BTreeMap<NetName, u32>,
     vm: &Vm,
 ) -> Result<QemuGuest, Failure> {
-    let keys = super::keys::read(source, vm)?;
+    let given = super::keys::read(source, vm)?;
     let mtus = mtus(vm, mtu);
     let folder = session.paths.guest_state(source.model.lab(), vm.name());
     let instance = engine::instance(&folder)?;
-    let view = GuestView { model: &source.model, vm, files: source.files(), keys: &keys, instance, mtus: &mtus };
+    let view = GuestView { model: &source.model, vm, files: source.files(), given: &given, instance, mtus: &mtus };
     qemu::guest(&view, &session.paths, facts).map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))
 }
 

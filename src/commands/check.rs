@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::keys;
 use super::output::{GOOD, Output, count, shown};
 use super::source::Source;
 use crate::model::{Model, slice};
@@ -61,6 +62,8 @@ fn text(host: &HostName, part: &Part) -> String {
 pub(super) fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     let source = Source::read_whole(file)?;
     let model = &source.whole;
+    // What goes into seeds is a part of the definition as far as it is there.
+    model.vms().values().try_for_each(|vm| keys::check(&source, vm))?;
     let report = Report {
         file: source.path.display().to_string(),
         lab: model.lab().as_str(),

@@ -1,6 +1,6 @@
 //! `vmnet plan` and `vmnet create`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -259,15 +259,14 @@ pub(super) fn missing_files(source: &Source, output: &Output) {
         let files = [image.file(), image.kernel(), image.initrd()].into_iter().flatten();
         files.map(move |file| (format!("image {}", image.name()), source.files().find(file)))
     });
-    let keys = source
-        .model
-        .vms()
-        .values()
-        .flat_map(|vm| keys::files(source, vm).map(move |path| (format!("vm {}: ssh_keys", vm.name()), path)));
+    let keys =
+        source.model.vms().values().flat_map(|vm| {
+            keys::files(source, vm).map(move |(key, path)| (key, format!("vm {}: {key}", vm.name()), path))
+        });
     // One of each kind is enough to know.
-    let missing =
-        [files.into_iter().find(|(_, path)| !path.exists()), keys.into_iter().find(|(_, path)| !path.exists())];
-    for (of, path) in missing.into_iter().flatten() {
+    let mut kinds = BTreeSet::new();
+    let all = files.map(|(of, path)| ("image", of, path)).chain(keys);
+    for (_, of, path) in all.filter(|(kind, _, path)| !path.exists() && kinds.insert(*kind)) {
         let path = shown(&path);
         output.say(format_args!("{WARN}note{WARN:#}: {of}: {path} does not exist; boot will need it"));
     }

@@ -87,13 +87,13 @@ async fn with_files(
     }
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
     let mtus = super::boot::mtus(vm, &mtu);
-    let keys = keys::read(&source, vm)?;
+    let given = keys::read(&source, vm)?;
     let view =
-        GuestView { model: &source.model, vm, files: source.files(), keys: &keys, instance: INSTANCE, mtus: &mtus };
+        GuestView { model: &source.model, vm, files: source.files(), given: &given, instance: INSTANCE, mtus: &mtus };
     let folder: PathBuf = session.paths.by_hand(&lab, vm.name(), owner.uid);
     let disk = overlay(&view, &folder.join(disk_name(INSTANCE)));
     engine::prepare(vm.name(), &folder, owner, disk.as_ref(), &seed::files(&view)).await?;
-    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: folder.join(SEED_IMAGE) };
+    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: vm.cloud_init().then(|| folder.join(SEED_IMAGE)) };
     show(&view, &files, &observation.facts, &session.paths)?;
     Ok(ExitCode::SUCCESS)
 }

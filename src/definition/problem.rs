@@ -118,7 +118,7 @@ impl Problems {
     /// The problems for people: each with its line, the place underlined, and what would be right.
     pub fn render(&self, path: &str, text: &str, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let text = without_c1(text);
+        let text = without_secrets(&without_c1(text));
         let lines = Lines::of(&text);
         let mut out = String::new();
         for problem in self.list.iter().take(SHOWN) {
@@ -162,6 +162,37 @@ fn without_c1(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().map(|c| if c1.contains(&c) { '¿' } else { c }).collect())
+}
+
+/// The text with stars in the place of everything that may be a password: what follows `password_hash` in quotes, and
+/// whatever looks like a hash, should the key be misspelt. Every place stays where it is.
+fn without_secrets(text: &str) -> String {
+    const KEY: &str = "password_hash";
+    let mut bytes = text.as_bytes().to_vec();
+    let mut hide = |range: Range<usize>| {
+        for byte in bytes[range].iter_mut().filter(|byte| **byte != b'\n') {
+            *byte = b'*';
+        }
+    };
+    for (at, _) in text.match_indices(KEY) {
+        let rest = &text[at + KEY.len()..];
+        let value = rest.find(['"', '\'']).filter(|quote| rest[..*quote].trim().trim_matches(['=', ' ']).is_empty());
+        let Some(quote) = value else { continue };
+        let mark = if rest[quote..].starts_with('"') { '"' } else { '\'' };
+        let begin = quote + rest[quote..].len() - rest[quote..].trim_start_matches(mark).len();
+        let length = rest[begin..].find(|c| c == mark || c == '\n').unwrap_or(rest.len() - begin);
+        hide(at + KEY.len() + begin..at + KEY.len() + begin + length);
+    }
+    for (at, _) in text.match_indices('$') {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '$' | '.' | '/' | '=' | ',');
+        let rest = &text[at..];
+        let length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        if length > 40 && rest[1..length].contains('$') {
+            hide(at..at + length);
+        }
+    }
+    // Stars for bytes of whole characters leave whole characters.
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 /// A problem as the renderer wants it. The renderer goes through every line that it gets, again for each problem, and a

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::guest::{ROUTE, USER};
 use super::read::Reader;
 use super::value::{FromValue, wrong};
 use super::{
@@ -16,17 +17,34 @@ const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", 
 const UPLINK: &[&str] = &["device"];
 const DEFAULTS: &[&str] = &["vm"];
 const NETWORK: &[&str] =
-    &["mode", "vlan", "uplink", "subnet", "gateway", "dns", "mtu", "bridge", "ifname", "across", "hosts"];
+    &["mode", "vlan", "uplink", "subnet", "gateway", "dns", "search", "mtu", "bridge", "ifname", "across", "hosts"];
 const ROUTER: &[&str] = &["host", "external"];
 const EXTERNAL: &[&str] = &["via", "uplink", "vlan", "address", "gateway", "snat", "transit"];
 const IMAGE: &[&str] = &["file", "format", "kernel", "initrd", "cmdline"];
-const VM: &[&str] =
-    &["nic", "engine", "accel", "cpus", "memory", "image", "disk", "user", "ssh_keys", "autostart", "host"];
+const VM: &[&str] = &[
+    "nic",
+    "engine",
+    "accel",
+    "cpus",
+    "memory",
+    "image",
+    "disk",
+    "user",
+    "ssh_keys",
+    "cloud_init",
+    "password_hash",
+    "users",
+    "packages",
+    "run",
+    "user_data",
+    "autostart",
+    "host",
+];
 const HOST: &[&str] = &["ssh", "underlay", "uplink", "network", "router"];
 const NETWORK_OF_HOST: &[&str] = &["uplink", "subnet", "mtu", "bridge", "ifname"];
 const ROUTER_OF_HOST: &[&str] = &["external"];
 const EXPECT: &[&str] = &["from", "to", "address", "service", "result"];
-const NIC: &[&str] = &["network", "address", "mac", "model", "tap"];
+const NIC: &[&str] = &["network", "address", "gateway", "routes", "dns", "search", "mac", "model", "tap"];
 
 /// The kinds of tables as people write them, with their keys.
 pub(super) const TABLES: &[(&str, &[&str])] = &[
@@ -39,6 +57,8 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("[image.NAME]", IMAGE),
     ("[vm.NAME]", VM),
     ("a nic", NIC),
+    ("a route", ROUTE),
+    ("a user", USER),
     ("[host.NAME]", HOST),
     ("[[expect]]", EXPECT),
 ];
@@ -85,6 +105,7 @@ fn network(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Prob
         subnets: reader.list("subnet", problems),
         gateways: reader.list("gateway", problems),
         dns: reader.list("dns", problems),
+        search: reader.list("search", problems),
         mtu: reader.get("mtu", problems),
         bridge: reader.get("bridge", problems),
         ifname: reader.get("ifname", problems),
@@ -195,6 +216,12 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
         disk: reader.get("disk", problems),
         user: reader.get("user", problems),
         ssh_keys: reader.list("ssh_keys", problems),
+        cloud_init: reader.get("cloud_init", problems),
+        password_hash: reader.get("password_hash", problems),
+        users: reader.list("users", problems),
+        packages: reader.list("packages", problems),
+        run: reader.list("run", problems),
+        user_data: reader.get("user_data", problems),
         autostart: reader.get("autostart", problems),
         host: reader.get("host", problems),
     };
@@ -247,6 +274,10 @@ fn nic(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems) -> NicD
     let nic = NicDef {
         network: reader.get("network", problems),
         addresses: reader.list("address", problems),
+        gateway: reader.get("gateway", problems),
+        routes: reader.list("routes", problems),
+        dns: reader.list("dns", problems),
+        search: reader.list("search", problems),
         mac: reader.get("mac", problems),
         model: reader.get("model", problems),
         tap: reader.get("tap", problems),

@@ -7,7 +7,10 @@ use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
 use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
-use crate::names::{HostName, IfName, ImageName, LabName, Mac, NetName, UplinkName, VlanId, VmName, quoted};
+use crate::names::{
+    DomainName, GroupName, HostName, IfName, ImageName, LabName, Login, Mac, NetName, PackageName, PasswordHash,
+    ShellPath, UplinkName, VlanId, VmName, quoted,
+};
 
 /// A value that a key of the definition may have.
 pub(super) trait FromValue: Sized {
@@ -18,10 +21,6 @@ pub(super) trait FromValue: Sized {
 /// Free text without control characters; not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
-
-/// A login name as useradd(8) takes it; it reaches the guest's user database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login(pub String);
 
 /// A number of bytes, at least `LEAST` MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +57,11 @@ pub(super) fn wrong(value: &At<DeValue<'_>>, title: &str) -> Problem {
     Problem::new(value.span(), title).label(this)
 }
 
-fn wanted(value: &At<DeValue<'_>>, what: &str) -> Problem {
+pub(super) fn wanted(value: &At<DeValue<'_>>, what: &str) -> Problem {
     wrong(value, &format!("{what} is wanted here"))
 }
 
-fn string<'v>(value: &'v At<DeValue<'_>>, what: &str, problems: &mut Problems) -> Option<&'v str> {
+pub(super) fn string<'v>(value: &'v At<DeValue<'_>>, what: &str, problems: &mut Problems) -> Option<&'v str> {
     let text = value.get_ref().as_str();
     if text.is_none() {
         problems.push(wanted(value, what).help(match value.get_ref() {
@@ -101,6 +100,12 @@ named_values! {
     IfName: "an interface's name",
     Mac: "a MAC address",
     DeviceRef: "a device's name or permanent MAC",
+    Login: "a login name",
+    GroupName: "a group's name",
+    ShellPath: "a shell's path",
+    PackageName: "a package's name",
+    DomainName: "a domain",
+    PasswordHash: "a password's hash",
 }
 
 /// Values that the standard or a library parses: their errors say little, so the help is ours.
@@ -129,7 +134,7 @@ parsed_values! {
     Ipv4Net: "an IPv4 network with a prefix length", |text| net_help(text, "\"100.64.0.0/30\"");
 }
 
-fn address_help(text: &str, example: &str) -> String {
+pub(super) fn address_help(text: &str, example: &str) -> String {
     match text.parse::<IpNet>() {
         Ok(net) => format!("leave out the prefix length: write {:?}", net.addr().to_string()),
         Err(_) => format!("write it like {example}"),
@@ -207,20 +212,6 @@ impl FromValue for Text {
             return None;
         }
         Some(At::new(value.span(), Text(text.to_owned())))
-    }
-}
-
-impl FromValue for Login {
-    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
-        let text = string(value, "a login name", problems)?;
-        let fits = text.len() <= 32
-            && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
-        if !fits {
-            let problem = Problem::new(value.span(), format!("{} is not a login name", quoted(text)));
-            problems.push(problem.help("use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or _"));
-        }
-        fits.then(|| At::new(value.span(), Login(text.to_owned())))
     }
 }
 

@@ -91,10 +91,19 @@ fn namespace(context: &mut Context<'_>, vm: &Vm, ns: &NsName) {
             context.state.addresses.insert(Address { link: inner.clone(), net: *net });
         }
     }
-    for (number, gateway) in model.default_routes(vm) {
+    let defaults = model.default_routes(vm).into_iter().map(|(number, gateway)| {
         let to: IpNet = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().expect("a network");
-        let route = Route { ns: inside.clone(), to, via: Some(gateway), dev: guest_ifname(number), metric: 0 };
-        context.state.routes.insert(route);
+        (number, to, gateway)
+    });
+    let further = vm.nics().iter().enumerate();
+    let further =
+        further.flat_map(|(number, nic)| nic.further_routes().map(move |route| (number, route.to, route.via)));
+    for (number, to, via) in defaults.chain(further) {
+        // A namespace asks no DHCP server: what would be on that link is on none.
+        if vm.nics()[number].is_on_link(via) {
+            let route = Route { ns: inside.clone(), to, via: Some(via), dev: guest_ifname(number), metric: 0 };
+            context.state.routes.insert(route);
+        }
     }
 }
 

@@ -171,8 +171,12 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// Writes the seed anew, with the guest's host key; makes that where it is missing.
+/// Writes the seed anew, with the guest's host key; makes that where it is missing. A guest without a seed has none of an
+/// earlier definition either.
 pub(super) async fn make_seed(vm: &VmName, folder: &Folder, files: &[(String, String)]) -> Result<(), EngineError> {
+    if files.is_empty() {
+        return folder.remove(SEED_IMAGE);
+    }
     let key = host_key(vm, folder).await?;
     let place = folder.join(SEED_IMAGE);
     let volume =

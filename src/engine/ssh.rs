@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EngineError, netns, public_host_key, running_in};
 use crate::model::{Model, Vm};
-use crate::names::NsName;
+use crate::names::{LabName, NsName};
 use crate::paths::Paths;
 
 /// Where ssh servers listen.
@@ -61,10 +61,16 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
         return Err(EngineError::NotRunning { vm: name.clone() });
     }
     let alias = alias(model, vm);
-    if let Some(key) = public_host_key(&paths.guest_state(lab, name))? {
+    if let Some(key) = host_key(paths, lab, vm)? {
         let file = known_hosts(&paths.guest_run(lab, name), &format!("{alias} {}\n", key.trim_end()))?;
         command.arg("-o").arg(format!("UserKnownHostsFile={}", quoted(&file)));
         command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"]);
+    } else if !vm.cloud_init() {
+        // Its key is its own, and known from the first time on; each disk has another.
+        let instance = super::instance(&paths.guest_state(lab, name))?;
+        let file = seen_hosts(&paths.guest_run(lab, name), instance)?;
+        command.arg("-o").arg(format!("UserKnownHostsFile={}", quoted(&file)));
+        command.args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=accept-new"]);
     }
     command.args(["-o", &format!("HostKeyAlias={alias}"), "-o", "CheckHostIP=no"]);
     // A guest answers on the network before its ssh server does; one that does not answer at all is not waited for.
@@ -74,6 +80,11 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
     netns::enter(&way.ns)?;
     as_caller(&mut command)?;
     Ok(command)
+}
+
+/// The key that a guest's seed gave it; `None` where it has no seed, whatever it had before.
+fn host_key(paths: &Paths, lab: &LabName, vm: &Vm) -> Result<Option<String>, EngineError> {
+    if *vm.cloud_init() { public_host_key(&paths.guest_state(lab, vm.name())) } else { Ok(None) }
 }
 
 /// What ssh calls a guest, whatever its address.
@@ -103,8 +114,7 @@ pub fn door(paths: &Paths, model: &Model, vm: &Vm) -> Result<Door, EngineError> 
     if running_in(&paths.guest_run(model.lab(), vm.name()))?.is_none() {
         return Err(EngineError::NotRunning { vm: vm.name().clone() });
     }
-    let host_key = public_host_key(&paths.guest_state(model.lab(), vm.name()))?;
-    let host_key = host_key.map(|key| key.trim_end().to_owned());
+    let host_key = host_key(paths, model.lab(), vm)?.map(|key| key.trim_end().to_owned());
     Ok(Door { address: way.address, user: vm.user().clone(), alias: alias(model, vm), host_key })
 }
 
@@ -164,12 +174,37 @@ fn known_hosts(run_dir: &Path, line: &str) -> Result<PathBuf, EngineError> {
     Ok(path)
 }
 
+/// The file with the keys that a guest without a seed was seen with, one for each caller and disk. The caller's ssh writes
+/// to it.
+fn seen_hosts(run_dir: &Path, instance: u32) -> Result<PathBuf, EngineError> {
+    let caller = caller();
+    let uid = caller.as_ref().map_or_else(Uid::effective, |(user, _)| user.uid);
+    let path = run_dir.with_extension(format!("seen-{instance}-{uid}"));
+    let make = || -> io::Result<()> {
+        let file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)?;
+        std::os::unix::fs::fchown(&file, Some(uid.as_raw()), None)
+    };
+    make().map_err(|source| EngineError::File { action: "write", path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// Under sudo: who called it, and their group.
+fn caller() -> Option<(User, Gid)> {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u32>().ok());
+    let uid = number("SUDO_UID").filter(|uid| *uid != 0 && Uid::effective().is_root())?;
+    let user = User::from_uid(uid.into()).ok().flatten()?;
+    let gid = number("SUDO_GID").map_or(user.gid, Gid::from_raw);
+    Some((user, gid))
+}
+
 /// Under sudo: the user who called it, with their groups and home.
 fn as_caller(command: &mut Command) -> Result<(), EngineError> {
-    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u32>().ok());
-    let Some(uid) = number("SUDO_UID").filter(|uid| *uid != 0 && Uid::effective().is_root()) else { return Ok(()) };
-    let Some(user) = User::from_uid(uid.into()).ok().flatten() else { return Ok(()) };
-    let gid = number("SUDO_GID").map_or(user.gid, Gid::from_raw);
+    let Some((user, gid)) = caller() else { return Ok(()) };
     command.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name).env("SHELL", &user.shell);
     let fail = |source| EngineError::Spawn { program: command.get_program().into(), source };
     let name = CString::new(user.name.as_str()).map_err(|error| fail(error.into()))?;

@@ -50,7 +50,11 @@ impl Stand {
 
     /// Adds a default route.
     pub fn add_default(&mut self, via: std::net::IpAddr) -> io::Result<()> {
-        let to = if via.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
+        self.add_route(if via.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() }, via)
+    }
+
+    /// Adds a route.
+    pub fn add_route(&mut self, to: IpNet, via: std::net::IpAddr) -> io::Result<()> {
         let route = Route { ns: Ns::Host, to, via: Some(via), dev: self.far.clone(), metric: 0 };
         self.wire.create(RouteNetlinkMessage::NewRoute(message::route(self.index, &route)))
     }

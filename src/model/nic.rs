@@ -14,10 +14,12 @@ use ipnet::IpNet;
 use super::address::{Free, natural, unusable};
 use super::hosts::host_of;
 use super::lock::{Lock, NicKey};
+use super::route::{self, Destinations};
 use super::segment::subnets_are_known;
 use super::vm::{are, some_of};
 use super::{Network, Nic, NicModel, Subnet};
 use crate::definition::{At, Definition, Key, NicDef, Problem, Problems};
+use crate::kinds::NicAddress;
 use crate::names::{IfName, LabName, Mac, NetName, VmName};
 use crate::rule;
 
@@ -70,15 +72,41 @@ pub(super) fn nics(
     let mut lock = Lock::default();
     choose_addresses(&mut drafts, &input, &mut lock, problems);
     choose_macs(&mut drafts, &input, &mut lock, problems);
-    let mut by_vm: BTreeMap<VmName, Vec<Nic>> = BTreeMap::new();
+    let (mut by_vm, mut destinations): (BTreeMap<VmName, Vec<Nic>>, _) = (BTreeMap::new(), Destinations::new());
     for draft in drafts {
         // A nic without a MAC has a problem already, and the model is not handed out.
         let Some(mac) = draft.mac else { continue };
-        let model = draft.def.model.value().map_or(NicModel::Virtio, |model| *model);
-        let nic = Nic { network: draft.key.network, mac, addresses: draft.addresses, tap: draft.tap, model };
+        let nic = finished(&draft, mac, &input, &mut destinations, problems);
         by_vm.entry(draft.key.vm).or_default().push(nic);
     }
     Nics { by_vm, lock }
+}
+
+/// A nic whose addresses and MAC are chosen.
+fn finished(
+    draft: &Draft<'_>,
+    mac: Mac,
+    input: &Input<'_>,
+    destinations: &mut Destinations,
+    problems: &mut Problems,
+) -> Nic {
+    let (def, network, vm) = (draft.def, &input.networks[&draft.key.network], &draft.key.vm);
+    let subnets = input.subnets(network, vm);
+    let automatic = route::automatic(def, network, subnets, problems);
+    let routes = route::routes(def, &draft.addresses, automatic, problems);
+    problems.extend(routes.iter().filter_map(|(route, span)| route::only_one(vm, route.to, span, destinations)));
+    Nic {
+        network: draft.key.network.clone(),
+        mac,
+        addresses: draft.addresses.clone(),
+        automatic,
+        gateway: route::takes_gateway(def, subnets, automatic, problems),
+        routes: routes.into_iter().map(|(route, _)| route).collect(),
+        dns: route::own_name_servers(def, problems),
+        search: (!def.search.is_missing()).then(|| def.search.items().map(|at| at.get_ref().clone()).collect()),
+        tap: draft.tap.clone(),
+        model: def.model.value().map_or(NicModel::Virtio, |model| *model),
+    }
 }
 
 fn drafts_of<'a>(name: &VmName, input: &Input<'a>, drafts: &mut Vec<Draft<'a>>, problems: &mut Problems) {
@@ -160,8 +188,10 @@ fn choose_addresses(drafts: &mut [Draft<'_>], input: &Input<'_>, lock: &mut Lock
     for draft in drafts.iter_mut() {
         let network = &input.networks[&draft.key.network];
         for at in draft.def.addresses.items() {
+            let NicAddress::Fixed(address) = *at.get_ref() else { continue };
+            let at = At::new(at.span(), address);
             let addresses = all.entry(&network.name).or_default();
-            draft.addresses.extend(said_address(at, network, addresses, &draft.key, input, problems));
+            draft.addresses.extend(said_address(&at, network, addresses, &draft.key, input, problems));
         }
     }
     for draft in drafts.iter_mut().filter(|draft| draft.def.addresses.is_missing()) {

@@ -45,7 +45,8 @@ pub(super) fn networks(
             bridge: bridge(lab, name, def),
             tagged: tagged(name, span, def, uplinks, problems),
             subnets: subnets(mode, def, problems),
-            dns: dns(def, problems),
+            dns: name_servers(&def.dns, problems),
+            search: def.search.items().map(|at| at.get_ref().clone()).collect(),
             mtu: mtu(def, problems),
             across: def.across.value().copied().unwrap_or_default(),
             // Who needs it, and each host's share, is known when the guests are.
@@ -164,15 +165,16 @@ fn tagged(
     Some(Tagged { uplink, vlan })
 }
 
-fn dns(def: &NetworkDef, problems: &mut Problems) -> Vec<IpAddr> {
-    for at in def.dns.items() {
+/// Name servers of a network or a nic.
+pub(super) fn name_servers(dns: &Key<Vec<At<IpAddr>>>, problems: &mut Problems) -> Vec<IpAddr> {
+    for at in dns.items() {
         let address = at.get_ref();
         if address.is_unspecified() || address.is_multicast() {
             let problem = Problem::new(at.span(), format!("{address} is no name server's address"));
             problems.push(problem.help("name a server that the guests can reach, for example \"9.9.9.9\""));
         }
     }
-    def.dns.items().map(|at| *at.get_ref()).collect()
+    dns.items().map(|at| *at.get_ref()).collect()
 }
 
 fn mtu(def: &NetworkDef, problems: &mut Problems) -> Option<u32> {

@@ -6,9 +6,9 @@ use super::hosts::host_of;
 use super::image::images;
 use super::lock::Lock;
 use super::nic::{self, Nics};
-use super::{Accel, Engine, Image, Network, Nic, Vm, ssh};
+use super::{Accel, Engine, Image, Network, Nic, Vm, setup};
 use crate::definition::{At, Definition, Key, Problem, Problems, VmDef};
-use crate::names::{ImageName, LabName, NetName, VmName, quoted};
+use crate::names::{ImageName, LabName, NetName, VmName};
 
 /// Nics for which QEMU's q35 machine has slots, beside disk, seed and random numbers; one or two are left.
 const MOST_NICS: usize = 24;
@@ -64,13 +64,8 @@ fn vm(
     }
     let image = image.as_ref().and_then(|image| look_up(image, definition, images, problems));
     let keys = def.ssh_keys.or(&defaults.ssh_keys);
-    for key in keys.items() {
-        let text = &key.get_ref().0;
-        if !ssh::is_key(text) && !ssh::can_be_path(text) {
-            let problem = Problem::new(key.span(), format!("{} is no whole public key", quoted(text)));
-            problems.push(problem.help("write the whole line of a .pub file, or its path with a / or an ending"));
-        }
-    }
+    setup::whole_keys(keys, problems);
+    let cloud_init = def.cloud_init.or(&defaults.cloud_init).value().is_none_or(|cloud_init| *cloud_init);
     Vm {
         name: name.clone(),
         engine,
@@ -79,10 +74,12 @@ fn vm(
         memory: def.memory.or(&defaults.memory).value().map_or(1 << 30, |memory| memory.0),
         image: image.filter(|_| engine == Engine::Qemu).cloned(),
         disk: def.disk.or(&defaults.disk).value().map(|disk| disk.0),
-        user: def.user.or(&defaults.user).value().map_or_else(|| "lab".to_owned(), |user| user.0.clone()),
+        user: def.user.or(&defaults.user).value().map_or_else(|| setup::LOGIN.to_owned(), ToString::to_string),
         host: host_of(name, definition).cloned(),
         autostart: def.autostart.or(&defaults.autostart).value().is_some_and(|autostart| *autostart),
-        ssh_keys: keys.items().map(|key| key.get_ref().0.clone()).collect(),
+        ssh_keys: keys.items().filter(|_| cloud_init).map(|key| key.get_ref().0.clone()).collect(),
+        cloud_init,
+        setup: setup::setup(name, def, definition, problems),
         nics,
     }
 }

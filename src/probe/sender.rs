@@ -237,7 +237,7 @@ fn from_position(
     Ok(attempt(what, *number, expectation))
 }
 
-/// Takes a free address of each subnet, and the gateways. Free is what no guest has by the model and nobody answers
+/// Takes a free address of each subnet, and the routes. Free is what no guest has by the model and nobody answers
 /// for on the segment, asked as before every new address (RFC 5227, in less time).
 fn take_place(model: &Model, position: &Position, stand: &mut Stand, port: Port) -> io::Result<Vec<IpNet>> {
     let network = &model.networks()[&position.network];
@@ -258,6 +258,11 @@ fn take_place(model: &Model, position: &Position, stand: &mut Stand, port: Port)
     for gateway in &position.gateways {
         if own.iter().any(|net| net.contains(gateway)) {
             stand.add_default(*gateway)?;
+        }
+    }
+    for route in &position.routes {
+        if own.iter().any(|net| net.contains(&route.via)) {
+            stand.add_route(route.to, route.via)?;
         }
     }
     Ok(own)

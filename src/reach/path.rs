@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Expect;
-use crate::model::{External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
+use crate::model::{Engine, External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
 use crate::names::HostName;
 
 /// Where a packet ends.
@@ -32,6 +32,8 @@ pub(super) struct Trip<'a> {
     pub nic: Option<usize>,
     /// The address it is sent from, as Linux chooses it: the one of that nic that the next hop shares a subnet with.
     pub source: Option<IpAddr>,
+    /// Whom its first frame is for; `None` when it can't leave.
+    pub next_hop: Option<IpAddr>,
     /// Whether the lab's router forwards it.
     pub through_router: bool,
     /// The host of the router that it comes to first, where there are several hosts.
@@ -45,7 +47,7 @@ enum Choice {
     OnLink(usize),
     Via(usize, IpAddr),
     None,
-    Tie,
+    Unclear(&'static str),
 }
 
 /// The model, with what is asked of it again and again.
@@ -69,23 +71,33 @@ impl<'a> World<'a> {
         match self.choose(vm, to) {
             Choice::OnLink(nic) => {
                 let end = self.on_segment(self.network(&vm.nics()[nic]), to);
-                Trip { nic: Some(nic), source: source(vm, nic, to), through_router: false, router: None, end }
+                let source = source(vm, nic, to);
+                Trip { nic: Some(nic), source, next_hop: Some(to), through_router: false, router: None, end }
             }
             Choice::Via(nic, gateway) => self.by_gateway(vm, nic, gateway, to),
             Choice::None => nowhere(End::Lost("no route to it")),
-            Choice::Tie => nowhere(End::Unclear("two nics of the sender share its subnet")),
+            Choice::Unclear(why) => nowhere(End::Unclear(why)),
         }
     }
 
-    fn by_gateway(&self, vm: &'a Vm, nic: usize, gateway: IpAddr, to: IpAddr) -> Trip<'a> {
+    fn by_gateway(&self, vm: &'a Vm, nic: usize, via: IpAddr, to: IpAddr) -> Trip<'a> {
         let network = self.network(&vm.nics()[nic]);
-        let through_router = network.mode().has_router();
+        let is_gateway = network.subnets().iter().any(|subnet| *subnet.gateway() == Some(via));
+        let through_router = is_gateway && network.mode().has_router();
         let router = self.model.gateway_host(network.name());
-        let end = if through_router { self.router_forwards(to, router) } else { End::Foreign };
-        Trip { nic: Some(nic), source: source(vm, nic, gateway), through_router, router, end }
+        let end = match is_gateway {
+            true if through_router => self.router_forwards(to, router),
+            true => End::Foreign,
+            // A next hop that a route of the guest's own names.
+            false => match self.on_segment(network, via) {
+                End::Guest { .. } | End::Router => End::Unclear("its way leads through another guest"),
+                end => end,
+            },
+        };
+        Trip { nic: Some(nic), source: source(vm, nic, via), next_hop: Some(via), through_router, router, end }
     }
 
-    /// Longest matching on-link prefix, else the default route of that family.
+    /// Longest matching prefix, on link or by a route of the guest's own, else the default route of that family.
     fn choose(&self, vm: &Vm, to: IpAddr) -> Choice {
         let mut best: Option<(u8, usize)> = None;
         let mut tie = false;
@@ -99,17 +111,40 @@ impl<'a> World<'a> {
                 }
             }
         }
-        if tie {
-            return Choice::Tie;
+        let asks = |nic: &&Nic| is_asked_for(vm, nic, to);
+        let of_network = |nic: &Nic| self.network(nic).subnets().iter().any(|subnet| subnet.net().contains(&to));
+        if vm.nics().iter().filter(asks).any(of_network) {
+            return Choice::Unclear("a nic of the sender has an address of its subnet that is not known");
         }
-        if let Some((_, nic)) = best {
-            return Choice::OnLink(nic);
+        if tie {
+            return Choice::Unclear("two nics of the sender share its subnet");
+        }
+        let routes = vm.nics().iter().enumerate();
+        let routes = routes.flat_map(|(number, nic)| nic.further_routes().map(move |route| (number, route)));
+        let route = routes.filter(|(_, route)| route.to.contains(&to)).max_by_key(|(_, route)| route.to.prefix_len());
+        match (best, route) {
+            (Some((on_link, _)), Some((nic, route))) if route.to.prefix_len() > on_link => {
+                return Choice::Via(nic, route.via);
+            }
+            (Some((_, nic)), _) => return Choice::OnLink(nic),
+            (None, Some((nic, route))) => return Choice::Via(nic, route.via),
+            (None, None) => {}
         }
         let mut defaults = self.model.default_routes(vm).into_iter();
-        match defaults.find(|(_, gateway)| gateway.is_ipv4() == to.is_ipv4()) {
-            Some((nic, gateway)) => Choice::Via(nic, gateway),
-            None => Choice::None,
+        let default = defaults.find(|(_, gateway)| gateway.is_ipv4() == to.is_ipv4());
+        // What a DHCP server or a router's advertisement brings leads to the lab's own subnets only where nothing else does.
+        let asks = vm.nics().iter().any(|nic| asks(&nic));
+        match default {
+            Some((nic, gateway)) if !asks || self.is_of_the_lab(to) => Choice::Via(nic, gateway),
+            _ if asks => Choice::Unclear("the sender has routes from its segment that are not known"),
+            _ => Choice::None,
         }
+    }
+
+    /// Whether an address is in a subnet of one of the lab's networks.
+    fn is_of_the_lab(&self, address: IpAddr) -> bool {
+        let mut subnets = self.model.networks().values().flat_map(|network| network.subnets());
+        subnets.any(|subnet| subnet.net().contains(&address))
     }
 
     /// Who answers for an address on a segment.
@@ -128,6 +163,10 @@ impl<'a> World<'a> {
         }
         if *network.mode() == Mode::Bridged {
             return End::Foreign;
+        }
+        let asks = |vm: &Vm, nic: &Nic| nic.network() == network.name() && is_asked_for(vm, nic, address);
+        if self.model.vms().values().any(|vm| vm.nics().iter().any(|nic| asks(vm, nic))) {
+            return End::Unclear("a guest there has an address that is not known");
         }
         if elsewhere {
             return End::Unclear("a guest here has it on another nic, and may answer for it");
@@ -229,7 +268,7 @@ impl<'a> World<'a> {
 }
 
 fn nowhere(end: End<'_>) -> Trip<'_> {
-    Trip { nic: None, source: None, through_router: false, router: None, end }
+    Trip { nic: None, source: None, next_hop: None, through_router: false, router: None, end }
 }
 
 fn beyond<'a>(own: &OwnExternal, to: IpAddr) -> End<'a> {
@@ -239,6 +278,11 @@ fn beyond<'a>(own: &OwnExternal, to: IpAddr) -> End<'a> {
     let connected = own.addresses.iter().any(|address| address.contains(&to));
     let next_hop = own.gateways.iter().any(|gateway| gateway.is_ipv4() == to.is_ipv4());
     if connected || next_hop { End::Outside } else { End::Lost("the router has no way outside for it") }
+}
+
+/// Whether a nic has addresses of a family from its segment. A namespace asks nobody.
+fn is_asked_for(vm: &Vm, nic: &Nic, family: IpAddr) -> bool {
+    *vm.engine() == Engine::Qemu && nic.automatic().of(family.is_ipv4())
 }
 
 fn holds(nic: &Nic, address: IpAddr) -> bool {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::model::{Model, Network, Vm};
+use crate::model::{ExtraRoute, Model, Network, Vm};
 use crate::names::{HostName, LabName, Mac, NetName};
 use crate::rule;
 
@@ -21,6 +21,8 @@ pub struct Position {
     pub subnets: BTreeSet<IpNet>,
     /// Its default gateways on this network.
     pub gateways: BTreeSet<IpAddr>,
+    /// Its other routes by way of this network.
+    pub routes: BTreeSet<ExtraRoute>,
 }
 
 impl Position {
@@ -28,21 +30,23 @@ impl Position {
     pub fn of(model: &Model, vm: &Vm, network: &NetName) -> Self {
         let here = |nic: &crate::model::Nic| nic.network() == network;
         let addresses = vm.nics().iter().filter(|nic| here(nic)).flat_map(|nic| nic.addresses());
+        let routes = vm.nics().iter().filter(|nic| here(nic)).flat_map(|nic| nic.further_routes());
         let gateways = model.default_routes(vm).into_iter().filter(|(nic, _)| here(&vm.nics()[*nic]));
         Self {
             host: vm.host().clone(),
             network: network.clone(),
             subnets: addresses.map(|address| address.trunc()).collect(),
             gateways: gateways.map(|(_, gateway)| gateway).collect(),
+            routes: routes.copied().collect(),
         }
     }
 
     /// The MAC of a probe in this position, another one in each run: on a segment that several hosts share, no two
     /// probes have the same.
     pub fn mac(&self, lab: &LabName, run: u64) -> Mac {
-        let Self { host, network, subnets, gateways } = self;
+        let Self { host, network, subnets, gateways, routes } = self;
         let host = host.as_ref().map_or("", HostName::as_str);
-        rule::port_mac(lab, "probe-far", &format!("{run:016x} {network}@{host} {subnets:?} {gateways:?}"))
+        rule::port_mac(lab, "probe-far", &format!("{run:016x} {network}@{host} {subnets:?} {gateways:?} {routes:?}"))
     }
 }
 

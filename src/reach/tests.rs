@@ -421,3 +421,63 @@ fn what_is_open_is_not_hidden_behind_what_was_reached() {
     let expected = "unknown: 2 (its answer takes another way): d -> w 10.1.0.10, host -> w 10.2.0.11";
     assert!(text.lines().any(|line| line == expected), "{text}");
 }
+
+const ROUTED_ASIDE: &str = r#"
+    [network.web]
+    subnet = "10.1.0.0/24"
+    [network.db]
+    mode = "routed"
+    subnet = "10.2.0.0/24"
+    [network.quiet]
+    mode = "isolated"
+    subnet = "10.3.0.0/24"
+    [network.office]
+    mode = "bridged"
+    bridge = "br0"
+    [image.i]
+    kernel = "/k"
+    [vm.d]
+    nic = "db"
+    [vm.q]
+    nic = "quiet"
+"#;
+
+#[test]
+fn a_route_of_a_guests_own_comes_before_its_default_one() {
+    let by_router = format!(
+        "{ROUTED_ASIDE}[vm.a]\nnic = [\"quiet\", {{ network = \"web\", gateway = false, \
+         routes = {{ to = \"10.2.0.0/24\", via = \"10.1.0.1\" }} }}]\n"
+    );
+    has(&lines(&by_router), &["a -> d 10.2.0.10 l3: reach", "a -> gateway:db 10.2.0.1 l3: reach"]);
+    let without = format!("{ROUTED_ASIDE}[vm.a]\nnic = [\"quiet\", {{ network = \"web\", gateway = false }}]\n");
+    has(&lines(&without), &["a -> d 10.2.0.10 l3: deny"]);
+    // What a guest does with what is not for it is its own business.
+    let by_guest = format!(
+        "{ROUTED_ASIDE}[vm.a]\nnic = [\"web\", {{ network = \"quiet\", \
+         routes = {{ to = \"10.2.0.0/24\", via = \"10.3.0.11\" }} }}]\n"
+    );
+    has(&lines(&by_guest), &["a -> d 10.2.0.10 l3: unknown"]);
+    let by_nobody = by_guest.replace("via = \"10.3.0.11\"", "via = \"10.3.0.99\"");
+    has(&lines(&by_nobody), &["a -> d 10.2.0.10 l3: deny"]);
+}
+
+#[test]
+fn what_a_segment_gives_a_guest_is_not_known() {
+    let guest = "engine = \"qemu\"\nimage = \"i\"\n";
+    let text = |nics: &str| format!("{ROUTED_ASIDE}[vm.a]\n{guest}nic = [{nics}]\n");
+    let known = Known { outside: vec!["192.0.2.1".parse().unwrap()], ..Known::default() };
+    let found = lines_with(&text("\"web\", \"office\""), &known);
+    // The lab's own subnets are reached as said; beyond them its other nic may know a nearer way.
+    has(&found, &["a -> d 10.2.0.10 l3: reach", "a -> outside 192.0.2.1 l3: unknown"]);
+    has(&lines_with(&text("\"web\""), &known), &["a -> outside 192.0.2.1 l3: reach"]);
+    let found = lines(&text("\"web\", { network = \"quiet\", address = \"dhcp\" }"));
+    has(&found, &["a -> q 10.3.0.10 l3: unknown", "a -> d 10.2.0.10 l3: reach"]);
+    // Nobody is looked for at an address that nobody knows, and a namespace asks for none.
+    let only = lines(&text("{ network = \"quiet\", address = \"dhcp\" }"));
+    assert!(
+        !only.iter().any(|line| line.contains("-> a ") || line.starts_with("a -> ") && line.contains(" l3")),
+        "{only:#?}"
+    );
+    let namespace = text("\"web\", \"office\"").replace(guest, "");
+    has(&lines_with(&namespace, &known), &["a -> outside 192.0.2.1 l3: reach"]);
+}

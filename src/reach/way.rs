@@ -120,8 +120,8 @@ impl<'a> Ways<'a> {
         };
         let routes = self.model.default_routes(vm);
         let gateway = routes.iter().find(|(on, via)| *on == nic && via.is_ipv4() == target.is_ipv4());
-        let on_link = vm.nics()[nic].addresses().iter().any(|own| own.contains(&target));
-        let next_hop = if on_link { Some(target) } else { gateway.map(|(_, via)| *via) };
+        let on_link = vm.nics()[nic].is_on_link(target);
+        let next_hop = trip.next_hop.or(if on_link { Some(target) } else { gateway.map(|(_, via)| *via) });
         let question = next_hop.map(|target| Question { by, target });
         if !trip.through_router {
             return vec![Stretch { points: self.directly(side, &trip.end, expectation), question }];

@@ -130,6 +130,7 @@ struct Cpu {
 
 #[derive(Serialize)]
 struct Devices {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     disk: Vec<Disk>,
     interface: Vec<Interface>,
     serial: Serial,
@@ -372,7 +373,9 @@ impl Devices {
         if let Some(path) = &files.disk {
             disk.push(Disk::new(view, path, "vda", true)?);
         }
-        disk.push(Disk::new(view, &files.seed, if disk.is_empty() { "vda" } else { "vdb" }, false)?);
+        if let Some(seed) = &files.seed {
+            disk.push(Disk::new(view, seed, if disk.is_empty() { "vda" } else { "vdb" }, false)?);
+        }
         let interface = view.model.nics(view.vm).map(|(number, nic, network)| Interface {
             kind: "bridge",
             mac: MacElement { address: nic.mac().to_string() },

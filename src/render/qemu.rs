@@ -84,7 +84,9 @@ pub fn guest(view: &GuestView<'_>, paths: &Paths, facts: &Facts) -> Result<QemuG
     let mut files = Vec::new();
     let mut args = common(view);
     args.extend(strings(&["-display", "none"]));
-    storage(disk.as_ref(), &state_dir.join(SEED_IMAGE), &mut files, &mut args);
+    let seed = seed::files(view);
+    let seed_image = (!seed.is_empty()).then(|| state_dir.join(SEED_IMAGE));
+    storage(disk.as_ref(), seed_image.as_deref(), &mut files, &mut args);
     for (number, nic, _) in view.model.nics(view.vm) {
         let mut netdev = format!("tap,id=net{number},fd={{tap:{number}}}");
         if vhost && *nic.model() == NicModel::Virtio {
@@ -113,7 +115,7 @@ pub fn guest(view: &GuestView<'_>, paths: &Paths, facts: &Facts) -> Result<QemuG
         run_dir: paths.guest_run(lab, vm),
         state_dir,
         disk,
-        seed: seed::files(view),
+        seed,
     })
 }
 
@@ -159,7 +161,9 @@ fn program(view: &GuestView<'_>, facts: &Facts) -> Result<PathBuf, LackError> {
         return Err(LackError::Kvm { vm: vm(), reason });
     }
     // The seed needs a host key and the overlay its maker; better to know before anything is changed.
-    tool(Tool::SshKeygen)?;
+    if *view.vm.cloud_init() {
+        tool(Tool::SshKeygen)?;
+    }
     tool(Tool::QemuImg)?;
     tool(Tool::Qemu)
 }
@@ -186,8 +190,8 @@ fn memory(bytes: u64) -> String {
     if bytes.is_multiple_of(MIB) { format!("{}M", bytes / MIB) } else { format!("{bytes}B") }
 }
 
-/// The overlay with its base by descriptor, and the seed, as JSON: a file name with a comma is a file name.
-fn storage(disk: Option<&Overlay>, seed: &Path, files: &mut Vec<PathBuf>, args: &mut Vec<String>) {
+/// The overlay with its base by descriptor, and the seed where there is one, as JSON: a file name with a comma is a file name.
+fn storage(disk: Option<&Overlay>, seed: Option<&Path>, files: &mut Vec<PathBuf>, args: &mut Vec<String>) {
     let mut block = |node: serde_json::Value| args.extend(["-blockdev".into(), node.to_string()]);
     if let Some(disk) = disk {
         let set = files.len();
@@ -204,6 +208,7 @@ fn storage(disk: Option<&Overlay>, seed: &Path, files: &mut Vec<PathBuf>, args: 
         args.extend(["-add-fd".into(), format!("fd={{file:{set}}},set={set}")]);
         args.extend(strings(&["-device", "virtio-blk-pci,drive=disk"]));
     }
+    let Some(seed) = seed else { return };
     let mut block = |node: serde_json::Value| args.extend(["-blockdev".into(), node.to_string()]);
     block(json!({
         "node-name": "seed", "driver": "raw", "read-only": true,

@@ -65,20 +65,20 @@ fn facts() -> Facts {
 
 fn with_view<T>(text: &str, vm: &str, work: impl FnOnce(&GuestView<'_>) -> T) -> T {
     let model = model(text);
-    let keys = ["ssh-ed25519 AAAA me@here".to_owned()];
+    let given = Given { keys: vec!["ssh-ed25519 AAAA me@here".to_owned()], ..Given::default() };
     let vm = &model.vms()[vm];
     work(&GuestView {
         model: &model,
         vm,
         files: Files::beside(Path::new("/home/me/lab")),
-        keys: &keys,
+        given: &given,
         instance: 1,
         mtus: &[1400],
     })
 }
 
 fn files() -> GuestFiles {
-    GuestFiles { disk: Some("/srv/a,b/disk.qcow2".into()), seed: "/srv/a,b/seed.img".into() }
+    GuestFiles { disk: Some("/srv/a,b/disk.qcow2".into()), seed: Some("/srv/a,b/seed.img".into()) }
 }
 
 fn args_of(vm: &str) -> String {
@@ -181,7 +181,7 @@ fn hostile_views(check: impl Fn(&str, &GuestView<'_>)) {
         let Ok(definition) = Definition::parse(&text) else { continue };
         let Ok(resolved) = resolve(&definition, &Lock::default()) else { continue };
         let model = resolved.model;
-        let keys = [value.to_owned()];
+        let given = Given { keys: vec![value.to_owned()], ..Given::default() };
         let vm = &model.vms()["vm1"];
         check(
             value,
@@ -189,7 +189,7 @@ fn hostile_views(check: impl Fn(&str, &GuestView<'_>)) {
                 model: &model,
                 vm,
                 files: Files::beside(Path::new("/f")),
-                keys: &keys,
+                given: &given,
                 instance: 1,
                 mtus: &[],
             },
@@ -204,7 +204,7 @@ fn qemu_reads_hostile_values_back() {
         assert_eq!(guest.files[0], Path::new("/f").join(value));
         let place = guest.args.iter().position(|arg| arg == "-append").unwrap();
         assert_eq!(guest.args[place + 1], value);
-        let disk = GuestFiles { disk: Some(Path::new("/d").join(value)), seed: "/seed".into() };
+        let disk = GuestFiles { disk: Some(Path::new("/d").join(value)), seed: Some("/seed".into()) };
         let by_hand = qemu::by_hand(view, &Paths::default(), &facts(), &disk, Privilege::Root).unwrap();
         let doubled = format!("file=/d/{},format=qcow2,if=virtio", value.replace(',', ",,"));
         assert!(by_hand.args.contains(&doubled), "{:?}", by_hand.args);
@@ -247,7 +247,7 @@ fn libvirt_reads_hostile_values_back() {
         file: String,
     }
     hostile_views(|value, view| {
-        let disk = GuestFiles { disk: Some(value.into()), seed: "/seed".into() };
+        let disk = GuestFiles { disk: Some(value.into()), seed: Some("/seed".into()) };
         let xml = domain::xml(view, &disk).unwrap();
         let read: Read = quick_xml::de::from_str(&xml).unwrap();
         assert_eq!(read.os.cmdline, value, "{xml}");
@@ -258,7 +258,7 @@ fn libvirt_reads_hostile_values_back() {
 #[test]
 fn a_domain_refuses_what_xml_cannot_hold() {
     with_view(LAB, "vm1", |view| {
-        let disk = GuestFiles { disk: Some("/a\u{1}b".into()), seed: "/seed".into() };
+        let disk = GuestFiles { disk: Some("/a\u{1}b".into()), seed: Some("/seed".into()) };
         assert!(matches!(domain::xml(view, &disk), Err(domain::DomainError::Character { found: '\u{1}', .. })));
     });
 }
@@ -276,4 +276,19 @@ fn what_the_host_lacks_is_named_with_a_remedy() {
     let mut no_qemu = facts();
     no_qemu.tools.remove(&Tool::Qemu);
     assert!(lack("vm1", &no_qemu).help().contains("qemu-system-x86"));
+}
+
+#[test]
+fn a_guest_without_cloud_init_has_no_seed_anywhere() {
+    let lab = LAB.replace("[vm.vm1]\n", "[vm.vm1]\ncloud_init = false\n");
+    with_view(&lab, "vm1", |view| {
+        let mut facts = facts();
+        facts.tools.remove(&Tool::SshKeygen);
+        let guest = qemu::guest(view, &Paths::default(), &facts).unwrap();
+        assert!(guest.seed.is_empty() && !guest.args.iter().any(|arg| arg.contains("seed")), "{:?}", guest.args);
+        let files = GuestFiles { seed: None, ..files() };
+        assert!(!domain::xml(view, &files).unwrap().contains("vdb"));
+        let by_hand = qemu::by_hand(view, &Paths::default(), &facts, &files, Privilege::Root).unwrap();
+        assert_eq!(by_hand.args.iter().filter(|arg| *arg == "-drive").count(), 1);
+    });
 }

@@ -124,3 +124,26 @@ fn complaints_hold_no_terminal_escapes() {
         assert!(!shown.contains(bad), "{shown:?}");
     }
 }
+
+/// Neither what is right nor what is wrong, in a text that is TOML or not, under its key or one that was misspelt.
+#[test]
+fn no_complaint_shows_a_password() {
+    let hash = format!("$6$saltsalt${}", "Zz9.".repeat(21) + "ab");
+    let lines = [
+        format!("password_hash = \"{hash}\""),
+        format!("users = [{{ password_hash = '{hash}', name = 1 }}]"),
+        "password_hash = \"hunter2hunter2\"".to_owned(),
+        format!("\"password_hash\" = \"{hash}\" x"),
+        format!("pasword_hash = \"{hash}\""),
+        format!("password_hash = \"{hash}"),
+        "password_hash = \"hunter2hunter2".to_owned(),
+        "password_hash=\"\"\"hunter2hunter2\"\"\"".to_owned(),
+    ];
+    for line in lines {
+        let text = format!("lab = \"l\"\n[vm.vm1]\nnic = 1\n{line}\nwrong = 1\n");
+        let problems = read(&text, "").unwrap_err();
+        let reports = serde_json::to_string(&problems.reports("net.toml", &text)).unwrap();
+        let shown = problems.render("net.toml", &text, false) + &reports;
+        assert!(!shown.contains("hunter2") && !shown.contains("Zz9.Zz9") && shown.contains("net.toml:"), "{shown}");
+    }
+}

@@ -16,7 +16,7 @@ use vmnet::model::{Lock, Model, resolve, slice};
 use vmnet::names::VmName;
 use vmnet::paths::Paths;
 use vmnet::plan::{Found, Plan, diff};
-use vmnet::render::{Files, GuestView, qemu};
+use vmnet::render::{Files, Given, GuestView, qemu};
 use vmnet::rule;
 use vmnet::state::{Facts, Guest, HostState, SettingKey, Table};
 
@@ -75,8 +75,14 @@ fn guests(case: &Path, model: &Model, facts: &Facts) -> BTreeMap<VmName, Guest> 
         let guest = match vm.engine() {
             vmnet::model::Engine::Netns => Guest::Netns { ns: rule::guest_namespace(model.lab(), &name) },
             vmnet::model::Engine::Qemu => {
-                let view =
-                    GuestView { model, vm, files: Files::beside(Path::new("/lab")), keys: &[], instance: 1, mtus: &[] };
+                let view = GuestView {
+                    model,
+                    vm,
+                    files: Files::beside(Path::new("/lab")),
+                    given: &Given::default(),
+                    instance: 1,
+                    mtus: &[],
+                };
                 Guest::Qemu(Box::new(qemu::guest(&view, &Paths::default(), facts).unwrap()))
             }
         };

@@ -14,7 +14,7 @@ use vmnet::kernel::Kernel;
 use vmnet::model::{Lock, Model, resolve};
 use vmnet::names::VmName;
 use vmnet::paths::Paths;
-use vmnet::render::{self, Files, GuestView};
+use vmnet::render::{self, Files, Given, GuestView};
 use vmnet::state::{Facts, Feature, QemuGuest, ServiceUser, Tool};
 
 use crate::sandbox;
@@ -114,7 +114,14 @@ impl Stand {
         let vm = &self.model.vms()[vm];
         let instance = engine::instance(&self.paths.guest_state(self.model.lab(), vm.name())).unwrap();
         let images = images();
-        let view = GuestView { model: &self.model, vm, files: Files::beside(&images), keys: &[], instance, mtus: &[] };
+        let view = GuestView {
+            model: &self.model,
+            vm,
+            files: Files::beside(&images),
+            given: &Given::default(),
+            instance,
+            mtus: &[],
+        };
         (vm.name().clone(), render::qemu::guest(&view, &self.paths, &self.facts).unwrap())
     }
 

@@ -179,6 +179,8 @@ fn every_key_is_documented_and_no_other() {
         ("`[host.NAME]`", "[host.x]\nzzzzzz = 1"),
         ("`[[expect]]`", "[[expect]]\nzzzzzz = 1"),
         ("A nic", "[vm.x]\nnic = { zzzzzz = 1 }"),
+        ("A route", "[vm.x]\nnic = { network = \"x\", routes = { zzzzzz = 1 } }"),
+        ("A user", "[vm.x]\nusers = { zzzzzz = 1 }"),
         ("`[defaults.vm]`", "[defaults]\nzzzzzz = 1"),
     ];
     let known: BTreeMap<String, BTreeSet<String>> =

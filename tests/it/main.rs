@@ -6,6 +6,7 @@ mod across;
 mod by_hand;
 mod by_others;
 mod check;
+mod cloud_init;
 mod confirm;
 mod definitions;
 mod desired;

@@ -43,19 +43,15 @@ impl Fleet {
             let files = image.into_iter().flat_map(|image| [image.file(), image.kernel(), image.initrd()]).flatten();
             let files = files.filter_map(|file| Some((file.to_str()?.to_owned(), self.source.files().find(file))));
             needed.extend(files);
-            needed.extend(keys::entries(vm).map(|entry| (entry.clone(), keys::expand(&self.source, entry))));
+            needed.extend(keys::entries(vm).map(|(_, entry)| (entry.clone(), keys::expand(&self.source, entry))));
         }
         needed
     }
 
-    /// Refuses key files that are none before anything of them leaves this machine.
+    /// Refuses key files that are none, and user-data that is none, before anything of them leaves this machine.
     pub(super) fn check_keys(&self) -> Result<(), Failure> {
-        for vm in self.members.iter().flat_map(|member| member.model.vms().values()) {
-            if keys::files(&self.source, vm).all(|path| path.exists()) {
-                keys::read(&self.source, vm)?;
-            }
-        }
-        Ok(())
+        let mut vms = self.members.iter().flat_map(|member| member.model.vms().values());
+        vms.try_for_each(|vm| keys::check(&self.source, vm))
     }
 
     /// Sends each host the files that it lacks.

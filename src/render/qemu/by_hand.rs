@@ -73,7 +73,9 @@ pub fn by_hand(
     if let Some(disk) = &files.disk {
         args.extend(["-drive".into(), format!("file={},format=qcow2,if=virtio", option_value(disk))]);
     }
-    args.extend(["-drive".into(), format!("file={},format=raw,if=virtio,readonly=on", option_value(&files.seed))]);
+    if let Some(seed) = &files.seed {
+        args.extend(["-drive".into(), format!("file={},format=raw,if=virtio,readonly=on", option_value(seed))]);
+    }
     let (mut bridge_conf, mut used_helper) = (Vec::new(), None);
     for (number, nic, network) in view.model.nics(view.vm) {
         let bridge = network.bridge().name();

@@ -9,7 +9,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use vmnet::definition::Definition;
 use vmnet::model::{Lock, Model, resolve};
-use vmnet::render::{Files, GuestFiles, GuestView, domain, seed};
+use vmnet::render::seed::raw::RawUserData;
+use vmnet::render::{Files, Given, GuestFiles, GuestView, domain, seed};
 
 use crate::matrix::promise::{keep, said};
 use crate::matrix::row;
@@ -62,7 +63,9 @@ fn toml_string(text: &str) -> String {
 }
 
 fn with_view<T>(model: &Model, folder: &Path, keys: &[String], work: impl FnOnce(&GuestView<'_>) -> T) -> T {
-    work(&GuestView { model, vm: &model.vms()["q"], files: Files::beside(folder), keys, instance: 1, mtus: &[] })
+    let given = Given { keys: keys.to_vec(), ..Given::default() };
+    let vm = &model.vms()["q"];
+    work(&GuestView { model, vm, files: Files::beside(folder), given: &given, instance: 1, mtus: &[] })
 }
 
 /// What `program` prints for a text on its stdin.
@@ -89,7 +92,7 @@ fn row_42_domain_xml() {
         let path = format!("x{text}");
         let model = model_of(text, &path);
         let xml = with_view(&model, &folder, &[], |view| {
-            let files = GuestFiles { disk: Some(folder.join("disk.qcow2")), seed: folder.join("seed") };
+            let files = GuestFiles { disk: Some(folder.join("disk.qcow2")), seed: Some(folder.join("seed")) };
             domain::xml(view, &files).unwrap()
         });
         let absolute = folder.join(&path).to_string_lossy().into_owned();
@@ -155,6 +158,34 @@ fn row_45_cloud_init() {
 
 proptest! {
     #![proptest_config(Config { cases: 256, failure_persistence: None, ..Config::default() })]
+
+    /// Commands with whatever TOML holds, and a file of user-data beside them: nothing leaves its place.
+    #[test]
+    fn row_45_commands(line in any::<String>(), word in any::<String>(), theirs in any::<String>()) {
+        let (line, word) = (format!("x{}", line.replace('\0', "")), word.replace('\0', ""));
+        let run = toml::Value::Array(vec![
+            toml::Value::String(line.clone()),
+            toml::Value::Array(["touch", &word].map(|word| toml::Value::String(word.to_owned())).to_vec()),
+        ]);
+        let text = format!(
+            "lab = \"texts\"\n[network.web]\nmode = \"isolated\"\n[image.i]\nkernel = \"/k\"\n[vm.q]\nimage = \"i\"\n\
+             nic = \"web\"\naccel = \"tcg\"\nrun = {run}\n"
+        );
+        let model = Definition::parse(&text).and_then(|definition| resolve(&definition, &Lock::default())).unwrap().model;
+        let theirs = RawUserData::parse(format!("#!/bin/sh\n{theirs}").into_bytes()).unwrap();
+        let (vm, wanted) = (&model.vms()["q"], serde_json::json!([line, ["touch", word]]));
+        for user_data in [None, Some(theirs)] {
+            let given = Given { user_data, ..Given::default() };
+            let files = Files::beside(Path::new("/lab"));
+            let files = seed::files(&GuestView { model: &model, vm, files, given: &given, instance: 1, mtus: &[] });
+            let text = &files[2].1;
+            prop_assert!(given.user_data.is_none() || text.is_ascii());
+            if given.user_data.is_none() {
+                let json: serde_json::Value = serde_json::from_str(text.trim_start_matches("#cloud-config\n")).unwrap();
+                prop_assert_eq!(&json["runcmd"], &wanted);
+            }
+        }
+    }
 
     /// The same for serde_json and quick-xml alone, with other texts in every run.
     #[test]
