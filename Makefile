@@ -21,7 +21,7 @@ check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --features libvirt -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --features libvirt
-	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
+	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/cloud-init/unpack tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
 		benches/run benches/inside benches/by-ip benches/networks benches/model benches/hosts fuzz/run
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)

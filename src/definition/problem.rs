@@ -180,7 +180,7 @@ fn without_secrets(text: &str) -> String {
         let Some(quote) = value else { continue };
         let mark = if rest[quote..].starts_with('"') { '"' } else { '\'' };
         let begin = quote + rest[quote..].len() - rest[quote..].trim_start_matches(mark).len();
-        let length = rest[begin..].find(|c| c == mark || c == '\n').unwrap_or(rest.len() - begin);
+        let length = rest[begin..].find([mark, '\n']).unwrap_or(rest.len() - begin);
         hide(at + KEY.len() + begin..at + KEY.len() + begin + length);
     }
     for (at, _) in text.match_indices('$') {

@@ -152,7 +152,10 @@ fn every_renderer_writes_the_network_that_is_meant() {
         has(renderer, &addresses);
         has(renderer, &["192.168.10.254", "192.168.20.9", "9.9.9.9", "lab.example", "192.168.20.53", "1400"]);
     }
-    has("netplan", &["to: 10.0.0.0/8", "use-routes: false", "use-dns: false", "dhcp4: true", "accept-ra: true", "set-name: eth4"]);
+    has(
+        "netplan",
+        &["to: 10.0.0.0/8", "use-routes: false", "use-dns: false", "dhcp4: true", "accept-ra: true", "set-name: eth4"],
+    );
     has("networkd", &["Gateway=192.168.10.1\n", "Destination=172.16.0.0/12", "UseRoutes=False", "UseDNS=False"]);
     has("eni", &["iface eth2 inet dhcp", "post-up route add -net 10.0.0.0/8 gw 192.168.10.254", "mtu 1400"]);
 }
