@@ -22,7 +22,7 @@ pub use host::KernelHost;
 use crate::names::VmName;
 use crate::observe::ObserveError;
 use crate::plan::{Found, Op, Phase, Plan, diff};
-use crate::state::{Guest, HostState};
+use crate::state::HostState;
 
 /// A host that operations can be run on.
 pub trait Host {
@@ -254,7 +254,7 @@ impl WayBack<'_> {
     /// A guest that ended by itself meanwhile is not started again: nobody asked for it.
     pub fn from(&self, now: &HostState) -> Plan {
         // A namespace does not end by itself.
-        let machines = self.to.guests.iter().filter(|(_, guest)| matches!(guest, Guest::Qemu(_))).map(|(vm, _)| vm);
+        let machines = self.to.guests.iter().filter(|(_, guest)| guest.is_machine()).map(|(vm, _)| vm);
         let ended: Vec<&VmName> =
             machines.filter(|vm| !now.guests.contains_key(*vm) && !self.guests.contains(*vm)).collect();
         let mut to = Cow::Borrowed(self.to);

@@ -186,6 +186,8 @@ pub struct VmDef {
     pub user_data: Key<Text>,
     /// `autostart`
     pub autostart: Key<bool>,
+    /// `description`
+    pub description: Key<Text>,
     /// `host`: where it runs
     pub host: Key<HostName>,
 }

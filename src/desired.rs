@@ -32,7 +32,7 @@ use crate::model::Model;
 use crate::names::{NetName, VmName};
 use crate::paths::Paths;
 use crate::plan::Found;
-use crate::state::{Facts, Guest, HostState};
+use crate::state::{Domain, Facts, Guest, HostState};
 
 /// What the desired state depends on beside the model.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,8 @@ pub struct Host<'a> {
     pub found: &'a Found,
     /// The guests that shall run: those that do, and those to be started.
     pub guests: &'a BTreeMap<VmName, Guest>,
+    /// What libvirt has defined for guests of the lab.
+    pub domains: &'a BTreeMap<VmName, Domain>,
 }
 
 /// The state that shall be, and what people should know about it.

@@ -87,8 +87,29 @@ pub enum Across {
 pub enum Engine {
     /// QEMU, without a daemon.
     Qemu,
+    /// A domain of libvirt.
+    Libvirt,
     /// A namespace with the guest's MACs, addresses and routes.
     Netns,
+}
+
+impl Engine {
+    /// Whether a guest is a machine, which boots an image.
+    pub fn is_machine(self) -> bool {
+        match self {
+            Engine::Qemu | Engine::Libvirt => true,
+            Engine::Netns => false,
+        }
+    }
+
+    /// The word in the definition.
+    pub fn word(self) -> &'static str {
+        match self {
+            Engine::Qemu => "qemu",
+            Engine::Libvirt => "libvirt",
+            Engine::Netns => "netns",
+        }
+    }
 }
 
 /// How QEMU executes a guest.

@@ -30,6 +30,11 @@ pub enum Ask {
     },
     /// All domains, defined or running.
     Domains,
+    /// What a domain does.
+    State {
+        /// Which.
+        uuid: String,
+    },
     /// Define a domain, or define it anew.
     Define {
         /// Its XML.
@@ -139,6 +144,11 @@ pub enum Answer {
     Domains {
         /// By name.
         domains: Vec<Domain>,
+    },
+    /// To [`Ask::State`].
+    State {
+        /// What it does; `None` where there is no such domain.
+        state: Option<DomainState>,
     },
     /// To [`Ask::Networks`].
     Networks {

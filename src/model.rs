@@ -360,8 +360,11 @@ record! {
         /// What else cloud-init does in it.
         #[serde(skip_serializing_if = "Setup::is_empty")]
         setup: Setup,
-        /// `vmnet restore` starts it.
+        /// It starts when the host does.
         autostart: bool,
+        /// What it is for, in a line for people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
         /// Where it runs; `None` where the definition names no hosts.
         host: Option<HostName>,
         /// Its interfaces.
@@ -422,6 +425,11 @@ impl Model {
     /// The MAC of a device of ours on this host: hosts of one lab never share one, whatever they were cloned from.
     pub fn device_mac(&self, role: &str, name: &str) -> Mac {
         slice::device_mac(&self.lab, self.here.as_ref(), role, name)
+    }
+
+    /// Whether libvirt has to be asked about this lab.
+    pub fn uses_libvirt(&self) -> bool {
+        self.vms.values().any(|vm| vm.engine == Engine::Libvirt)
     }
 
     /// The network that a nic is on.

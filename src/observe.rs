@@ -10,6 +10,7 @@ mod facts;
 mod files;
 mod firewall;
 mod guests;
+mod libvirt;
 mod links;
 mod marks;
 mod tables;
@@ -22,20 +23,23 @@ use std::time::Instant;
 use census::Census;
 use serde::Serialize;
 
+pub use domains::{OnDisk, domains as domains_on_disk, domains_of};
 pub use elsewhere::{hidden_vlans, remotes, used_elsewhere};
 pub use facts::find_tool;
 pub use files::{below_hooks, kept_in};
+pub use libvirt::runs as libvirt_runs;
 pub use marks::{Doubt, Marked, Marks, Thing, marks};
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;
+use crate::engine::libvirt::Doors;
 use crate::kernel::ethtool::Control;
 use crate::kernel::{KernelError, netns, sysctl};
 use crate::names::{IfName, LabName, NsName};
 use crate::paths::Paths;
 use crate::plan::Strangers;
 use crate::rule;
-use crate::state::{Facts, HostState, Ns, SettingKey, TableId};
+use crate::state::{Facts, Guest, HostState, Libvirt, Ns, SettingKey, TableId};
 
 /// What an observation looks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +64,8 @@ pub struct Scope {
     pub guest_devices: bool,
     /// The user that QEMU runs as.
     pub qemu_user: String,
+    /// Whether libvirt is asked: the lab has guests there, or had some.
+    pub libvirt: bool,
 }
 
 impl Scope {
@@ -76,6 +82,7 @@ impl Scope {
             forwards: BTreeSet::new(),
             guest_devices: false,
             qemu_user: "vmnet-qemu".into(),
+            libvirt: false,
         }
     }
 }
@@ -135,39 +142,49 @@ pub enum ObserveError {
     /// The records of running guests can't be read.
     #[error(transparent)]
     Guests(Box<EngineError>),
+    /// libvirt does not say what it has.
+    #[error("libvirt can't be asked what it has of the lab: {why}")]
+    Libvirt {
+        /// Why.
+        why: String,
+    },
 }
 
-/// Looks at the host.
-pub fn observe(scope: &Scope) -> Result<Observation, ObserveError> {
+/// Looks at the host. That libvirt does not answer is a fact.
+pub fn observe(scope: &Scope, doors: &Doors) -> Result<Observation, ObserveError> {
     let begun = Instant::now();
-    let (census, mut observation) = look(scope)?;
-    let Facts { devices, routes, routes_inside, tables, .. } = std::mem::take(&mut observation.facts);
-    observation.facts = Facts { devices, routes, routes_inside, tables, ..facts::read(scope, &census) };
+    let (census, mut observation) = look(scope, doors)?;
+    let seen = std::mem::take(&mut observation.facts);
+    observation.facts = facts::read(scope, &census, seen);
     tracing::debug!(elapsed = ?begun.elapsed(), "observed the host");
     Ok(observation)
 }
 
 /// Looks at what the lab owns on the host, and at no facts.
-pub fn state(scope: &Scope) -> Result<(HostState, BTreeMap<TableId, Recorded>), ObserveError> {
+///
+/// # Errors
+/// Also where libvirt was to be asked and does not answer.
+pub fn state(scope: &Scope, doors: &Doors) -> Result<(HostState, BTreeMap<TableId, Recorded>), ObserveError> {
     let begun = Instant::now();
-    let (_, observation) = look(scope)?;
+    let (_, observation) = look(scope, doors)?;
+    if let Libvirt::Silent { why, help: _ } = observation.facts.libvirt {
+        return Err(ObserveError::Libvirt { why });
+    }
     tracing::debug!(elapsed = ?begun.elapsed(), "observed the lab");
     Ok((observation.state, observation.recorded))
 }
 
 /// Everything that one visit to each namespace shows, and the lab's files.
-fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
-    let (census, files) = std::thread::scope(|threads| {
-        let files = std::thread::Builder::new().spawn_scoped(threads, || files::read(scope));
-        let census = census::take(scope);
-        let files = match files {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            Err(_) => files::read(scope),
-        };
-        (census, files)
+fn look(scope: &Scope, doors: &Doors) -> Result<(Census, Observation), ObserveError> {
+    let (census, files, domains) = std::thread::scope(|threads| {
+        let files = beside(threads, || files::read(scope));
+        let domains = beside(threads, || libvirt::ask(scope, doors));
+        (census::take(scope), files(), domains())
     });
     let (census, files) = (census?, files?);
-    let sorted = links::sort(scope, &census);
+    let sorted = links::sort(scope, &census, &domains.taps());
+    let mut guests = guests::read(scope, &census)?;
+    guests.extend(domains.guests.into_iter().map(|(vm, guest)| (vm, Guest::Libvirt(Box::new(guest)))));
     let found = tables::read(scope, &census);
     let state = HostState {
         namespaces: census.namespaces(),
@@ -177,13 +194,16 @@ fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
         settings: census.settings(),
         tables: found.tables,
         files: files.ours,
-        guests: guests::read(scope, &census)?,
+        guests,
+        domains: domains.domains,
     };
     let facts = Facts {
         devices: sorted.devices,
         routes: sorted.foreign_routes,
         routes_inside: sorted.routes_inside,
         tables: found.foreign,
+        libvirt: domains.libvirt,
+        foreign_domains: domains.foreign,
         ..Facts::default()
     };
     let mut inside = sorted.inside;
@@ -191,6 +211,18 @@ fn look(scope: &Scope) -> Result<(Census, Observation), ObserveError> {
     inside.extend(census.rules(scope));
     let beside = Beside { files: files.foreign, inside };
     Ok((census, Observation { state, facts, strangers: sorted.strangers, beside, recorded: found.recorded }))
+}
+
+/// Begins something on a thread of its own, and gives what waits for it. Where there can be no thread, that does it.
+fn beside<'scope, T: Send + 'scope>(
+    threads: &'scope std::thread::Scope<'scope, '_>,
+    work: impl Fn() -> T + Copy + Send + 'scope,
+) -> impl FnOnce() -> T {
+    let begun = std::thread::Builder::new().spawn_scoped(threads, work);
+    move || match begun {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(_) => work(),
+    }
 }
 
 /// The present values of settings; those of things that are not there are left out.

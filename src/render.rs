@@ -6,6 +6,7 @@
 
 pub mod domain;
 pub mod hooks;
+pub mod libvirt;
 pub mod qemu;
 pub mod seed;
 pub mod shell;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Model, Vm};
+use crate::rule;
 use seed::raw::RawUserData;
 
 /// The usual MTU of Ethernet in bytes; where a segment has it, nobody is told about it.
@@ -78,7 +80,7 @@ impl GuestView<'_> {
 
     /// What hypervisors call the guest: unique on a host, since labs are.
     fn full_name(&self) -> String {
-        format!("{}-{}", self.model.lab(), self.vm.name())
+        rule::domain_name(self.model.lab(), self.vm.name())
     }
 
     /// An absolute path from one that may be relative to the definition.

@@ -93,6 +93,16 @@ pub fn guest_uuid(lab: &LabName, vm: &VmName) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
+/// What hypervisors call a guest: unique on a host, since labs are.
+pub fn domain_name(lab: &LabName, vm: &VmName) -> String {
+    format!("{lab}-{vm}")
+}
+
+/// The digest of a text, in hexadecimal digits.
+pub fn digest(text: &str) -> String {
+    hex(&["text", text], 64)
+}
+
 fn unicast(octets: [u8; 6]) -> Mac {
     // Both first bytes in use, 0x52 and 0x02, are even and not zero.
     Mac::try_from(octets).expect("an even first byte is unicast")

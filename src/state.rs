@@ -3,8 +3,10 @@
 //! Beside it stands [`Facts`]: what the pure side must know of a host and can't decide. Pure: both are data, filled
 //! by `observe/` or by a test.
 
+mod domain;
 mod facts;
 mod knob;
+mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use domain::{Domain, ForeignDomain, Libvirt, LibvirtFiles, LibvirtGuest};
 pub use facts::{
     Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, HiddenVlan, NO_MODULES, ServiceUser, Tool,
 };
@@ -48,6 +51,9 @@ pub struct HostState {
     pub files: BTreeMap<PathBuf, File>,
     /// Guests that run.
     pub guests: BTreeMap<VmName, Guest>,
+    /// What libvirt has defined for guests, whether they run or not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub domains: BTreeMap<VmName, Domain>,
 }
 
 impl HostState {
@@ -57,7 +63,8 @@ impl HostState {
         let Some(guest) = self.guests.remove(vm) else { return };
         let ns = match guest {
             Guest::Netns { ns } => Some(Ns::Named(ns)),
-            Guest::Qemu(_) => None,
+            // What libvirt has defined stays.
+            Guest::Qemu(_) | Guest::Libvirt(_) => None,
         };
         let nic = format!("{vm}.");
         let is_its = |link: &Link| {
@@ -401,11 +408,41 @@ impl fmt::Display for Access {
 pub enum Guest {
     /// A QEMU process that vmnet started.
     Qemu(Box<QemuGuest>),
+    /// A domain of libvirt.
+    Libvirt(Box<LibvirtGuest>),
     /// A namespace that plays the guest; its links and addresses stand with all others.
     Netns {
         /// The guest's namespace.
         ns: NsName,
     },
+}
+
+impl Guest {
+    /// Whether it is a machine, which something starts and stops: a namespace is made of links and addresses.
+    pub fn is_machine(&self) -> bool {
+        match self {
+            Guest::Qemu(_) | Guest::Libvirt(_) => true,
+            Guest::Netns { .. } => false,
+        }
+    }
+
+    /// The TAPs that are there as long as it runs, in nic order.
+    pub fn taps(&self) -> &[(IfName, Link)] {
+        match self {
+            Guest::Qemu(guest) => &guest.taps,
+            Guest::Libvirt(guest) => &guest.taps,
+            Guest::Netns { .. } => &[],
+        }
+    }
+
+    /// The word of its engine in the definition.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Guest::Qemu(_) => "qemu",
+            Guest::Libvirt(_) => "libvirt",
+            Guest::Netns { .. } => "netns",
+        }
+    }
 }
 
 /// Everything that the start of one QEMU guest needs, decided beforehand.
@@ -448,29 +485,4 @@ pub struct Overlay {
     pub base_format: String,
     /// Virtual size in bytes; `None`: the base's.
     pub size: Option<u64>,
-}
-
-/// Maps with a key that is no string, as a list of pairs: JSON objects have string keys only.
-mod pairs {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<K, V, S>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
-    where
-        K: Serialize,
-        V: Serialize,
-        S: Serializer,
-    {
-        serializer.collect_seq(map)
-    }
-
-    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Ord,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
-    }
 }

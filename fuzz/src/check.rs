@@ -64,7 +64,7 @@ fn reachability(model: &Model) {
 fn on_a_host(model: &Model) {
     let (facts, paths, found) = (&*FACTS, Paths::default(), Found::new());
     let guests: BTreeMap<VmName, Guest> = model.vms().keys().map(|vm| (vm.clone(), guest(model, vm, facts))).collect();
-    let host = Host { facts, paths: &paths, found: &found, guests: &guests };
+    let host = Host { facts, paths: &paths, found: &found, guests: &guests, domains: &BTreeMap::new() };
     let Desired { state, notes: _, mtu: _ } = match desired(model, &host) {
         Ok(desired) => desired,
         Err(refusals) => {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
 use super::{Host, OpError, files, tables};
+use crate::engine::libvirt::Doors;
 use crate::engine::{self, EngineError};
 use crate::kernel::nft::Nft;
 use crate::kernel::{Kernel, KernelError, Request, caps, child, modules, netns, sysctl};
@@ -22,6 +24,7 @@ pub struct KernelHost {
     /// What is looked at. Tables that are written are recorded here.
     pub scope: Scope,
     nft: Option<Nft>,
+    doors: Arc<Doors>,
 }
 
 type Answers = Vec<Option<Result<(), OpError>>>;
@@ -30,7 +33,7 @@ impl KernelHost {
     /// A host with the lab and the paths of `scope`.
     pub fn new(scope: Scope) -> Self {
         let nft = observe::find_tool(Tool::Nft).map(|program| Nft::new(&program));
-        Self { kernel: Kernel::new(), scope, nft }
+        Self { kernel: Kernel::new(), scope, nft, doors: Arc::default() }
     }
 
     /// The connections to the kernel, for what is no operation of a plan.
@@ -54,7 +57,7 @@ impl KernelHost {
 
     /// State and facts together.
     pub fn look(&mut self) -> Result<Observation, ObserveError> {
-        let observation = observe::observe(&self.scope)?;
+        let observation = observe::observe(&self.scope, &self.doors)?;
         self.scope.tables.clone_from(&observation.recorded);
         Ok(observation)
     }
@@ -98,6 +101,8 @@ impl KernelHost {
             | Op::WriteFile { .. }
             | Op::RemoveFile { .. }
             | Op::Reload { .. }
+            | Op::DefineGuest { .. }
+            | Op::UndefineGuest { .. }
             | Op::StartGuest { .. }
             | Op::StopGuest { .. } => return None,
         })
@@ -160,27 +165,55 @@ impl KernelHost {
 
     /// Guests start and stop side by side: each takes seconds, most of them waiting.
     async fn guests(&mut self, ops: &[Op], answers: &mut Answers) {
-        let (mut starting, mut stopping) = (Vec::new(), Vec::new());
+        let (mut starting, mut stopping, mut by_libvirt) = (Vec::new(), Vec::new(), Vec::new());
+        let doors = &self.doors;
         for (index, op) in ops.iter().enumerate() {
             match op {
-                Op::StartGuest { vm, guest } => {
-                    if let Guest::Qemu(guest) = guest.as_ref() {
-                        match engine::qemu::launch(&mut self.kernel, vm, guest).await {
-                            Ok(launched) => starting.push(async move { (index, "start", vm, launched.ready().await) }),
-                            Err(error) => answers[index] = Some(Err(guest_failed("start", vm, error))),
-                        }
-                    }
-                }
+                Op::StartGuest { vm, guest } => match guest.as_ref() {
+                    Guest::Qemu(guest) => match engine::qemu::launch(&mut self.kernel, vm, guest).await {
+                        Ok(launched) => starting.push(async move { (index, "start", vm, launched.ready().await) }),
+                        Err(error) => answers[index] = Some(Err(guest_failed("start", vm, error))),
+                    },
+                    Guest::Libvirt(guest) => by_libvirt
+                        .push(async move { (index, vm, guest, engine::libvirt::start(doors, vm, guest).await) }),
+                    Guest::Netns { .. } => {}
+                },
                 Op::StopGuest { vm, guest } => stopping.push(async move {
-                    let stopped = engine::stop(vm, guest, engine::GRACE).await;
+                    let stopped = engine::stop(doors, vm, guest, engine::GRACE).await;
                     (index, "stop", vm, stopped.map(|_| ()))
                 }),
                 _ => {}
             }
         }
+        for (index, vm, guest, started) in join_all(by_libvirt).await {
+            let done = match started {
+                Ok(()) => engine::libvirt::mark(&mut self.kernel, doors, vm, guest).await,
+                Err(error) => Err(error),
+            };
+            answers[index] = Some(done.map_err(|error| guest_failed("start", vm, error)));
+        }
         let done = join_all(starting).await.into_iter().chain(join_all(stopping).await);
         for (index, action, vm, result) in done {
             answers[index] = Some(result.map_err(|error| guest_failed(action, vm, error)));
+        }
+    }
+
+    /// What libvirt shall know of guests.
+    async fn domains(&mut self, ops: &[Op], answers: &mut Answers) {
+        let (doors, lab) = (&self.doors, &self.scope.lab);
+        let one = async |(index, op): (usize, &Op)| match op {
+            Op::DefineGuest { vm, domain } => {
+                let defined = engine::libvirt::define(doors, vm, domain).await;
+                Some((index, defined.map_err(|error| guest_failed("define", vm, error))))
+            }
+            Op::UndefineGuest { vm, domain: _ } => {
+                let undefined = engine::libvirt::undefine(doors, lab, vm).await;
+                Some((index, undefined.map_err(|error| guest_failed("undefine", vm, error))))
+            }
+            _ => None,
+        };
+        for (index, answer) in join_all(ops.iter().enumerate().map(one)).await.into_iter().flatten() {
+            answers[index] = Some(answer);
         }
     }
 
@@ -223,6 +256,8 @@ impl KernelHost {
             | Op::ChangeTable { .. }
             | Op::RestoreTable { .. }
             | Op::RemoveTable { .. }
+            | Op::DefineGuest { .. }
+            | Op::UndefineGuest { .. }
             | Op::StartGuest { .. }
             | Op::StopGuest { .. } => Err(OpError::Unanswered),
         }
@@ -249,6 +284,7 @@ impl Host for KernelHost {
         self.requests(ops, &mut answers).await;
         self.settings(ops, &mut answers);
         self.tables(ops, &mut answers);
+        self.domains(ops, &mut answers).await;
         self.guests(ops, &mut answers).await;
         let mut all = Vec::with_capacity(ops.len());
         for (op, answer) in ops.iter().zip(answers) {
@@ -261,7 +297,7 @@ impl Host for KernelHost {
     }
 
     async fn observe(&mut self) -> Result<HostState, ObserveError> {
-        let (state, recorded) = observe::state(&self.scope)?;
+        let (state, recorded) = observe::state(&self.scope, &self.doors)?;
         self.scope.tables = recorded;
         Ok(state)
     }

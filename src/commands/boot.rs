@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,15 @@ use super::signals::Signals;
 use super::source::Source;
 use crate::cli;
 use crate::engine;
+use crate::engine::libvirt::Doors;
 use crate::model::{Engine, Vm};
 use crate::names::{NetName, VmName};
 use crate::observe::Observation;
-use crate::render::{ETHERNET_MTU, GuestView, qemu};
+use crate::render::libvirt::{self, GuestError};
+use crate::render::qemu::{self, LackError};
+use crate::render::{ETHERNET_MTU, GuestView};
 use crate::rule;
-use crate::state::{Facts, Guest, QemuGuest};
+use crate::state::{Facts, Guest, LibvirtGuest, QemuGuest};
 
 /// How often a wait looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -136,7 +140,8 @@ async fn answers<'v>(
 ) -> Result<BTreeMap<&'v VmName, f64>, Failure> {
     output.say(format_args!("waiting for {}", count(vms.len(), "guest")));
     let paths = super::session::paths()?;
-    let waits = vms.iter().map(|vm| engine::wait::until_up(&source.model, &source.model.vms()[vm], &paths, limit));
+    let (model, doors) = (&source.model, Arc::<Doors>::default());
+    let waits = vms.iter().map(|vm| engine::wait::until_up(model, &model.vms()[vm], &paths, &doors, limit));
     let timed = waits.map(async |wait| wait.await.map(|()| begun.elapsed().as_secs_f64()));
     let signals = Signals::catch();
     let came = async {
@@ -192,6 +197,10 @@ pub(super) fn startable(
             images_exist(source, vm)?;
             Guest::Qemu(Box::new(machine(session, source, facts, mtu, vm)?))
         }
+        Engine::Libvirt => {
+            images_exist(source, vm)?;
+            Guest::Libvirt(Box::new(domain(session, source, facts, mtu, vm)?))
+        }
     })
 }
 
@@ -203,12 +212,41 @@ pub(super) fn machine(
     mtu: &BTreeMap<NetName, u32>,
     vm: &Vm,
 ) -> Result<QemuGuest, Failure> {
+    let guest = viewed(session, source, mtu, vm, |view| qemu::guest(view, &session.paths, facts))?;
+    guest.map_err(lack)
+}
+
+/// What libvirt would start a guest as now.
+pub(super) fn domain(
+    session: &Session,
+    source: &Source,
+    facts: &Facts,
+    mtu: &BTreeMap<NetName, u32>,
+    vm: &Vm,
+) -> Result<LibvirtGuest, Failure> {
+    let guest = viewed(session, source, mtu, vm, |view| libvirt::guest(view, &session.paths, facts))?;
+    guest.map_err(|error| match error {
+        GuestError::Lack(error) => lack(error),
+        GuestError::Domain(error) => Failure::failed(format!("vm {} can't be a domain", vm.name()), error),
+    })
+}
+
+fn lack(error: LackError) -> Failure {
+    Failure::lacks(format!("{error}; {}", error.help()))
+}
+
+/// A guest of vmnet's own, with its keys and the number of its disk.
+pub(super) fn viewed<T>(
+    session: &Session,
+    source: &Source,
+    mtu: &BTreeMap<NetName, u32>,
+    vm: &Vm,
+    show: impl FnOnce(&GuestView<'_>) -> T,
+) -> Result<T, Failure> {
     let given = super::keys::read(source, vm)?;
     let mtus = mtus(vm, mtu);
-    let folder = session.paths.guest_state(source.model.lab(), vm.name());
-    let instance = engine::instance(&folder)?;
-    let view = GuestView { model: &source.model, vm, files: source.files(), given: &given, instance, mtus: &mtus };
-    qemu::guest(&view, &session.paths, facts).map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))
+    let instance = engine::instance(&session.paths.guest_state(source.model.lab(), vm.name()))?;
+    Ok(show(&GuestView { model: &source.model, vm, files: source.files(), given: &given, instance, mtus: &mtus }))
 }
 
 /// The MTU of each nic's segment in bytes, in nic order.

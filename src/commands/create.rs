@@ -217,6 +217,7 @@ fn sign(op: &Op) -> char {
         | Op::WriteFile { .. }
         | Op::ReplaceTable { .. }
         | Op::RestoreTable { .. }
+        | Op::DefineGuest { .. }
         | Op::StartGuest { .. } => '+',
         Op::RemoveNamespace { .. }
         | Op::RemoveLink { .. }
@@ -225,6 +226,7 @@ fn sign(op: &Op) -> char {
         | Op::RemoveRoute(_)
         | Op::RemoveTable { .. }
         | Op::RemoveFile { .. }
+        | Op::UndefineGuest { .. }
         | Op::StopGuest { .. } => '-',
         Op::SetIpv6 { .. }
         | Op::SetTxChecksum { .. }

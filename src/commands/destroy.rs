@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::list;
 use super::lookup;
-use super::output::{GOOD, Output, WARN, shown};
+use super::output::{GOOD, Output, WARN, foreign, shown};
 use super::privilege;
-use super::session::{Session, unobservable};
+use super::session::{Session, silent, unobservable};
 use super::source::remove_if_there;
 use crate::names::{LabName, VmName};
 use crate::observe::{self, Doubt, Observation};
@@ -49,7 +49,9 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     let begun = std::time::Instant::now();
     let lab = lookup::lab(argument)?;
     let mut session = Session::ending(&lab, "destroy")?;
+    session.may_be_silent = true;
     let observation = session.look(None)?;
+    answers(&mut session, &observation, options, output)?;
     may_go(&lab, &observation, options, "destroy")?;
     let settings_unknown = settings_unknown(&session, &observation);
     if settings_unknown {
@@ -81,6 +83,23 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         text
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses where libvirt says nothing and may have guests of the lab; with force it goes on, and says so.
+fn answers(session: &mut Session, observation: &Observation, options: Options, output: &Output) -> Result<(), Failure> {
+    let Some(silence) = observation.facts.libvirt.silence() else { return Ok(()) };
+    let left: Vec<String> = observe::domains_of(&session.lab).into_iter().map(|domain| domain.name).collect();
+    match (left.is_empty(), options.force) {
+        (true, _) => {}
+        (false, false) => return Err(silent(&session.lab, &silence)),
+        (false, true) => output.say(format_args!(
+            "{WARN}note{WARN:#}: libvirt does not answer; what it has of lab {} stays: {}",
+            session.lab,
+            foreign(&left.join(", "))
+        )),
+    }
+    session.host.scope.libvirt = false;
+    Ok(())
 }
 
 /// Whether there is something of a lab whose ledger is gone, and with it what settings were found.

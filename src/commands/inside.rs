@@ -21,9 +21,15 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// `vmnet console`
 pub(super) fn console(name: &str) -> Result<ExitCode, Failure> {
     let (lab, vm) = lookup::guest(name)?;
-    is_machine(&lookup::applied(&lab)?.1, &vm, "no console")?;
-    engine::console::attach(&vm, &paths()?.guest_run(&lab, &vm), SILENCE)
-        .map_err(|error| Failure::failed(format!("no console of vm {vm}"), error))?;
+    let (_, source) = lookup::applied(&lab)?;
+    is_machine(&source, &vm, "no console")?;
+    let run_dir = paths()?.guest_run(&lab, &vm);
+    let attached = match source.model.vms()[&vm].engine() {
+        Engine::Libvirt => engine::libvirt::console(&lab, &vm)
+            .and_then(|pty| engine::console::attach_pty(&vm, &run_dir, &pty, SILENCE)),
+        Engine::Qemu | Engine::Netns => engine::console::attach(&vm, &run_dir, SILENCE),
+    };
+    attached.map_err(|error| Failure::failed(format!("no console of vm {vm}"), error))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,7 +68,7 @@ pub(super) fn reach(name: &str, about: bool, output: &Output) -> Result<ExitCode
 /// A namespace is entered by `exec`, nothing else.
 fn is_machine(source: &Source, vm: &VmName, lacks: &str) -> Result<(), Failure> {
     match source.model.vms()[vm].engine() {
-        Engine::Qemu => Ok(()),
+        Engine::Qemu | Engine::Libvirt => Ok(()),
         Engine::Netns => Err(Failure::because(format!(
             "vm {vm} is a namespace (engine = \"netns\") with {lacks}; use vmnet exec {vm} COMMAND"
         ))),

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 
 use super::failure::Failure;
 use super::source::Source;
-use crate::model::{Engine, Vm, ssh};
+use crate::model::{Vm, ssh};
 use crate::render::Given;
 use crate::render::seed::raw::{self, RawUserData};
 
@@ -31,7 +31,7 @@ pub(super) fn read(source: &Source, vm: &Vm) -> Result<Given, Failure> {
 /// Refuses what stands in files that are there and is not what it should be. Those that are not may come later.
 pub(super) fn check(source: &Source, vm: &Vm) -> Result<(), Failure> {
     let is_there = |(_, path): (_, PathBuf)| path.exists();
-    if *vm.engine() == Engine::Qemu && files(source, vm).all(is_there) { read(source, vm).map(drop) } else { Ok(()) }
+    if vm.engine().is_machine() && files(source, vm).all(is_there) { read(source, vm).map(drop) } else { Ok(()) }
 }
 
 /// The keys, one line each.

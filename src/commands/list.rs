@@ -139,6 +139,8 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
     // Records that can't be read are told by the verbs that need them.
     let processes = engine::running(paths, lab).unwrap_or_default();
     guests.extend(processes.iter().map(|running| running.vm.to_string()));
+    let by_libvirt = observe::domains_of(lab).into_iter().filter(|domain| domain.runs);
+    guests.extend(by_libvirt.map(|domain| domain.vm.to_string()));
     LabReport {
         lab: lab.to_string(),
         state,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::boot::machine;
+use super::boot::{domain, machine};
 use super::session::Session;
 use super::source::Source;
 use crate::names::{NetName, VmName};
@@ -20,17 +20,24 @@ pub(super) fn outdated(
     let mut outdated = Vec::new();
     let mut facts = None;
     for (name, guest) in &observation.state.guests {
-        let (Guest::Qemu(running), Some(vm)) = (guest, source.model.vms().get(name)) else { continue };
+        let Some(vm) = source.model.vms().get(name).filter(|_| guest.is_machine()) else { continue };
         let facts = facts.get_or_insert_with(|| observation.facts.clone());
         // What the host has for guests is not looked for when none is to be started: opening the device nodes loads
         // modules. The guest shows what it was given.
         facts.features.insert(Feature::Kvm);
-        match running.vhost {
-            true => facts.features.insert(Feature::VhostNet),
-            false => facts.features.remove(&Feature::VhostNet),
-        };
         // What can't be started as it is now is found out at the next boot.
-        if machine(session, source, facts, mtu, vm).is_ok_and(|now| now != **running) {
+        let differs = match guest {
+            Guest::Qemu(running) => {
+                match running.vhost {
+                    true => facts.features.insert(Feature::VhostNet),
+                    false => facts.features.remove(&Feature::VhostNet),
+                };
+                machine(session, source, facts, mtu, vm).is_ok_and(|now| now != **running)
+            }
+            Guest::Libvirt(running) => domain(session, source, facts, mtu, vm).is_ok_and(|now| now != **running),
+            Guest::Netns { .. } => false,
+        };
+        if differs || guest.engine() != vm.engine().word() {
             outdated.push(name.clone());
         }
     }

@@ -9,7 +9,6 @@ use crate::cli::Command;
 use crate::kernel::caps::{self, Caps};
 use crate::kernel::start;
 use crate::plan::{Op, Plan};
-use crate::state::Guest;
 
 /// Links, addresses, routes and tables of the host and of namespaces.
 const NETWORK: Caps = Caps::NET_ADMIN.and(Caps::SYS_ADMIN);
@@ -98,11 +97,11 @@ pub(super) fn require(needed: Caps) -> Result<(), Failure> {
 
 /// What the guests of a plan need.
 pub(super) fn require_for(plan: &Plan) -> Result<(), Failure> {
-    let in_qemu = |op: &Op| match op {
-        Op::StartGuest { guest, .. } | Op::StopGuest { guest, .. } => matches!(**guest, Guest::Qemu(_)),
+    let is_machine = |op: &Op| match op {
+        Op::StartGuest { guest, .. } | Op::StopGuest { guest, .. } => guest.is_machine(),
         _ => false,
     };
-    if plan.ops().any(in_qemu) { require_guests() } else { Ok(()) }
+    if plan.ops().any(is_machine) { require_guests() } else { Ok(()) }
 }
 
 /// What starting and stopping guests in QEMU needs.

@@ -12,7 +12,7 @@ use super::output::{Output, table};
 use super::session::Session;
 use super::unrecorded;
 use crate::engine;
-use crate::model::{Engine, Vm};
+use crate::model::Vm;
 use crate::state::Guest;
 
 #[derive(Serialize)]
@@ -25,6 +25,7 @@ struct Report<'a> {
 struct VmReport {
     name: String,
     engine: &'static str,
+    description: Option<String>,
     running: bool,
     /// A process holds its TAP, and there is no record of it: it may run.
     unrecorded: bool,
@@ -61,19 +62,24 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let model = &source.model;
     let unknown: BTreeSet<String> = unrecorded::taps(&observation.state).into_iter().map(|(_, vm)| vm).collect();
     let report = |vm: &Vm| {
-        let process = processes.iter().find(|process| process.vm == *vm.name());
         let guest = observation.state.guests.get(vm.name());
+        let process = match guest {
+            Some(Guest::Libvirt(guest)) => engine::libvirt::process(&guest.name),
+            Some(Guest::Qemu(_)) => {
+                let recorded = processes.iter().find(|process| process.vm == *vm.name());
+                recorded.map(|process| (process.pid, process.age()))
+            }
+            Some(Guest::Netns { .. }) | None => None,
+        };
         VmReport {
             name: vm.name().to_string(),
-            engine: match (guest, vm.engine()) {
-                (Some(Guest::Qemu(_)), _) | (None, Engine::Qemu) => "qemu",
-                (Some(Guest::Netns { .. }), _) | (None, Engine::Netns) => "netns",
-            },
+            engine: guest.map_or_else(|| vm.engine().word(), Guest::engine),
+            description: vm.description().clone(),
             running: guest.is_some(),
             unrecorded: unknown.iter().any(|name| name == vm.name().as_str()),
             outdated: outdated.contains(vm.name()),
-            pid: process.map(|process| process.pid),
-            seconds: process.map(|process| process.age().as_secs()),
+            pid: process.map(|(pid, _)| pid),
+            seconds: process.map(|(_, age)| age.as_secs()),
             nics: model
                 .nics(vm)
                 .map(|(_, nic, network)| NicReport {

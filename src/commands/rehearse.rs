@@ -70,7 +70,11 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
         let help = format!("end it first: vmnet rehearse --end {}", stage.lab);
         return Err(Failure::advised(format!("a rehearsal of lab {} was kept", stage.lab), help));
     }
-    let is_machine = |vm: &Vm| *vm.engine() == Engine::Qemu;
+    let is_machine = |vm: &Vm| vm.engine().is_machine();
+    if let Some(vm) = source.whole.vms().values().find(|vm| guests && *vm.engine() == Engine::Libvirt) {
+        let message = format!("vm {} is a guest of libvirt, and the machines of a rehearsal have none", vm.name());
+        return Err(Failure::advised(message, "leave out --guests: namespaces stand in for all guests then"));
+    }
     if !nix::unistd::geteuid().is_root() && source.whole.vms().values().any(is_machine) {
         let message = "real guests run as a user of their own, and only root can become one: leave out --guests";
         return Err(Failure::lacks(format!("{message}, or run it as root (sudo vmnet …)")));

@@ -8,38 +8,71 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::output::{Output, WARN};
 use super::session::Session;
+use super::source::Source;
 use super::{keys, lookup, privilege};
 use crate::engine::folder::{Owner, service_user};
 use crate::engine::{self};
 use crate::model::{Engine, Vm};
+use crate::render::libvirt::LIBVIRT_USER;
 use crate::render::qemu::{ByHand, Privilege, SEED_IMAGE, by_hand, disk_name, overlay};
 use crate::render::{GuestFiles, GuestView, domain, seed};
 use crate::state::Facts;
-
-/// The user that libvirt runs QEMU as on Debian and Ubuntu.
-const LIBVIRT_USER: &str = "libvirt-qemu";
 
 /// A disk made for somebody else is never reset: its number stays.
 const INSTANCE: u32 = 1;
 
 /// `vmnet xml`
 pub(super) async fn xml(name: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    let (_, source) = lookup::applied(&lab)?;
+    if *source.model.vms()[&vm].engine() == Engine::Libvirt {
+        return own_domain(&source, &source.model.vms()[&vm], output).await;
+    }
     // Where there is no libvirt, the XML is for another host, whose libvirt takes the files over itself.
     let owner = service_user(LIBVIRT_USER).map_or(Owner { uid: 0, gid: 0 }, |(owner, _)| owner);
     with_files(name, owner, output, |view, files, _, _| {
         let text = domain::xml(view, files).map_err(|error| Failure::failed("no domain XML", error))?;
-        #[derive(Serialize)]
-        struct Report<'a> {
-            vm: &'a str,
-            xml: &'a str,
-        }
-        output.result(&Report { vm: view.vm.name().as_str(), xml: &text }, || text.clone())
+        show_xml(view.vm, &text, output)
     })
     .await
 }
 
+fn show_xml(vm: &Vm, xml: &str, output: &Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        vm: &'a str,
+        xml: &'a str,
+    }
+    output.result(&Report { vm: vm.name().as_str(), xml }, || xml.to_owned())
+}
+
+/// The domain of a guest that libvirt runs, as `vmnet boot` defines it. Disk and seed are made unless it runs, so that
+/// `virsh` can start it, too.
+async fn own_domain(source: &Source, vm: &Vm, output: &Output) -> Result<ExitCode, Failure> {
+    super::boot::images_exist(source, vm)?;
+    privilege::require_to_prepare()?;
+    let mut session = Session::look_at(source.model.lab())?;
+    session.host.scope.guest_devices = true;
+    let mut observation = session.look(Some(&source.model))?;
+    let guests = observation.state.guests.clone();
+    let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
+    let guest = super::boot::domain(&session, source, &observation.facts, &mtu, vm)?;
+    let (Some(domain), Some(files)) = (guest.domain, guest.files) else { return Ok(ExitCode::SUCCESS) };
+    if !guests.contains_key(vm.name()) {
+        let (owner, _) = service_user(&files.user)?;
+        engine::prepare(vm.name(), &files.state_dir, owner, files.disk.as_ref(), &files.seed).await?;
+    }
+    show_xml(vm, &domain.xml, output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// `vmnet qemu-args`
 pub(super) async fn qemu_args(name: &str, unprivileged: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let (lab, vm) = lookup::guest(name)?;
+    if *lookup::applied(&lab)?.1.model.vms()[&vm].engine() == Engine::Libvirt {
+        let message = format!("vm {vm} is a guest of libvirt, which has arguments of its own for QEMU");
+        return Err(Failure::advised(message, format!("look at its domain: vmnet xml {vm}")));
+    }
     let (privilege, owner) = match unprivileged {
         true => (Privilege::Unprivileged, caller()),
         false => (Privilege::Root, Owner { uid: 0, gid: 0 }),

@@ -15,6 +15,7 @@ use super::source::Source;
 use super::standing::unconfirmed;
 use crate::ledger::change::Standing;
 use crate::ledger::{self, Progress};
+use crate::model::{Engine, Vm};
 use crate::names::{LabName, VmName};
 
 #[derive(Serialize)]
@@ -104,7 +105,10 @@ async fn autostart(
     report: &mut LabReport,
     output: &Output,
 ) -> Result<(), Failure> {
-    if !source.model.vms().values().any(|vm| *vm.autostart()) {
+    // Those of libvirt follow when it runs: it starts those that it knows itself.
+    let asks_libvirt = session.asks_libvirt;
+    let starts = |vm: &&Vm| *vm.autostart() && (asks_libvirt || *vm.engine() != Engine::Libvirt);
+    if !source.model.vms().values().any(|vm| starts(&vm)) {
         return Ok(());
     }
     session.host.scope.guest_devices = true;
@@ -112,7 +116,8 @@ async fn autostart(
     let mut guests = observation.state.guests.clone();
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
     let mut started = BTreeMap::new();
-    for (name, vm) in source.model.vms().iter().filter(|(_, vm)| *vm.autostart()) {
+    for vm in source.model.vms().values().filter(starts) {
+        let name = vm.name();
         if guests.contains_key(name) {
             continue;
         }

@@ -2,6 +2,7 @@
 
 mod claims;
 mod found;
+mod libvirt;
 mod way_back;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use super::signals::Signals;
 use super::source::Source;
 use super::standing::{interrupted, unconfirmed};
 use super::unrecorded;
+pub(super) use libvirt::silent;
+
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, forwarding, sketch};
 use crate::kernel::trust;
@@ -73,6 +76,10 @@ pub(super) struct Session {
     pub(super) host: KernelHost,
     /// A change may hurt what is not the lab's.
     pub(super) force: bool,
+    /// libvirt is asked where the lab uses it.
+    pub(super) asks_libvirt: bool,
+    /// It need not answer: whoever asks sees to it.
+    pub(super) may_be_silent: bool,
     /// States of devices that were down and that somebody uses by now: setting them down would cut the host off.
     pub(super) stays_up: BTreeSet<SettingKey>,
     /// Before the lock: they are caught as long as it is held.
@@ -153,6 +160,9 @@ impl Session {
         scope.settings = ledger.found.keys().cloned().collect();
         scope.tables = ledger.tables.clone();
         scope.drop_ins = drop_ins(lab);
+        // Before libvirt runs, at the start of the host, its guests are its own affair; asking would wait for it in vain.
+        let asks_libvirt = verb != RESTORE || observe::libvirt_runs();
+        scope.libvirt = asks_libvirt && libvirt::may_be_used(&ledger, is_known);
         let host = KernelHost::new(scope);
         let mut others_unknown = false;
         let others = match held_by_others(&paths, &ledger) {
@@ -177,6 +187,8 @@ impl Session {
             is_known,
             host,
             force,
+            asks_libvirt,
+            may_be_silent: false,
             stays_up: BTreeSet::new(),
             signals: None,
             confirm,
@@ -192,8 +204,12 @@ impl Session {
     pub(super) fn look(&mut self, model: Option<&Model>) -> Result<Observation, Failure> {
         if let Some(model) = model {
             self.host.scope.forwards = forwards(model);
+            self.host.scope.libvirt |= self.asks_libvirt && model.uses_libvirt();
         }
         let observation = self.host.look().map_err(unobservable)?;
+        if let Some(silence) = observation.facts.libvirt.silence().filter(|_| !self.may_be_silent) {
+            return Err(silent(&self.lab, &silence));
+        }
         let found = self.ledger.found.iter().chain(self.pending.iter().flat_map(|(_, change)| &change.before.settings));
         self.stays_up = found::in_use(&self.host.scope, &observation.facts, found).map_err(unobservable)?;
         Ok(observation)
@@ -223,7 +239,8 @@ impl Session {
         let facts = &mut observation.facts;
         facts.sysctls.extend(present(forwarding(model, facts))?);
         let found = self.found_by_all();
-        let host = Host { facts, paths: &self.paths, found: &found, guests };
+        let domains = &observation.state.domains;
+        let host = Host { facts, paths: &self.paths, found: &found, guests, domains };
         let (wanted, refusals) = sketch(model, &host);
         self.host.scope.settings.extend(wanted.state.settings.keys().cloned());
         // What has the name of a namespace of ours and is none, or none yet, is never entered.

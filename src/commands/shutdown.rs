@@ -4,18 +4,21 @@
 //! waits to be confirmed, or whose ledger is damaged, keeps nobody's disk from being closed in order.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::output::{BAD, GOOD, Output, chain};
 use super::privilege;
 use super::session::paths;
-use crate::engine::{self, Running, Stopped};
+use crate::engine::libvirt::Doors;
+use crate::engine::{self, EngineError, Running, Stopped};
 use crate::ledger::{self, ChangeLock};
-use crate::names::LabName;
+use crate::names::{LabName, VmName};
+use crate::observe::{self, OnDisk};
 use crate::paths::Paths;
 
 /// How long it waits for another command's change; `vmnet-guests.service` allows for this and the guests' time.
@@ -44,7 +47,9 @@ pub(super) async fn run(output: &Output) -> Result<ExitCode, Failure> {
     let mut errors = Vec::new();
     let mut running = Vec::new();
     let labs = labs(&paths)?;
-    let _lock = match labs.is_empty() {
+    let mut domains = observe::domains_on_disk();
+    domains.retain(|domain| domain.runs);
+    let _lock = match labs.is_empty() && domains.is_empty() {
         true => None,
         false => Some(ChangeLock::take(&paths, "shutdown", LOCK_LIMIT)?),
     };
@@ -57,7 +62,17 @@ pub(super) async fn run(output: &Output) -> Result<ExitCode, Failure> {
     if !running.is_empty() {
         privilege::require_guests()?;
     }
-    let guests = join_all(running.into_iter().map(async |(lab, guest)| stop(lab, guest).await)).await;
+    let doors = Arc::<Doors>::default();
+    let by_libvirt = join_all(domains.into_iter().map(async |OnDisk { lab, vm, .. }| {
+        let stopped = engine::libvirt::stop(&doors, &lab, &vm, engine::GRACE).await;
+        GuestReport::of(lab, &vm, stopped)
+    }));
+    let by_us = join_all(running.into_iter().map(async |(lab, guest)| {
+        let stopped = engine::qemu::stop(&guest.vm, &guest.guest, engine::GRACE).await;
+        GuestReport::of(lab, &guest.vm, stopped)
+    }));
+    let (mut guests, others) = join(by_us, by_libvirt).await;
+    guests.extend(others);
     let report = Report { guests, errors, seconds: begun.elapsed().as_secs_f64() };
     output.result(&report, || text(&report))?;
     let failed = !report.errors.is_empty() || report.guests.iter().any(|guest| guest.error.is_some());
@@ -86,11 +101,12 @@ fn of_lab(paths: &Paths, lab: &LabName) -> Result<Vec<Running>, Failure> {
     Ok(engine::running(paths, lab)?)
 }
 
-async fn stop(lab: LabName, guest: Running) -> GuestReport {
-    let stopped = engine::qemu::stop(&guest.vm, &guest.guest, engine::GRACE).await;
-    let in_order = matches!(stopped, Ok(Stopped::PoweredOff | Stopped::WasOff));
-    let error = stopped.err().map(|error| chain(&Failure::from(error)).join(": "));
-    GuestReport { lab, vm: guest.vm.to_string(), in_order, error }
+impl GuestReport {
+    fn of(lab: LabName, vm: &VmName, stopped: Result<Stopped, EngineError>) -> Self {
+        let in_order = matches!(stopped, Ok(Stopped::PoweredOff | Stopped::WasOff));
+        let error = stopped.err().map(|error| chain(&Failure::from(error)).join(": "));
+        Self { lab, vm: vm.to_string(), in_order, error }
+    }
 }
 
 fn text(report: &Report) -> String {

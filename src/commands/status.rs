@@ -76,11 +76,12 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let lab = lookup::lab_or_only(argument)?;
     let (ledger, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
+    session.may_be_silent = true;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     // What stands in the way of a repair is part of the status, no reason to show none.
     let (wanted, obstacles) = session.sketch(&source.model, &mut observation, &guests)?;
-    let (plan, extent, outdated) = match obstacles.is_empty() {
+    let (plan, extent, outdated) = match obstacles.is_empty() && observation.facts.libvirt.silence().is_none() {
         true => {
             let outdated = outdated(&session, &source, &observation, &wanted.mtu);
             let extent = if session.is_whole() { Extent::Whole } else { Extent::Unrecorded };
@@ -90,7 +91,9 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     };
     let mut obstacles: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
     let unknown = unrecorded::taps(&observation.state);
-    if !unknown.is_empty() {
+    if let Some(silence) = observation.facts.libvirt.silence() {
+        obstacles.push(format!("libvirt can't be asked what it has of the lab: {silence}"));
+    } else if !unknown.is_empty() {
         obstacles.push(unrecorded::text(&lab, &unknown));
     }
     let notes = wanted.notes;

@@ -11,7 +11,6 @@ use super::output::{GOOD, Output};
 use super::privilege;
 use super::session::Session;
 use crate::engine;
-use crate::model::Engine;
 use crate::names::VmName;
 
 #[derive(Serialize)]
@@ -28,7 +27,7 @@ pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output:
     let mut session = Session::change_of(&lab, "stop")?;
     session.applied()?;
     session.force = force;
-    let stopped = stop(&mut session, &vms, output).await?;
+    let stopped = stop(&mut session, &vms, false, output).await?;
     let report = Report { lab: lab.as_str(), vms: stopped, seconds: begun.elapsed().as_secs_f64() };
     output.result(&report, || {
         let before: Vec<&VmName> = vms.iter().filter(|vm| !report.vms.contains(vm)).collect();
@@ -47,11 +46,18 @@ pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output:
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stop<'v>(session: &mut Session, vms: &'v [VmName], output: &Output) -> Result<Vec<&'v VmName>, Failure> {
+/// Stops those that run. With `forget` libvirt forgets all of them: what it has defined names a disk that goes.
+async fn stop<'v>(
+    session: &mut Session,
+    vms: &'v [VmName],
+    forget: bool,
+    output: &Output,
+) -> Result<Vec<&'v VmName>, Failure> {
     let before = session.look(None)?;
     let mut wanted = before.state.clone();
     let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.state.guests.contains_key(*vm)).collect();
     stopped.iter().for_each(|vm| wanted.remove_guest(vm));
+    wanted.domains.retain(|vm, _| !(forget && vms.contains(vm)));
     let plan = session.plan(&before, &wanted);
     if !plan.is_empty() {
         session.carry_out(None, &before, &wanted, &plan, output, false).await?;
@@ -70,7 +76,7 @@ pub(super) async fn reset(
     let (lab, _, vms) = lookup::guests(names, of)?;
     let mut session = Session::change_of(&lab, "reset")?;
     let source = session.applied()?;
-    if vms.iter().filter_map(|vm| source.model.vms().get(vm)).any(|vm| *vm.engine() == Engine::Qemu) {
+    if vms.iter().filter_map(|vm| source.model.vms().get(vm)).any(|vm| vm.engine().is_machine()) {
         privilege::require_folders()?;
     }
     let observation = session.look(None)?;
@@ -78,7 +84,7 @@ pub(super) async fn reset(
         let help = format!("stop it first (vmnet stop {vm}), or say vmnet reset --stop");
         return Err(Failure::advised(format!("vm {vm} runs"), help));
     }
-    stop(&mut session, &vms, output).await?;
+    stop(&mut session, &vms, true, output).await?;
     for vm in &vms {
         let folder = session.paths.guest_state(&lab, vm);
         let mut disks = destroy::disks(&session.paths, &lab);

@@ -7,16 +7,11 @@ use super::failure::Failure;
 use crate::mark::Mark;
 use crate::names::{IfName, LabName};
 use crate::plan::{Op, Plan};
-use crate::state::{Guest, HostState, LinkKind, Ns};
+use crate::state::{HostState, LinkKind, Ns};
 
 /// The TAPs that no known guest has, each with the guest's name as its mark says it.
 pub(super) fn taps(state: &HostState) -> Vec<(&IfName, String)> {
-    let held = |name: &IfName| {
-        state.guests.values().any(|guest| match guest {
-            Guest::Qemu(qemu) => qemu.taps.iter().any(|(tap, _)| tap == name),
-            Guest::Netns { .. } => false,
-        })
-    };
+    let held = |name: &IfName| state.guests.values().any(|guest| guest.taps().iter().any(|(tap, _)| tap == name));
     let taps = state.links.iter().filter(|(id, link)| id.ns == Ns::Host && link.kind == LinkKind::Tap);
     let vm = |alias: &str| {
         let nic = alias.parse::<Mark>().ok().filter(|mark| mark.role == "nic")?.name;
@@ -31,10 +26,7 @@ pub(super) fn refuse(lab: &LabName, state: &HostState, plan: &Plan) -> Result<()
     taps.retain(|(tap, _)| {
         plan.ops().any(|op| match op {
             Op::RemoveLink { id } => id.ns == Ns::Host && id.name == **tap,
-            Op::StartGuest { guest, .. } => match &**guest {
-                Guest::Qemu(qemu) => qemu.taps.iter().any(|(name, _)| name == *tap),
-                Guest::Netns { .. } => false,
-            },
+            Op::StartGuest { guest, .. } => guest.taps().iter().any(|(name, _)| name == *tap),
             _ => false,
         })
     });

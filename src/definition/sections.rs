@@ -38,6 +38,7 @@ const VM: &[&str] = &[
     "run",
     "user_data",
     "autostart",
+    "description",
     "host",
 ];
 const HOST: &[&str] = &["ssh", "underlay", "uplink", "network", "router"];
@@ -223,6 +224,7 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
         run: reader.list("run", problems),
         user_data: reader.get("user_data", problems),
         autostart: reader.get("autostart", problems),
+        description: reader.get("description", problems),
         host: reader.get("host", problems),
     };
     reader.finish();

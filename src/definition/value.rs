@@ -183,7 +183,7 @@ words! {
     }
     Across: "what joins a network's hosts" { "vlan" => Across::Vlan, "routed" => Across::Routed, }
     Wanted: "a result" { "reach" => Wanted::Reach, "deny" => Wanted::Deny, }
-    Engine: "an engine" { "qemu" => Engine::Qemu, "netns" => Engine::Netns, }
+    Engine: "an engine" { "qemu" => Engine::Qemu, "libvirt" => Engine::Libvirt, "netns" => Engine::Netns, }
     Accel: "an accelerator" { "kvm" => Accel::Kvm, "tcg" => Accel::Tcg, }
     NicModel: "a nic model" {
         "virtio" => NicModel::Virtio,

@@ -142,7 +142,7 @@ pub(super) fn lacks(context: &mut Context<'_>) {
     for guest in context.host.guests.values() {
         match guest {
             Guest::Netns { .. } => drop(features.insert(Feature::Veth)),
-            Guest::Qemu(_) => drop(features.insert(Feature::Tun)),
+            Guest::Qemu(_) | Guest::Libvirt(_) => drop(features.insert(Feature::Tun)),
         }
     }
     let facts = context.facts();

@@ -2,13 +2,13 @@
 
 use ipnet::IpNet;
 
-use super::Refusal;
 use super::context::Context;
+use super::{Host, Refusal};
 use crate::mark::Mark;
-use crate::model::{Network, Nic, Vm};
+use crate::model::{Engine, Network, Nic, Vm};
 use crate::names::{IfName, NsName};
 use crate::rule;
-use crate::state::{Address, Guest, Link, LinkId, LinkKind, Namespace, Ns, QemuGuest, Route};
+use crate::state::{Address, Domain, Guest, Link, LinkId, LinkKind, Namespace, Ns, Route};
 
 pub(super) fn guests(context: &mut Context<'_>) {
     macs_are_free(context);
@@ -19,10 +19,45 @@ pub(super) fn guests(context: &mut Context<'_>) {
             continue;
         };
         match guest {
-            Guest::Qemu(qemu) => taps(context, vm, qemu),
+            Guest::Qemu(_) | Guest::Libvirt(_) => taps(context, vm, guest.taps()),
             Guest::Netns { ns } => namespace(context, vm, ns),
         }
         context.state.guests.insert(name.clone(), guest.clone());
+    }
+    domains(context);
+}
+
+/// What libvirt shall have defined: for guests that run there, or are to, what they are made of; for others that it has
+/// defined, the same, as long as it is libvirt that runs them. Whether one starts with the host is the definition's to
+/// say at any time, everything else counts from its next start.
+fn domains(context: &mut Context<'_>) {
+    domains_are_free(context);
+    let Host { guests, domains, .. } = *context.host;
+    for vm in context.model.vms().values() {
+        let name = vm.name();
+        let domain = match guests.get(name) {
+            Some(Guest::Libvirt(guest)) => guest.domain.as_ref(),
+            Some(Guest::Qemu(_) | Guest::Netns { .. }) | None => {
+                domains.get(name).filter(|_| *vm.engine() == Engine::Libvirt)
+            }
+        };
+        if let Some(domain) = domain {
+            let autostart = *vm.autostart() && *vm.engine() == Engine::Libvirt;
+            context.state.domains.insert(name.clone(), Domain { autostart, ..domain.clone() });
+        }
+    }
+}
+
+/// Nobody else's domain has the name or the UUID of a guest that libvirt runs.
+fn domains_are_free(context: &mut Context<'_>) {
+    let lab = context.lab();
+    for vm in context.model.vms().values().filter(|vm| *vm.engine() == Engine::Libvirt) {
+        let (name, uuid) = (rule::domain_name(lab, vm.name()), rule::guest_uuid(lab, vm.name()));
+        for found in context.facts().foreign_domains.iter().filter(|found| found.name == name || found.uuid == uuid) {
+            let (domain, by_hand) = (found.name.escape_debug().to_string(), found.by_hand);
+            let what = if found.name == name { "name" } else { "UUID" };
+            context.refuse(Refusal::DomainTaken { vm: vm.name().clone(), domain, what, by_hand });
+        }
     }
 }
 
@@ -46,9 +81,9 @@ fn port(context: &Context<'_>, vm: &Vm, number: usize, network: &Network, kind: 
     link
 }
 
-/// The TAPs of a running QEMU: as the model wants them now where it still knows them, else as they were made.
-fn taps(context: &mut Context<'_>, vm: &Vm, qemu: &QemuGuest) {
-    for (name, made) in &qemu.taps {
+/// The TAPs of a running machine: as the model wants them now where it still knows them, else as they were made.
+fn taps(context: &mut Context<'_>, vm: &Vm, taps: &[(IfName, Link)]) {
+    for (name, made) in taps {
         let nics: Vec<(usize, &Nic, &Network)> = context.model.nics(vm).collect();
         let wanted = nics.into_iter().find(|(_, nic, _)| nic.tap() == name);
         let link = match wanted {

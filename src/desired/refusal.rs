@@ -184,6 +184,18 @@ pub enum Refusal {
         /// Who uses it, escaped.
         holder: String,
     },
+    /// Somebody else's domain of libvirt stands where a guest's shall be.
+    #[error("vm {vm}: {}", domain_taken(domain, what, *by_hand))]
+    DomainTaken {
+        /// The guest.
+        vm: VmName,
+        /// The domain, escaped.
+        domain: String,
+        /// `name` or `UUID`.
+        what: &'static str,
+        /// Whether it was made by hand, of what `vmnet xml` printed.
+        by_hand: bool,
+    },
     /// The hooks of a network can't be written.
     #[error("network {network}: {problem}; install iproute2 from the distribution's package")]
     NoHooks {
@@ -244,6 +256,20 @@ fn remedy(module: &str, why: &str) -> String {
         "load it (modprobe {module}), or install the package that has it (Debian: linux-image-amd64, Ubuntu: \
          linux-modules-extra-$(uname -r))"
     )
+}
+
+/// Whose a domain is that stands in the way, and what to do about it.
+fn domain_taken(domain: &str, what: &str, by_hand: bool) -> String {
+    let taken = format!("the libvirt domain {domain} has the {what} that the guest gets");
+    match by_hand {
+        true => format!(
+            "{taken}, and was defined by hand from vmnet xml; shut it down and virsh undefine {domain}: vmnet boot defines \
+             the guest anew, with a disk of its own"
+        ),
+        false => format!(
+            "{taken}, and is not this lab's; rename the guest or the lab, or virsh undefine {domain} if nobody needs it"
+        ),
+    }
 }
 
 /// Who has an address that the router would take, and where.

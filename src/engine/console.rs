@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use super::EngineError;
-use super::folder::Folder;
+use super::folder::{Folder, make_parent};
 use crate::names::VmName;
 use crate::render::qemu::CONSOLE_SOCKET;
 
@@ -34,12 +34,60 @@ pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), Engi
     let fail = |source| EngineError::Console { vm: vm.clone(), source };
     let place = run.socket(CONSOLE_SOCKET).map_err(|_| EngineError::NotRunning { vm: vm.clone() })?;
     let mut socket = UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(fail)?;
+    join(vm, &mut socket, silence)
+}
+
+/// As [`attach`], to the console of a guest that libvirt runs: the pseudoterminal `pty`.
+pub fn attach_pty(vm: &VmName, run_dir: &Path, pty: &Path, silence: Duration) -> Result<(), EngineError> {
+    // Nobody but libvirt may have made anything for this guest.
+    make_parent(run_dir)?;
+    let _lock = lock(vm, run_dir)?;
+    let fail = |source| EngineError::Console { vm: vm.clone(), source };
+    let flags = libc::O_NOCTTY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let mut console = File::options().read(true).write(true).custom_flags(flags).open(pty).map_err(fail)?;
+    if !console.metadata().map_err(fail)?.file_type().is_char_device() {
+        return Err(fail(io::ErrorKind::InvalidInput.into()));
+    }
+    join(vm, &mut Pty(&mut console), silence)
+}
+
+/// A pseudoterminal. When the other end is closed, reading it is an error.
+struct Pty<'a>(&'a mut File);
+
+impl Read for Pty<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
+            read => read,
+        }
+    }
+}
+
+impl Write for Pty<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl AsFd for Pty<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Joins standard input and output with a console until one of them ends.
+fn join(vm: &VmName, console: &mut (impl Read + Write + AsFd), silence: Duration) -> Result<(), EngineError> {
+    let fail = |source| EngineError::Console { vm: vm.clone(), source };
     let terminal = RawTerminal::enter().map_err(fail)?;
     let signals = signals().map_err(fail)?;
     if terminal.is_some() {
         say(&format!("Console of {vm}; Ctrl-] leaves it.\r\n"));
     }
-    let ended = copy(&mut socket, terminal.is_some(), signals.as_fd(), silence);
+    let ended = copy(console, terminal.is_some(), signals.as_fd(), silence);
     drop(terminal);
     if let Ok(End::Left) = ended {
         say("\n");
@@ -62,7 +110,12 @@ enum End {
     Silent,
 }
 
-fn copy(socket: &mut UnixStream, interactive: bool, signals: BorrowedFd<'_>, silence: Duration) -> io::Result<End> {
+fn copy(
+    console: &mut (impl Read + Write + AsFd),
+    interactive: bool,
+    signals: BorrowedFd<'_>,
+    silence: Duration,
+) -> io::Result<End> {
     let (stdin, mut stdout) = (io::stdin(), io::stdout());
     let mut input_open = true;
     let mut last = Instant::now();
@@ -70,7 +123,7 @@ fn copy(socket: &mut UnixStream, interactive: bool, signals: BorrowedFd<'_>, sil
     loop {
         let input = if input_open { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut waiting = vec![
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(console.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals, PollFlags::POLLIN),
             PollFd::new(stdin.as_fd(), input),
         ];
@@ -91,7 +144,7 @@ fn copy(socket: &mut UnixStream, interactive: bool, signals: BorrowedFd<'_>, sil
         };
         let ready: Vec<bool> = waiting.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         if ready[0] {
-            let length = socket.read(&mut buffer)?;
+            let length = console.read(&mut buffer)?;
             if length == 0 {
                 return Ok(End::Closed);
             }
@@ -109,7 +162,7 @@ fn copy(socket: &mut UnixStream, interactive: bool, signals: BorrowedFd<'_>, sil
             input_open = length > 0;
             last = Instant::now();
             let leave = interactive.then(|| typed.iter().position(|byte| *byte == LEAVE)).flatten();
-            socket.write_all(&typed[..leave.unwrap_or(length)])?;
+            console.write_all(&typed[..leave.unwrap_or(length)])?;
             if leave.is_some() || (interactive && !input_open) {
                 return Ok(End::Left);
             }

@@ -4,10 +4,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::libvirt::DoorError;
 use super::qmp::QmpError;
 use super::wait::Stage;
 use crate::kernel::KernelError;
 use crate::names::VmName;
+use crate::render::libvirt::LIBVIRT_USER;
 
 /// A guest that could not be started, stopped or reached.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,17 @@ pub enum EngineError {
         /// The process.
         pid: i32,
     },
+    /// libvirt did not do something with the guest's domain.
+    #[error("libvirt did not {action} guest {vm}")]
+    Libvirt {
+        /// What it was to do.
+        action: &'static str,
+        /// The guest.
+        vm: VmName,
+        /// Why.
+        #[source]
+        source: DoorError,
+    },
     /// The kernel refused something about a TAP or a namespace.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -227,6 +240,9 @@ impl EngineError {
             }
             EngineError::Running { vm, .. } => format!("stop it first: vmnet stop {vm}"),
             EngineError::NotRunning { vm } => format!("start it: vmnet boot {vm}"),
+            EngineError::NoUser { user } if user == LIBVIRT_USER => {
+                "install libvirt (Debian, Ubuntu: libvirt-daemon-system), or use engine = \"qemu\"".into()
+            }
             EngineError::NoUser { user } => {
                 format!("run: useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin --groups kvm {user}")
             }
@@ -240,6 +256,7 @@ impl EngineError {
             EngineError::Base { problem, .. } => problem.help().into(),
             EngineError::Folder { path, .. } => format!("look at {} and move it away", path.display()),
             EngineError::Record { path, .. } => format!("stop the guest's QEMU by hand and remove {}", path.display()),
+            EngineError::Libvirt { source, .. } => source.help()?.into(),
             EngineError::Kernel(source) => source.help()?.into(),
             EngineError::Wait { vm, .. } => format!("look at its console: vmnet console {vm}"),
             EngineError::ConsoleBusy { .. } => "leave it there with Ctrl-]".into(),
@@ -262,7 +279,11 @@ impl EngineError {
 
     /// Whether the host lacks something, as opposed to something going wrong (exit code 4).
     pub fn is_lack(&self) -> bool {
-        matches!(self, EngineError::NoUser { .. } | EngineError::KvmAccess { .. })
+        match self {
+            EngineError::NoUser { .. } | EngineError::KvmAccess { .. } => true,
+            EngineError::Libvirt { source, .. } => source.is_lack(),
+            _ => false,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, fchown, unlinkat};
 
 use super::EngineError;
+use crate::render::libvirt::LIBVIRT_USER;
+use crate::render::qemu::QEMU_USER;
 
 /// The user and group that a folder and its files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +41,8 @@ impl Folder {
     /// Opens `…/<lab>/guests/<vm>` and makes what is missing of it: the guest's own 0700 and its owner's, those
     /// above 0711 and root's.
     pub fn make(path: &Path, owner: Owner) -> Result<Self, EngineError> {
-        let (guests, name) = split(path)?;
-        let (lab, guests_name) = split(guests)?;
-        make_above(lab).map_err(|source| EngineError::File { action: "make", path: lab.to_owned(), source })?;
-        let lab_fd = open_root(lab)?;
-        let guests_fd = ours(&enter(&lab_fd, guests_name, 0o711, guests)?, guests)?;
+        let (_, name) = split(path)?;
+        let guests_fd = make_parent(path)?;
         let is_new = fstatat(&guests_fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_err();
         let fd = enter(&guests_fd, name, 0o700, path)?;
         if let Err(error) = give(&fd, path, owner) {
@@ -186,6 +185,15 @@ fn split(path: &Path) -> Result<(&Path, &str), EngineError> {
     path.parent().zip(name).ok_or_else(|| untrusted(path, "it is no path of a folder"))
 }
 
+/// Makes what is missing above a guest's folder `…/<lab>/guests/<vm>`, 0711 and root's, and opens the last of it.
+pub(super) fn make_parent(path: &Path) -> Result<OwnedFd, EngineError> {
+    let (guests, _) = split(path)?;
+    let (lab, guests_name) = split(guests)?;
+    make_above(lab).map_err(|source| EngineError::File { action: "make", path: lab.to_owned(), source })?;
+    let lab_fd = open_root(lab)?;
+    ours(&enter(&lab_fd, guests_name, 0o711, guests)?, guests)
+}
+
 /// The lab's folder: the last part of its path may not be a link, and it has to be ours.
 fn open_root(path: &Path) -> Result<OwnedFd, EngineError> {
     match nix::fcntl::open(path, FOLDER, Mode::empty()) {
@@ -218,9 +226,40 @@ fn give(fd: &OwnedFd, path: &Path, owner: Owner) -> Result<(), EngineError> {
     if found.st_uid == Uid::effective().as_raw() && found.st_uid != owner.uid {
         fchown(fd, Some(owner.uid.into()), Some(owner.gid.into())).map_err(|errno| lost(path, errno))?;
     } else if found.st_uid != owner.uid {
-        return Err(untrusted(path, "it belongs to another user"));
+        if !is_guests(found.st_uid) {
+            return Err(untrusted(path, "it belongs to another user"));
+        }
+        hand_over(fd, path, found.st_uid, owner)?;
     }
     fchmod(fd, Mode::S_IRWXU).map_err(|errno| lost(path, errno))
+}
+
+/// Whether a user is one that guests run as, whatever runs them.
+fn is_guests(uid: u32) -> bool {
+    let uid_of = |name| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    [QEMU_USER, LIBVIRT_USER].into_iter().any(|name| uid_of(name) == Some(uid))
+}
+
+/// Gives the folder of a guest that gets another engine to the user that it will run as, with its files. The former
+/// one's processes are shut out first; what they may have put there beside plain files of their own stays theirs.
+fn hand_over(fd: &OwnedFd, path: &Path, from: u32, to: Owner) -> Result<(), EngineError> {
+    let lost = |errno| lost(path, errno);
+    let give = |fd: BorrowedFd<'_>| fchown(fd, Some(to.uid.into()), Some(to.gid.into())).map_err(lost);
+    fchmod(fd, Mode::S_IRWXU).map_err(lost)?;
+    give(fd.as_fd())?;
+    let copy = fd.try_clone().map_err(|source| EngineError::File { action: "open", path: path.to_owned(), source })?;
+    let folder = Folder { fd: copy, path: path.to_owned(), owner: to };
+    for name in folder.names()? {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let Ok(file) = openat(&folder.fd, name.as_str(), flags, Mode::empty()) else { continue };
+        let found = fstat(&file).map_err(lost)?;
+        // libvirt leaves root's behind.
+        let is_its = [from, Uid::effective().as_raw()].contains(&found.st_uid);
+        if is_its && found.st_mode & libc::S_IFMT == libc::S_IFREG && found.st_nlink == 1 {
+            give(file.as_fd())?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a folder in another and makes it when it is not there.

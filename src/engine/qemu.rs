@@ -16,12 +16,11 @@ use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::scope::own_scope;
-use super::{EngineError, disk, identity, spawn};
-use crate::kernel::{Kernel, child, sysctl, tap};
+use super::{EngineError, PRESS_AGAIN, Stopped, disk, identity, port, spawn};
+use crate::kernel::{Kernel, child, tap};
 use crate::names::{IfName, VmName};
-use crate::plan::LinkChange;
 use crate::render::qemu::QMP_SOCKET;
-use crate::state::{Link, LinkId, Odd, QemuGuest};
+use crate::state::{Link, QemuGuest};
 
 /// What QEMU says, in a guest's run folder.
 const LOG: &str = "qemu.log";
@@ -32,9 +31,6 @@ const SHUTDOWN_UNIT: &str = "vmnet-guests.service";
 /// How long QEMU may take until its control socket is there.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a guest has to react to the power button before it is pressed again.
-const PRESS_AGAIN: Duration = Duration::from_secs(3);
-
 /// A QEMU process that has just been started and may still fail.
 #[derive(Debug)]
 #[must_use = "a guest runs only when it is ready"]
@@ -44,19 +40,6 @@ pub struct Launched {
     run: Folder,
     state: Folder,
     made_disk: bool,
-}
-
-/// How a guest ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// It was not running.
-    WasOff,
-    /// It shut down when it was asked to.
-    PoweredOff,
-    /// It did not react in time: its QEMU was told to end.
-    Quit,
-    /// QEMU did not react either and was killed.
-    Killed,
 }
 
 /// Prepares folders, disk, seed and TAPs and starts QEMU. On an error nothing of it stays but the guest's folder.
@@ -321,24 +304,8 @@ fn may(wanted: u32, (uid, gid, mode): (u32, u32, u32), owner: Owner, group: Opti
 
 /// A TAP, marked before it comes up: it is not persistent, so whatever interrupts this, it is gone.
 async fn open_tap(kernel: &mut Kernel, name: &IfName, link: &Link) -> Result<OwnedFd, EngineError> {
-    let Link { kind: _, mac, mtu, group, alias, master, up, ipv6, tx_checksum: _, odd: _ } = link;
     let tap = tap::open(name)?;
-    if !ipv6 && sysctl::has_ipv6() {
-        let key = sysctl::disable_ipv6(name.as_str());
-        let fail = |source| EngineError::File { action: "write", path: Path::new("/proc/sys/net").join(&key), source };
-        sysctl::write(&key, "1").map_err(fail)?;
-    }
-    let change = LinkChange {
-        alias: Some(alias.clone()),
-        mac: Some(*mac),
-        mtu: Some(*mtu),
-        group: Some(*group),
-        master: Some(master.clone()),
-        up: Some(*up),
-        bridge: None,
-        port: Odd::new(),
-    };
-    kernel.change_link(&LinkId::host(name.clone()), &change)?.send().await?;
+    port::settle(kernel, name, link).await?;
     Ok(tap)
 }
 

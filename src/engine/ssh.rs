@@ -13,7 +13,8 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::{EngineError, netns, public_host_key, running_in};
+use super::folder::make_parent;
+use super::{EngineError, netns, public_host_key, runs};
 use crate::model::{Model, Vm};
 use crate::names::{LabName, NsName};
 use crate::paths::Paths;
@@ -57,7 +58,7 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
     let way = way(model, vm)?;
     let mut command = Command::new(ssh);
     let (lab, name) = (model.lab(), vm.name());
-    if running_in(&paths.guest_run(lab, name))?.is_none() {
+    if !runs(paths, model, vm)? {
         return Err(EngineError::NotRunning { vm: name.clone() });
     }
     let alias = alias(model, vm);
@@ -111,7 +112,7 @@ pub struct Door {
 /// When the guest does not run, or the router does not serve it.
 pub fn door(paths: &Paths, model: &Model, vm: &Vm) -> Result<Door, EngineError> {
     let way = way(model, vm)?;
-    if running_in(&paths.guest_run(model.lab(), vm.name()))?.is_none() {
+    if !runs(paths, model, vm)? {
         return Err(EngineError::NotRunning { vm: vm.name().clone() });
     }
     let host_key = host_key(paths, model.lab(), vm)?.map(|key| key.trim_end().to_owned());
@@ -162,6 +163,7 @@ fn quoted(path: &Path) -> String {
 
 /// Writes the file with the guest's one key beside its run folder, readable for the caller.
 fn known_hosts(run_dir: &Path, line: &str) -> Result<PathBuf, EngineError> {
+    make_parent(run_dir)?;
     let path = run_dir.with_extension("known_hosts");
     let put = || -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;

@@ -3,6 +3,7 @@
 mod ask;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
@@ -11,12 +12,15 @@ use tokio::time::{Instant, sleep};
 
 use super::EngineError;
 use super::folder::Folder;
+use super::libvirt::{self, Doors};
 use super::qemu::last_words;
 use super::qmp::Qmp;
 use super::record::running_in;
+use crate::libvirt::DomainState;
 use crate::model::{Engine, Model, Vm};
 use crate::names::Mac;
 use crate::paths::Paths;
+use crate::rule;
 
 /// What a guest passes through on its way, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +52,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// [`EngineError::Wait`] with the stage that was not reached within `limit`; at once when its QEMU has ended.
-pub async fn until_up(model: &Model, vm: &Vm, paths: &Paths, limit: Duration) -> Result<(), EngineError> {
+pub async fn until_up(
+    model: &Model,
+    vm: &Vm,
+    paths: &Paths,
+    doors: &Arc<Doors>,
+    limit: Duration,
+) -> Result<(), EngineError> {
     let deadline = Instant::now() + limit;
     let late = |stage| EngineError::Wait { vm: vm.name().clone(), stage, limit };
-    match tokio::time::timeout_at(deadline, qemu_runs(model, vm, paths)).await {
+    match tokio::time::timeout_at(deadline, qemu_runs(model, vm, paths, doors)).await {
         Ok(result) => result?,
         Err(_) => return Err(late(Stage::Qemu)),
     }
@@ -64,8 +74,10 @@ pub async fn until_up(model: &Model, vm: &Vm, paths: &Paths, limit: Duration) ->
     let targets = targets(model, vm);
     while !targets.is_empty() {
         // A guest that panics ends, or hangs; only the first shows here.
-        if let Engine::Qemu = vm.engine() {
-            still_runs(model, vm, paths)?;
+        match vm.engine() {
+            Engine::Qemu => still_runs(model, vm, paths)?,
+            Engine::Libvirt => drop(domain_runs(model, vm, doors).await?),
+            Engine::Netns => {}
         }
         if Instant::now() >= deadline {
             return Err(late(Stage::Arp));
@@ -77,12 +89,17 @@ pub async fn until_up(model: &Model, vm: &Vm, paths: &Paths, limit: Duration) ->
     Ok(())
 }
 
-async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineError> {
-    if let Engine::Netns = vm.engine() {
-        return Ok(());
-    }
+async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths, doors: &Arc<Doors>) -> Result<(), EngineError> {
     loop {
-        still_runs(model, vm, paths)?;
+        match vm.engine() {
+            Engine::Netns => return Ok(()),
+            Engine::Libvirt if domain_runs(model, vm, doors).await? => return Ok(()),
+            Engine::Libvirt => {
+                sleep(PAUSE).await;
+                continue;
+            }
+            Engine::Qemu => still_runs(model, vm, paths)?,
+        }
         if let Some(run) = Folder::open(&paths.guest_run(model.lab(), vm.name()))?
             && let Ok(mut qmp) = Qmp::connect(&run).await
             && let Ok(status) = qmp.execute("query-status").await
@@ -91,6 +108,20 @@ async fn qemu_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineEr
             return Ok(());
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Whether the guest's domain runs, not paused; an error when it has ended.
+async fn domain_runs(model: &Model, vm: &Vm, doors: &Arc<Doors>) -> Result<bool, EngineError> {
+    let (lab, name) = (model.lab(), vm.name());
+    match libvirt::state(doors, lab, name).await? {
+        Some(DomainState::Running) => Ok(true),
+        Some(DomainState::Paused) => Ok(false),
+        Some(DomainState::Crashed) => {
+            let log = libvirt::last_words(&rule::domain_name(lab, name));
+            Err(EngineError::Died { vm: name.clone(), log })
+        }
+        Some(DomainState::Off) | None => Err(EngineError::NotRunning { vm: name.clone() }),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Nic {
     pub bridge: Option<String>,
     /// Its device on the host, while it runs or where it is fixed.
     pub tap: Option<String>,
+    /// Its MTU in bytes, where it says one.
+    pub mtu: Option<u32>,
 }
 
 /// Reads the XML of a domain. What can't be read further says nothing more.
@@ -54,6 +56,7 @@ pub fn domain(text: &str) -> Described {
                 let Some(nic) = found.nics.last_mut() else { return };
                 match *part {
                     "mac" => nic.mac = attribute("address"),
+                    "mtu" => nic.mtu = attribute("size").and_then(|size| size.parse().ok()),
                     "target" => nic.tap = attribute("dev"),
                     "source" => {
                         nic.network = attribute("network");

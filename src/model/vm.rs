@@ -53,12 +53,12 @@ fn vm(
     let engine_is_wrong = engine.is_wrong();
     let engine = engine.value().map_or(Engine::Qemu, |engine| *engine);
     let image = def.image.or(&defaults.image);
-    if engine == Engine::Qemu && image.is_missing() && !engine_is_wrong {
+    if engine.is_machine() && image.is_missing() && !engine_is_wrong {
         let problem = Problem::new(at.span(), format!("vm {name} has no image"));
         problems
             .push(problem.help("add image = \"…\", one of [image.*], or engine = \"netns\" for a guest without one"));
     }
-    if engine == Engine::Qemu && nics.len() > MOST_NICS {
+    if engine.is_machine() && nics.len() > MOST_NICS {
         let problem = Problem::new(at.span(), format!("vm {name} has {} nics", nics.len()));
         problems.push(problem.help(format!("QEMU's machine has room for {MOST_NICS}: use several guests")));
     }
@@ -72,11 +72,12 @@ fn vm(
         accel: def.accel.or(&defaults.accel).value().map_or(Accel::Kvm, |accel| *accel),
         cpus: def.cpus.or(&defaults.cpus).value().map_or(1, |cpus| cpus.0),
         memory: def.memory.or(&defaults.memory).value().map_or(1 << 30, |memory| memory.0),
-        image: image.filter(|_| engine == Engine::Qemu).cloned(),
+        image: image.filter(|_| engine.is_machine()).cloned(),
         disk: def.disk.or(&defaults.disk).value().map(|disk| disk.0),
         user: def.user.or(&defaults.user).value().map_or_else(|| setup::LOGIN.to_owned(), ToString::to_string),
         host: host_of(name, definition).cloned(),
         autostart: def.autostart.or(&defaults.autostart).value().is_some_and(|autostart| *autostart),
+        description: def.description.or(&defaults.description).value().map(|text| text.0.clone()),
         ssh_keys: keys.items().filter(|_| cloud_init).map(|key| key.get_ref().0.clone()).collect(),
         cloud_init,
         setup: setup::setup(name, def, definition, problems),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Scope;
 use crate::libvirt::xml;
-use crate::names::{LabName, Mac};
+use crate::names::{LabName, Mac, VmName};
+use crate::rule;
 
 /// Where the system's libvirt keeps domains: those that are defined, and those that run.
 pub(super) const FOLDERS_OF_DOMAINS: [&str; 2] = ["/etc/libvirt/qemu", "/run/libvirt/qemu"];
@@ -18,17 +19,65 @@ const LONGEST: u64 = 1 << 20;
 pub(super) fn macs(scope: &Scope, folders: [&str; 2]) -> BTreeMap<Mac, String> {
     let mut found = BTreeMap::new();
     for folder in folders {
-        // Who may not read them may not make a lab either.
-        let Ok(entries) = fs::read_dir(folder) else { continue };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let is_domain = path.extension().is_some_and(|extension| extension == "xml");
-            if let Some(text) = is_domain.then(|| read(&path)).flatten() {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                found.extend(macs_of(&text, &scope.lab).into_iter().map(|mac| (mac, name.clone())));
-            }
+        for (name, text) in texts(folder) {
+            found.extend(macs_of(&text, &scope.lab).into_iter().map(|mac| (mac, name.clone())));
         }
     }
     found
+}
+
+/// A domain of a lab's guest, by libvirt's own files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OnDisk {
+    /// The lab.
+    pub lab: LabName,
+    /// The guest.
+    pub vm: VmName,
+    /// The domain's name.
+    pub name: String,
+    /// Whether it runs.
+    pub runs: bool,
+}
+
+/// The domains of all labs' guests, by lab and guest. One that runs and is defined is there once.
+pub fn domains() -> Vec<OnDisk> {
+    let mut found = BTreeMap::new();
+    for (folder, runs) in FOLDERS_OF_DOMAINS.into_iter().zip([false, true]) {
+        for (name, text) in texts(folder) {
+            if let Some((lab, vm)) = guest_of(&text) {
+                found.insert((lab.clone(), vm.clone()), OnDisk { lab, vm, name, runs });
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Those of one lab.
+pub fn domains_of(lab: &LabName) -> Vec<OnDisk> {
+    domains().into_iter().filter(|domain| domain.lab == *lab).collect()
+}
+
+/// The guest that a domain is: it says so, and what it was made of, and has its UUID.
+fn guest_of(text: &str) -> Option<(LabName, VmName)> {
+    let said = xml::domain(text);
+    let owner = said.owner.filter(|_| said.made.is_some())?;
+    let (lab, vm) = (owner.lab.parse().ok()?, owner.vm.parse().ok()?);
+    // Of one that runs, the domain stands in what libvirt knows of its state.
+    let domain = text.find("<domain ").and_then(|start| text.get(start..))?;
+    (xml::uuid(domain)? == rule::guest_uuid(&lab, &vm)).then_some((lab, vm))
+}
+
+/// The domains in a folder of libvirt's, each by its name.
+fn texts(folder: &str) -> Vec<(String, String)> {
+    // Who may not read them may not make a lab either.
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let domains = paths.filter(|path| path.extension().is_some_and(|extension| extension == "xml"));
+    let text = |path: PathBuf| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Some((name, read(&path)?))
+    };
+    domains.filter_map(text).collect()
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -11,8 +11,8 @@ use super::{Scope, files, firewall};
 use crate::kernel::{caps, child, modules, sysctl};
 use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
 
-/// Reads everything but devices, routes and tables.
-pub(super) fn read(scope: &Scope, census: &Census) -> Facts {
+/// Reads everything but what was `seen` already: devices, routes, tables and domains.
+pub(super) fn read(scope: &Scope, census: &Census, seen: Facts) -> Facts {
     let features = modules::find(scope.guest_devices);
     Facts {
         namespaces: namespaces(census),
@@ -30,7 +30,7 @@ pub(super) fn read(scope: &Scope, census: &Census) -> Facts {
         qemu_user: user(&scope.qemu_user),
         foreign_files: files::foreign(scope),
         foreign_macs: domains::macs(scope, FOLDERS_OF_DOMAINS),
-        ..Facts::default()
+        ..seen
     }
 }
 

@@ -37,9 +37,9 @@ pub(super) struct Sorted {
     pub strangers: Strangers,
 }
 
-/// Sorts everything.
-pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
-    let ours = ours(scope, census);
+/// Sorts everything. `taps` are those that are the lab's because a guest of its has them, marked or not.
+pub(super) fn sort(scope: &Scope, census: &Census, taps: &BTreeSet<&str>) -> Sorted {
+    let ours = ours(scope, census, taps);
     let router = router_namespace(&scope.lab);
     let mut sorted = Sorted::default();
     for (ns, rows) in &census.rows {
@@ -72,10 +72,13 @@ pub(super) fn sort(scope: &Scope, census: &Census) -> Sorted {
 /// The links of the lab, by namespace and index.
 type Ours<'a> = BTreeMap<(&'a Ns, u32), LinkId>;
 
-fn ours<'a>(scope: &Scope, census: &'a Census) -> Ours<'a> {
+fn ours<'a>(scope: &Scope, census: &'a Census, taps: &BTreeSet<&str>) -> Ours<'a> {
     let mut ours = BTreeMap::new();
     for (ns, rows) in &census.rows {
-        for row in rows.links.values().filter(|row| is_ours(scope, row)) {
+        let is_tap = |row: &LinkRow| {
+            *ns == Ns::Host && row.data == KindData::Tun { tap: true } && taps.contains(row.name.as_str())
+        };
+        for row in rows.links.values().filter(|row| is_ours(scope, row) || is_tap(row)) {
             // One that was given a name which can't be ours any more, or no address, can't be said in our words.
             if let (Ok(name), Some(_)) = (row.name.parse::<IfName>(), row.mac) {
                 ours.insert((ns, row.index), LinkId { ns: ns.clone(), name });

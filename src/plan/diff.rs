@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use super::elements;
 use super::{LinkChange, Op, Plan, Service};
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
-use crate::state::{
-    Address, File, Guest, HostState, Knob, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey, Table,
-};
+use crate::state::{Address, File, HostState, Knob, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey, Table};
 
 /// What stood in a setting before a lab changed it: what it goes back to.
 pub type Found = BTreeMap<SettingKey, String>;
@@ -23,6 +21,7 @@ pub type Found = BTreeMap<SettingKey, String>;
 pub fn diff(current: &HostState, desired: &HostState, found: &Found, own_groups: &BTreeSet<Ns>) -> Plan {
     let mut ops = Vec::new();
     guests(current, desired, &mut ops);
+    domains(current, desired, &mut ops);
     let links = Links::of(current, desired);
     links.ops(current, desired, own_groups, &mut ops);
     namespaces(current, desired, &mut ops);
@@ -38,15 +37,24 @@ fn guests(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
     for (vm, guest) in &current.guests {
         if desired.guests.get(vm) != Some(guest) {
             // A namespace that plays a guest is made and removed like every other one.
-            if let Guest::Qemu(_) = guest {
+            if guest.is_machine() {
                 ops.push(Op::StopGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
             }
         }
     }
     for (vm, guest) in &desired.guests {
-        if matches!(guest, Guest::Qemu(_)) && current.guests.get(vm) != Some(guest) {
+        if guest.is_machine() && current.guests.get(vm) != Some(guest) {
             ops.push(Op::StartGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
         }
+    }
+}
+
+fn domains(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+    for (vm, domain) in current.domains.iter().filter(|(vm, _)| !desired.domains.contains_key(*vm)) {
+        ops.push(Op::UndefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
+    }
+    for (vm, domain) in desired.domains.iter().filter(|(vm, domain)| current.domains.get(*vm) != Some(*domain)) {
+        ops.push(Op::DefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
     }
 }
 
@@ -162,10 +170,7 @@ impl<'a> Links<'a> {
 /// The TAPs of guests that stop, or stop and start again.
 fn taps_of_stopping(current: &HostState, desired: &HostState) -> BTreeSet<LinkId> {
     let stopping = current.guests.iter().filter(|(vm, guest)| desired.guests.get(*vm) != Some(*guest));
-    let taps = stopping.flat_map(|(_, guest)| match guest {
-        Guest::Qemu(qemu) => qemu.taps.as_slice(),
-        Guest::Netns { .. } => &[],
-    });
+    let taps = stopping.flat_map(|(_, guest)| guest.taps());
     taps.map(|(tap, _)| LinkId::host(tap.clone())).filter(|id| current.links.contains_key(id)).collect()
 }
 

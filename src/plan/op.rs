@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::elements::SetChange;
 use crate::names::{NsName, VmName};
 use crate::state::{
-    Address, BridgeSettings, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Odd, Route, SettingKey, TableId,
+    Address, BridgeSettings, Domain, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Odd, Route, SettingKey, TableId,
 };
 
 /// One effect. The executor has one arm for each.
@@ -144,6 +144,20 @@ pub enum Op {
         /// Which one.
         service: Service,
     },
+    /// Define a guest's domain in libvirt, or define it anew.
+    DefineGuest {
+        /// Its name.
+        vm: VmName,
+        /// What is defined.
+        domain: Box<Domain>,
+    },
+    /// Have libvirt forget a guest's domain.
+    UndefineGuest {
+        /// Its name.
+        vm: VmName,
+        /// What is defined.
+        domain: Box<Domain>,
+    },
     /// Start a guest.
     StartGuest {
         /// Its name.
@@ -174,7 +188,7 @@ impl Op {
             Op::AddVeth { .. } => Some(Feature::Veth),
             Op::ReplaceTable { .. } | Op::ChangeTable { .. } | Op::RestoreTable { .. } => Some(Feature::Nftables),
             Op::StartGuest { guest, .. } => match guest.as_ref() {
-                Guest::Qemu(_) => Some(Feature::Tun),
+                Guest::Qemu(_) | Guest::Libvirt(_) => Some(Feature::Tun),
                 Guest::Netns { .. } => None,
             },
             Op::AddNamespace { .. }
@@ -193,6 +207,8 @@ impl Op {
             | Op::WriteFile { .. }
             | Op::RemoveFile { .. }
             | Op::Reload { .. }
+            | Op::DefineGuest { .. }
+            | Op::UndefineGuest { .. }
             | Op::StopGuest { .. } => None,
         }
     }
@@ -323,8 +339,12 @@ impl fmt::Display for Op {
             Op::WriteFile { path, file } => write!(f, "write {} ({:04o})", path.display(), file.mode),
             Op::RemoveFile { path } => write!(f, "remove {}", path.display()),
             Op::Reload { service } => write!(f, "reload the configuration of {service}"),
-            Op::StartGuest { vm, guest } => write!(f, "start guest {vm} ({})", engine_word(guest)),
-            Op::StopGuest { vm, guest } => write!(f, "stop guest {vm} ({})", engine_word(guest)),
+            Op::DefineGuest { vm, domain } => {
+                write!(f, "define guest {vm} in libvirt (autostart {})", on_off(domain.autostart))
+            }
+            Op::UndefineGuest { vm, domain: _ } => write!(f, "undefine guest {vm} in libvirt"),
+            Op::StartGuest { vm, guest } => write!(f, "start guest {vm} ({})", guest.engine()),
+            Op::StopGuest { vm, guest } => write!(f, "stop guest {vm} ({})", guest.engine()),
         }
     }
 }
@@ -334,13 +354,6 @@ fn link_word(link: &Link) -> String {
         LinkKind::Vlan { parent, id } => format!("sub-interface of {parent} for VLAN {id},"),
         LinkKind::Macvlan { parent } => format!("macvlan of {parent},"),
         kind @ (LinkKind::Bridge(_) | LinkKind::Veth { .. } | LinkKind::Tap) => kind.word().to_owned(),
-    }
-}
-
-fn engine_word(guest: &Guest) -> &'static str {
-    match guest {
-        Guest::Qemu(_) => "qemu",
-        Guest::Netns { .. } => "netns",
     }
 }
 

@@ -12,6 +12,8 @@ use crate::state::{LinkKind, Ns, SettingKey};
 pub enum Phase {
     /// Guests stop first: they use everything else.
     StopGuests,
+    /// libvirt forgets those that are off and shall not be started any more.
+    UndefineGuests,
     /// Routes leave while their links are still there.
     RemoveRoutes,
     /// So do addresses.
@@ -56,6 +58,8 @@ pub enum Phase {
     Routes,
     /// Settings of the host, some of them of links that exist only now.
     HostSettings,
+    /// libvirt learns what it is to start.
+    DefineGuests,
     /// Guests.
     StartGuests,
 }
@@ -65,6 +69,7 @@ impl Phase {
     pub fn of(op: &Op) -> Self {
         match op {
             Op::StopGuest { .. } => Self::StopGuests,
+            Op::UndefineGuest { .. } => Self::UndefineGuests,
             Op::RemoveRoute(_) => Self::RemoveRoutes,
             Op::RemoveAddress(_) => Self::RemoveAddresses,
             Op::RemoveLink { id } if id.ns != Ns::Host => Self::RemoveInnerLinks,
@@ -93,6 +98,7 @@ impl Phase {
                 Self::DeviceSettings
             }
             Op::Set { key: SettingKey::Sysctl { ns: Ns::Host, .. }, .. } => Self::HostSettings,
+            Op::DefineGuest { .. } => Self::DefineGuests,
             Op::StartGuest { .. } => Self::StartGuests,
         }
     }
@@ -101,6 +107,7 @@ impl Phase {
     pub fn title(self) -> &'static str {
         match self {
             Self::StopGuests => "stopping guests",
+            Self::UndefineGuests => "undefining guests",
             Self::RemoveRoutes => "removing routes",
             Self::RemoveAddresses => "removing addresses",
             Self::RemoveInnerLinks => "removing links in namespaces",
@@ -123,6 +130,7 @@ impl Phase {
             Self::Addresses => "adding addresses",
             Self::Routes => "adding routes",
             Self::HostSettings => "setting up the host",
+            Self::DefineGuests => "defining guests",
             Self::StartGuests => "starting guests",
         }
     }

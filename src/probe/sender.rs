@@ -44,7 +44,7 @@ impl Sender {
                 let network = expectation.network.as_ref().ok_or("the guest has no network")?;
                 Ok(match vm.engine() {
                     Engine::Netns if inside => Self::Inside(name.clone()),
-                    Engine::Netns | Engine::Qemu => Self::Port(Position::of(model, vm, network)),
+                    Engine::Netns | Engine::Qemu | Engine::Libvirt => Self::Port(Position::of(model, vm, network)),
                 })
             }
             Endpoint::Host(_) => Ok(Self::Host),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Expect;
-use crate::model::{Engine, External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
+use crate::model::{External, Mode, Model, Network, Nic, OwnExternal, Router, Vm};
 use crate::names::HostName;
 
 /// Where a packet ends.
@@ -282,7 +282,7 @@ fn beyond<'a>(own: &OwnExternal, to: IpAddr) -> End<'a> {
 
 /// Whether a nic has addresses of a family from its segment. A namespace asks nobody.
 fn is_asked_for(vm: &Vm, nic: &Nic, family: IpAddr) -> bool {
-    *vm.engine() == Engine::Qemu && nic.automatic().of(family.is_ipv4())
+    vm.engine().is_machine() && nic.automatic().of(family.is_ipv4())
 }
 
 fn holds(nic: &Nic, address: IpAddr) -> bool {

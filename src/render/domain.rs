@@ -37,9 +37,29 @@ pub enum DomainError {
     },
 }
 
-/// The domain XML of a guest whose disk and seed are at `files`.
+/// The domain of a guest of the `libvirt` engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its XML, with the digest in its metadata.
+    pub xml: String,
+    /// The digest of the XML without that.
+    pub made: String,
+}
+
+/// The domain of a guest that vmnet has libvirt run: it says what it was made of.
+pub fn made(view: &GuestView<'_>, files: &GuestFiles) -> Result<Made, DomainError> {
+    let mut domain = Domain::of(view, files)?;
+    let made = rule::digest(&text(view, &domain)?);
+    domain.metadata.guest.made = Some(made.clone());
+    Ok(Made { xml: text(view, &domain)?, made })
+}
+
+/// The domain XML of a guest whose disk and seed are at `files`, for others to run.
 pub fn xml(view: &GuestView<'_>, files: &GuestFiles) -> Result<String, DomainError> {
-    let domain = Domain::of(view, files)?;
+    text(view, &Domain::of(view, files)?)
+}
+
+fn text(view: &GuestView<'_>, domain: &Domain) -> Result<String, DomainError> {
     let mut text = String::new();
     let vm = || view.vm.name().to_string();
     let mut serializer = Serializer::with_root(&mut text, Some("domain"))
@@ -56,6 +76,8 @@ struct Domain {
     kind: &'static str,
     name: String,
     uuid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
     metadata: Metadata,
     memory: Memory,
     vcpu: u32,
@@ -81,6 +103,9 @@ struct MetadataGuest {
     lab: String,
     #[serde(rename = "@vm")]
     vm: String,
+    /// Only the engine's own: a domain that others run is theirs.
+    #[serde(rename = "@made", skip_serializing_if = "Option::is_none")]
+    made: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -319,8 +344,14 @@ impl Domain {
             kind,
             name: view.full_name(),
             uuid: rule::guest_uuid(lab, vm),
+            description: view.vm.description().clone().map(|line| text("description", line)).transpose()?,
             metadata: Metadata {
-                guest: MetadataGuest { namespace: METADATA_NAMESPACE, lab: lab.to_string(), vm: vm.to_string() },
+                guest: MetadataGuest {
+                    namespace: METADATA_NAMESPACE,
+                    lab: lab.to_string(),
+                    vm: vm.to_string(),
+                    made: None,
+                },
             },
             memory: Memory { unit: "b", bytes: *view.vm.memory() },
             vcpu: *view.vm.cpus(),

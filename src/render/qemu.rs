@@ -154,18 +154,26 @@ pub fn taps(view: &GuestView<'_>) -> Vec<(IfName, Link)> {
 }
 
 fn program(view: &GuestView<'_>, facts: &Facts) -> Result<PathBuf, LackError> {
-    let vm = || view.vm.name().to_string();
-    let tool = |tool| facts.tools.get(&tool).cloned().ok_or_else(|| LackError::Program { vm: vm(), tool });
+    has_what_machines_need(view, facts)?;
+    tool(view, facts, Tool::Qemu)
+}
+
+fn tool(view: &GuestView<'_>, facts: &Facts, tool: Tool) -> Result<PathBuf, LackError> {
+    facts.tools.get(&tool).cloned().ok_or_else(|| LackError::Program { vm: view.vm.name().to_string(), tool })
+}
+
+/// What a machine needs whatever starts it: hardware virtualization where it asks for it, and the makers of its disk
+/// and of its seed's host key. Better to know before anything is changed.
+pub(super) fn has_what_machines_need(view: &GuestView<'_>, facts: &Facts) -> Result<(), LackError> {
     if *view.vm.accel() == Accel::Kvm && !facts.features.contains(&Feature::Kvm) {
         let reason = facts.missing.get(&Feature::Kvm).cloned().unwrap_or_else(|| "/dev/kvm does not open".into());
-        return Err(LackError::Kvm { vm: vm(), reason });
+        return Err(LackError::Kvm { vm: view.vm.name().to_string(), reason });
     }
-    // The seed needs a host key and the overlay its maker; better to know before anything is changed.
     if *view.vm.cloud_init() {
-        tool(Tool::SshKeygen)?;
+        tool(view, facts, Tool::SshKeygen)?;
     }
-    tool(Tool::QemuImg)?;
-    tool(Tool::Qemu)
+    tool(view, facts, Tool::QemuImg)?;
+    Ok(())
 }
 
 /// What every guest has, however it is started.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::{ForeignDomain, Libvirt};
 use crate::names::{IfName, Mac, NsName, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
@@ -56,6 +57,12 @@ pub struct Facts {
     /// Files that stand where a plan may write one, and don't carry the lab's mark.
     #[serde(default)]
     pub foreign_files: BTreeSet<PathBuf>,
+    /// What came of asking libvirt.
+    #[serde(default, skip_serializing_if = "Libvirt::is_not_asked")]
+    pub libvirt: Libvirt,
+    /// Domains of libvirt that are not the lab's guests, where libvirt was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_domains: Vec<ForeignDomain>,
     /// MACs that foreign libvirt domains of this host use, with the domain's name.
     pub foreign_macs: BTreeMap<Mac, String>,
 }

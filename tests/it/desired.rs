@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use vmnet::definition::Definition;
 use vmnet::desired::{self, Desired, Host, Refusal};
-use vmnet::model::{Lock, Model, resolve, slice};
+use vmnet::model::{Engine, Lock, Model, resolve, slice};
 use vmnet::names::VmName;
 use vmnet::paths::Paths;
 use vmnet::plan::{Found, Plan, diff};
-use vmnet::render::{Files, Given, GuestView, qemu};
+use vmnet::render::{Files, Given, GuestView, libvirt, qemu};
 use vmnet::rule;
 use vmnet::state::{Facts, Guest, HostState, SettingKey, Table};
 
@@ -72,19 +72,12 @@ fn guests(case: &Path, model: &Model, facts: &Facts) -> BTreeMap<VmName, Guest> 
             return (name, serde_json::from_value(how).unwrap());
         }
         let vm = &model.vms()[name.as_str()];
+        let files = Files::beside(Path::new("/lab"));
+        let view = GuestView { model, vm, files, given: &Given::default(), instance: 1, mtus: &[] };
         let guest = match vm.engine() {
-            vmnet::model::Engine::Netns => Guest::Netns { ns: rule::guest_namespace(model.lab(), &name) },
-            vmnet::model::Engine::Qemu => {
-                let view = GuestView {
-                    model,
-                    vm,
-                    files: Files::beside(Path::new("/lab")),
-                    given: &Given::default(),
-                    instance: 1,
-                    mtus: &[],
-                };
-                Guest::Qemu(Box::new(qemu::guest(&view, &Paths::default(), facts).unwrap()))
-            }
+            Engine::Netns => Guest::Netns { ns: rule::guest_namespace(model.lab(), &name) },
+            Engine::Qemu => Guest::Qemu(Box::new(qemu::guest(&view, &Paths::default(), facts).unwrap())),
+            Engine::Libvirt => Guest::Libvirt(Box::new(libvirt::guest(&view, &Paths::default(), facts).unwrap())),
         };
         (name, guest)
     };
@@ -105,7 +98,10 @@ fn of_case(case: &Path) -> Result<Desired, Vec<Refusal>> {
     let facts = facts(case);
     let guests = guests(case, &model, &facts);
     let (paths, found) = (Paths::default(), found(case));
-    desired::desired(&model, &Host { facts: &facts, paths: &paths, found: &found, guests: &guests })
+    desired::desired(
+        &model,
+        &Host { facts: &facts, paths: &paths, found: &found, guests: &guests, domains: &BTreeMap::new() },
+    )
 }
 
 /// What earlier plans found and changed: `found.json`, a list of pairs.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmnet::definition::Definition;
@@ -133,7 +134,7 @@ impl Stand {
 
     async fn until_up(&self, vm: &VmName) {
         let vm = &self.model.vms()[vm];
-        engine::wait::until_up(&self.model, vm, &self.paths, Duration::from_secs(60)).await.unwrap();
+        engine::wait::until_up(&self.model, vm, &self.paths, &Arc::default(), Duration::from_secs(60)).await.unwrap();
     }
 }
 
@@ -256,7 +257,7 @@ fn the_stage_that_was_not_reached_is_named() {
         let paths = stand.paths.clone();
         let wait = async || {
             let limit = Duration::from_secs(1);
-            engine::wait::until_up(&model, &model.vms()[vm.as_str()], &paths, limit).await.unwrap_err()
+            engine::wait::until_up(&model, &model.vms()[vm.as_str()], &paths, &Arc::default(), limit).await.unwrap_err()
         };
         let is_stage = |error, wanted| matches!(error, EngineError::Wait { stage, .. } if stage == wanted);
         assert!(is_stage(wait().await, Stage::Arp));

@@ -155,21 +155,32 @@ impl FakeHost {
                 Ok(())
             }
             Op::Reload { service: _ } => Ok(()),
+            Op::DefineGuest { vm, domain } => {
+                self.state.domains.insert(vm.clone(), (**domain).clone());
+                Ok(())
+            }
+            Op::UndefineGuest { vm, domain: _ } => {
+                // libvirt refuses nothing of the kind, and the domain of a guest that runs would be gone with it.
+                if self.state.guests.get(vm).is_some_and(|guest| matches!(guest, Guest::Libvirt(_))) {
+                    return Err(libc::EBUSY);
+                }
+                self.state.domains.remove(vm);
+                Ok(())
+            }
             Op::StartGuest { vm, guest } => {
-                if let Guest::Qemu(qemu) = &**guest {
-                    for (tap, link) in &qemu.taps {
-                        let id = LinkId::host(tap.clone());
-                        self.add_link(&id, link)?;
-                        self.state.links.insert(id, link.clone());
-                    }
+                if matches!(&**guest, Guest::Libvirt(_)) && !self.state.domains.contains_key(vm) {
+                    return Err(libc::ENOENT);
+                }
+                for (tap, link) in guest.taps() {
+                    let id = LinkId::host(tap.clone());
+                    self.add_link(&id, link)?;
+                    self.state.links.insert(id, link.clone());
                 }
                 self.state.guests.insert(vm.clone(), (**guest).clone());
                 Ok(())
             }
             Op::StopGuest { vm, guest } => {
-                if let Guest::Qemu(qemu) = &**guest {
-                    qemu.taps.iter().for_each(|(tap, _)| self.remove_link(&LinkId::host(tap.clone())));
-                }
+                guest.taps().iter().for_each(|(tap, _)| self.remove_link(&LinkId::host(tap.clone())));
                 self.state.guests.remove(vm);
                 Ok(())
             }

@@ -11,7 +11,9 @@ mod confirm;
 mod definitions;
 mod desired;
 mod engine_disk;
+mod engine_libvirt;
 mod engine_qemu;
+mod engines;
 mod examples;
 mod fake;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +34,7 @@ mod outdated;
 mod plan_apply;
 mod plan_properties;
 mod private;
+mod private_libvirt;
 mod privilege;
 mod probe;
 mod properties;

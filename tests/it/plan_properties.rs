@@ -128,7 +128,7 @@ proptest! {
         let (model, other) = (read(&tables, 0), read(&other, turn.index(5)));
         let facts = host_facts(&foreign);
         let (paths, found, guests) = (Paths::default(), Found::new(), BTreeMap::new());
-        let host = Host { facts: &facts, paths: &paths, found: &found, guests: &guests };
+        let host = Host { facts: &facts, paths: &paths, found: &found, guests: &guests, domains: &BTreeMap::new() };
         let wanted = desired::desired(&model, &host);
         prop_assert_eq!(&wanted, &desired::desired(&other, &host));
         let Ok(wanted) = wanted else { return Ok(()) };
@@ -280,7 +280,7 @@ fn random_hosts_have_everything() {
         let model = read(&tables.new_tree(&mut runner).unwrap().current(), 0);
         let (facts, paths, found, guests) =
             (host_facts(&[(0, 0), (1, 1)]), Paths::default(), Found::new(), BTreeMap::new());
-        let host = Host { facts: &facts, paths: &paths, found: &found, guests: &guests };
+        let host = Host { facts: &facts, paths: &paths, found: &found, guests: &guests, domains: &BTreeMap::new() };
         possible += usize::from(desired::desired(&model, &host).is_ok());
     }
     assert!(possible > 60, "{possible} of 100 labs are possible on their host");

@@ -91,7 +91,7 @@ impl Rehearsal {
         let (host, _) = self.guest(vm);
         match self.engine {
             Engine::Netns => self.vmnet_on(&host, &["exec", vm, "--", "sh", "-c", command]),
-            Engine::Qemu(_) => {
+            Engine::Qemu(_) | Engine::Libvirt(_) => {
                 let run = format!("/proc/{}/root/run/vmnet/{}", self.pid(&host), self.name);
                 let console = format!("{run}/guests/{vm}/console.sock");
                 super::world::on_console(&console, command).unwrap_or_else(|error| panic!("console of {vm}: {error}"))
@@ -118,7 +118,7 @@ impl Rehearsal {
                 let path = format!("/proc/{}/root/run/netns/vmnet-{}.{vm}", self.pid(&host), self.name);
                 send_at(Some(path), "eth0", frames);
             }
-            Engine::Qemu(_) => {
+            Engine::Qemu(_) | Engine::Libvirt(_) => {
                 let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
                 let commands: Vec<String> =
                     frames.iter().map(|frame| format!("sudo rawframe eth0 {}", hex(frame))).collect();

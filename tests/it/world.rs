@@ -13,6 +13,8 @@ pub(crate) enum Engine {
     Netns,
     /// QEMU, with this accelerator.
     Qemu(&'static str),
+    /// libvirt, with this accelerator.
+    Libvirt(&'static str),
 }
 
 /// A scenario's lab.
@@ -30,9 +32,17 @@ impl Lab {
         let text = std::fs::read_to_string(scenario.join("net.toml")).expect("a net.toml");
         let text = match engine {
             Engine::Netns => text,
-            Engine::Qemu(accel) => for_qemu(&text, accel),
+            Engine::Qemu(_) | Engine::Libvirt(_) => for_machines(&text, engine),
         };
         Self { engine, ..Self::from_text(&text) }
+    }
+
+    /// A lab of guests of an engine, from the text of one of namespace guests.
+    pub(crate) fn of(text: &str, engine: Engine) -> Self {
+        match engine {
+            Engine::Netns => Self::from_text(text),
+            Engine::Qemu(_) | Engine::Libvirt(_) => Self { engine, ..Self::from_text(&for_machines(text, engine)) },
+        }
     }
 
     /// A lab of namespace guests.
@@ -48,7 +58,7 @@ impl Lab {
 
     /// A lab of QEMU guests that boot the tiny image, from the text of one of namespace guests.
     pub(crate) fn of_qemu(text: &str, accel: &'static str) -> Self {
-        Self { engine: Engine::Qemu(accel), ..Self::from_text(&for_qemu(text, accel)) }
+        Self::of(text, Engine::Qemu(accel))
     }
 
     /// The program with these arguments, in the lab's folder.
@@ -109,7 +119,7 @@ impl Lab {
     pub(crate) fn send(&self, vm: &str, frames: &[Vec<u8>]) {
         match self.engine {
             Engine::Netns => super::wire::send(Some(&self.guest_ns(vm)), "eth0", frames),
-            Engine::Qemu(_) => {
+            Engine::Qemu(_) | Engine::Libvirt(_) => {
                 let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
                 let commands: Vec<String> =
                     frames.iter().map(|frame| format!("sudo rawframe eth0 {}", hex(frame))).collect();
@@ -207,13 +217,30 @@ pub(crate) fn on_console(socket: &str, command: &str) -> std::io::Result<(String
     }
 }
 
-/// The same definition with QEMU guests: other defaults, and the image that they boot.
-fn for_qemu(text: &str, accel: &str) -> String {
+/// The same definition with machines for guests: other defaults, and the image that they boot. libvirt's user may not
+/// reach the project's folder, so it gets a copy.
+fn for_machines(text: &str, engine: Engine) -> String {
+    let (word, accel) = match engine {
+        Engine::Qemu(accel) => ("qemu", accel),
+        Engine::Libvirt(accel) => ("libvirt", accel),
+        Engine::Netns => unreachable!("a namespace is no machine"),
+    };
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/tiny");
     assert!(tiny.join("disk.qcow2").exists(), "the tiny guest is not built; run: make vm-images");
     let netns = "engine = \"netns\"";
     assert!(text.contains(netns), "[defaults.vm] says {netns}");
-    let defaults = format!("engine = \"qemu\"\naccel = \"{accel}\"\nimage = \"tiny\"\nmemory = \"160MiB\"");
+    let tiny = match engine {
+        Engine::Libvirt(_) => {
+            sh(&format!(
+                "mkdir -p /run/images; cp {}/disk.qcow2 {0}/vmlinuz {0}/initrd.img /run/images",
+                tiny.display()
+            ));
+            sh("chmod 644 /run/images/*");
+            PathBuf::from("/run/images")
+        }
+        Engine::Qemu(_) | Engine::Netns => tiny,
+    };
+    let defaults = format!("engine = \"{word}\"\naccel = \"{accel}\"\nimage = \"tiny\"\nmemory = \"160MiB\"");
     let image = format!(
         "\n[image.tiny]\nfile = \"{0}/disk.qcow2\"\nkernel = \"{0}/vmlinuz\"\ninitrd = \"{0}/initrd.img\"\n\
          cmdline = \"console=ttyS0 quiet\"\n",

@@ -40,6 +40,16 @@ fn state(domain: &Domain) -> Result<DomainState, Error> {
     })
 }
 
+/// What the domain with this UUID does, anybody's.
+pub(super) fn state_of(connect: &Connect, uuid: &str) -> Result<Answer, Refusal> {
+    let state = match find(connect, uuid).and_then(|domain| state(&domain).map_err(from)) {
+        Ok(state) => Some(state),
+        Err(refusal) if refusal.kind == RefusalKind::NotThere => None,
+        Err(refusal) => return Err(refusal),
+    };
+    Ok(Answer::State { state })
+}
+
 /// The domain with this UUID.
 fn find(connect: &Connect, uuid: &str) -> Result<Domain, Refusal> {
     if uuid.contains('\0') {

@@ -69,6 +69,7 @@ fn answer(connection: &mut Option<Connect>, ask: Ask) -> Result<Answer, Refusal>
         // Answered above.
         Ask::Open { .. } => Ok(Answer::Done),
         Ask::Domains => Ok(Answer::Domains { domains: domains::all(connect).map_err(from)? }),
+        Ask::State { uuid } => domains::state_of(connect, &uuid),
         Ask::Define { xml, autostart } => domains::define(connect, &text(xml)?, autostart),
         Ask::Start { uuid, mark } => domains::of(connect, &uuid, &mark)?.create().map(done).map_err(from),
         Ask::Shutdown { uuid, mark } => domains::of(connect, &uuid, &mark)?.shutdown().map(done).map_err(from),

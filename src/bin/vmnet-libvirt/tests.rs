@@ -63,6 +63,8 @@ fn a_guest_comes_and_goes() {
     let start = Ask::Start { uuid: UUID.into(), mark: owner() };
     assert_eq!(asked.ask(start.clone()), Ok(Answer::Done));
     assert_eq!(asked.kind(start), RefusalKind::State);
+    let state = |state| Ok(Answer::State { state });
+    assert_eq!(asked.ask(Ask::State { uuid: UUID.into() }), state(Some(DomainState::Running)));
     let runs = asked.domain("campus-vm1").unwrap();
     assert_eq!(runs.state, DomainState::Running);
     assert_eq!(xml::domain(&runs.xml).owner, Some(owner()));
@@ -74,6 +76,7 @@ fn a_guest_comes_and_goes() {
         assert_eq!(asked.ask(Ask::Undefine { uuid: UUID.into(), mark: owner() }), Ok(Answer::Done));
     }
     assert_eq!(asked.domain("campus-vm1"), None);
+    assert_eq!(asked.ask(Ask::State { uuid: UUID.into() }), state(None));
 }
 
 #[test]

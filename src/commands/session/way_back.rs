@@ -14,7 +14,7 @@ use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
 use crate::ledger::{self, Ledger, Room, Undone};
 use crate::plan::{Hurt, Plan};
-use crate::state::{HostState, SettingKey};
+use crate::state::{Guest, HostState, SettingKey};
 
 impl Session {
     /// Writes down where a way back leads, and that a change begins. Nothing was changed where that fails.
@@ -138,9 +138,19 @@ impl Session {
         output: &Output,
     ) -> Result<(usize, BTreeSet<Hurt>), Failure> {
         self.host.scope.settings.extend(change.before.settings.keys().cloned());
+        self.may_be_silent = true;
         let observation = self.look(None)?;
         let mut found = self.to_restore();
         let mut before = change.before.clone();
+        if let Some(silence) = observation.facts.libvirt.silence() {
+            // A host that is cut off does not wait for libvirt. Its guests stay as they are, their ports, too.
+            output.say(format_args!(
+                "{WARN}note{WARN:#}: guests of libvirt stay as they are, since it does not answer: {silence}"
+            ));
+            self.host.scope.libvirt = false;
+            before.guests.retain(|_, guest| !matches!(guest, Guest::Libvirt(_)));
+            before.domains.clear();
+        }
         // What another lab came to need since then stays as that one needs it, and goes back with it; so does what one
         // may need of which nothing is known.
         let mine = &self.ledger.found;

@@ -63,6 +63,12 @@ impl DoorError {
         }
     }
 
+    /// Whether the host lacks something: the program, or a daemon that lets vmnet in.
+    pub fn is_lack(&self) -> bool {
+        let absent = [Some(RefusalKind::NoDaemon), Some(RefusalKind::NotPermitted)];
+        matches!(self, DoorError::NoProgram) || absent.contains(&self.refusal())
+    }
+
     /// What to do about it, as a sentence without a full stop; `None` where nothing general helps.
     pub fn help(&self) -> Option<&'static str> {
         match self {

@@ -174,7 +174,8 @@ fn row_19_permanent_mac() {
         let device = Device { permanent_mac: mac, mtu: 1500, up: true, ..Device::default() };
         facts.devices.insert(name.into(), device);
         let (paths, found) = (Paths::default(), Found::new());
-        let host = Host { facts: &facts, paths: &paths, found: &found, guests: &BTreeMap::new() };
+        let host =
+            Host { facts: &facts, paths: &paths, found: &found, guests: &BTreeMap::new(), domains: &BTreeMap::new() };
         let desired = desired(&model, &host).unwrap_or_else(|refusals| panic!("{refusals:?}"));
         let parents: Vec<String> = desired
             .state

@@ -1,0 +1,209 @@
+//! What only guests of libvirt do: they live beside those of others, and outlive their daemon.
+
+use serde_json::Value;
+use vmnet::rule;
+
+use crate::private_libvirt::{self, Libvirt};
+use crate::sandbox;
+use crate::world::{Lab, sh, succeeds};
+
+/// A guest that boots nothing; libvirt's user reaches its disk.
+const LAB: &str = r#"
+lab = "lv"
+[image.empty]
+file = "empty.qcow2"
+[network.web]
+mode = "isolated"
+[defaults.vm]
+nic = "web"
+[vm.vm1]
+engine = "libvirt"
+accel = "tcg"
+image = "empty"
+memory = "64MiB"
+autostart = true
+[vm.vm2]
+engine = "netns"
+"#;
+
+fn run(name: &str, test: impl FnOnce(&Lab)) {
+    let name = format!("engine_libvirt::{name}");
+    if private_libvirt::missing(&name) {
+        return;
+    }
+    sandbox::run(&name, || {
+        let lab = Lab::from_text(LAB);
+        sh("cd /run/lab; qemu-img create -q -f qcow2 empty.qcow2 1M; chmod 644 empty.qcow2");
+        test(&lab);
+    });
+}
+
+/// The exit code, and all that was printed.
+fn said(lab: &Lab, args: &[&str]) -> (i32, String) {
+    let output = lab.vmnet(args);
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text.into_owned())
+}
+
+#[track_caller]
+fn exits(lab: &Lab, args: &[&str], wanted: i32, words: &[&str]) {
+    let (code, text) = said(lab, args);
+    assert!(code == wanted && words.iter().all(|word| text.contains(word)), "vmnet {args:?} exits {code}: {text}");
+}
+
+fn condition(lab: &Lab) -> String {
+    let status: Value = serde_json::from_str(&lab.ok(&["status", "lv", "--json"])).unwrap();
+    status["condition"].as_str().unwrap().to_owned()
+}
+
+fn links() -> usize {
+    sh("ip -br link").lines().count()
+}
+
+/// A domain of somebody else's.
+fn foreign(libvirt: &Libvirt, name: &str, uuid: &str, metadata: &str) -> String {
+    let xml = format!(
+        "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><metadata>{metadata}</metadata>\
+         <memory>65536</memory><os><type>hvm</type></os></domain>"
+    );
+    std::fs::write("/run/foreign.xml", xml).unwrap();
+    libvirt.virsh("define /run/foreign.xml");
+    libvirt.virsh(&format!("dumpxml {name}"))
+}
+
+const UUID: &str = "00000000-0000-4000-8000-000000000001";
+
+#[test]
+fn what_is_not_the_labs_is_never_touched() {
+    run("what_is_not_the_labs_is_never_touched", |lab| {
+        let libvirt = Libvirt::start();
+        let own = rule::guest_uuid(&"lv".parse().unwrap(), &"vm1".parse().unwrap());
+        for (name, uuid, what) in [("lv-vm1", UUID, "has the name"), ("theirs", own.as_str(), "has the UUID")] {
+            let before = foreign(&libvirt, name, uuid, "");
+            exits(lab, &["create"], 1, &[name, what, "virsh undefine"]);
+            assert_eq!(links(), 1, "something was changed");
+            assert_eq!(libvirt.virsh(&format!("dumpxml {name}")), before);
+            libvirt.virsh(&format!("undefine {name}"));
+        }
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        let is = libvirt.virsh("dumpxml lv-vm1");
+        let mark = is.lines().find(|line| line.contains("<vmnet:guest ")).unwrap();
+        // A clone has the metadata, too.
+        let clone = foreign(&libvirt, "clone", UUID, mark);
+        assert_eq!(condition(lab), "as-applied");
+        libvirt.virsh("destroy lv-vm1");
+        lab.ok(&["destroy", "--purge", "lv"]);
+        assert_eq!(libvirt.domains(), "clone");
+        assert_eq!(libvirt.virsh("dumpxml clone"), clone);
+        assert!(lab.ok(&["gc"]).contains("no leftovers"));
+    });
+}
+
+#[test]
+fn libvirt_may_go_and_come_again() {
+    run("libvirt_may_go_and_come_again", |lab| {
+        sh(private_libvirt::COVER);
+        exits(lab, &["create"], 4, &["nothing was changed", "systemctl start libvirtd"]);
+        assert_eq!(links(), 1);
+        let libvirt = Libvirt::start();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1", "vm2"]);
+        assert_eq!(condition(lab), "as-applied");
+        let pid = sh("cat /run/libvirt/qemu/lv-vm1.pid");
+        drop(libvirt);
+        assert_eq!(condition(lab), "degraded");
+        exits(lab, &["plan"], 4, &["systemctl start libvirtd"]);
+        exits(lab, &["stop", "vm1"], 4, &["systemctl start libvirtd"]);
+        exits(lab, &["destroy", "--stop", "lv"], 4, &["systemctl start libvirtd"]);
+        assert!(lab.ok(&["list", "--json"]).contains("\"vm1\""));
+        let libvirt = Libvirt::start();
+        assert_eq!(sh("cat /run/libvirt/qemu/lv-vm1.pid"), pid, "the guest is another one");
+        assert_eq!(condition(lab), "as-applied");
+        // What vmnet knows of its guests is not in its own folder.
+        sh("rm -rf /run/vmnet/lv");
+        assert_eq!(condition(lab), "differs");
+        lab.ok(&["create"]);
+        assert_eq!((condition(lab).as_str(), libvirt.domains().as_str()), ("as-applied", "lv-vm1"));
+        assert_eq!(sh("cat /run/libvirt/qemu/lv-vm1.pid"), pid);
+        libvirt.virsh("destroy lv-vm1");
+        assert_eq!(condition(lab), "as-applied");
+        lab.ok(&["destroy", "--stop", "--purge", "lv"]);
+        assert_eq!((links(), libvirt.domains().as_str()), (1, ""));
+    });
+}
+
+#[test]
+fn a_guest_that_virsh_starts_is_a_guest() {
+    run("a_guest_that_virsh_starts_is_a_guest", |lab| {
+        let libvirt = Libvirt::start();
+        lab.ok(&["create"]);
+        // It can be defined from what would be; that is the guest, too.
+        sh("cd /run/lab; VMNET_STATE_DIR=/run/state $VMNET xml vm1 >vm1.xml"
+            .replace("$VMNET", env!("CARGO_BIN_EXE_vmnet"))
+            .as_str());
+        libvirt.virsh("define /run/lab/vm1.xml");
+        libvirt.virsh("start lv-vm1");
+        assert_eq!(condition(lab), "differs");
+        let shown = lab.ok(&["plan"]);
+        assert!(shown.contains("mark") && shown.contains("define guest vm1 in libvirt (autostart on)"), "{shown}");
+        lab.ok(&["create"]);
+        assert_eq!(condition(lab), "as-applied");
+        assert!(libvirt.virsh("dominfo lv-vm1").contains("Autostart:      enable"));
+        assert!(sh(&format!("ip link show {}", lab.tap("vm1"))).contains("vmnet:lv:nic:vm1.0"));
+        exits(lab, &["boot", "vm1"], 1, &["runs already"]);
+        libvirt.virsh("destroy lv-vm1");
+        // A guest that leaves the file leaves libvirt.
+        let rest = LAB.replace("[vm.vm1]", "[vm.vm3]").replace("engine = \"libvirt\"", "engine = \"netns\"");
+        std::fs::write("/run/lab/net.toml", rest).unwrap();
+        assert!(lab.ok(&["plan"]).contains("undefine guest vm1"));
+        lab.ok(&["create"]);
+        assert_eq!((condition(lab).as_str(), libvirt.domains().as_str()), ("as-applied", ""));
+        lab.ok(&["destroy", "--purge", "lv"]);
+    });
+}
+
+#[test]
+fn what_a_lost_lab_left_in_libvirt_is_found() {
+    run("what_a_lost_lab_left_in_libvirt_is_found", |lab| {
+        let libvirt = Libvirt::start();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        libvirt.virsh("destroy lv-vm1");
+        drop(libvirt);
+        exits(lab, &["destroy", "lv"], 4, &["systemctl start libvirtd"]);
+        exits(lab, &["destroy", "--force", "--purge", "lv"], 0, &["what it has of lab lv stays: lv-vm1"]);
+        assert_eq!(links(), 1);
+        let libvirt = Libvirt::start();
+        assert_eq!(libvirt.domains(), "lv-vm1");
+        assert!(lab.ok(&["list"]).contains("leftovers"));
+        // It may be of a lab that somebody keeps in folders apart.
+        exits(lab, &["gc"], 1, &["nothing in /run/vmnet/lv"]);
+        lab.ok(&["gc", "--force"]);
+        assert_eq!(libvirt.domains(), "");
+        assert!(!lab.ok(&["list"]).contains("lv"));
+    });
+}
+
+/// The disk stays when another engine runs the guest: it belongs to that one's user then.
+#[test]
+fn a_guest_can_change_its_engine() {
+    run("a_guest_can_change_its_engine", |lab| {
+        if !succeeds("id vmnet-qemu") {
+            return crate::skip::skip("engine_libvirt::a_guest_can_change_its_engine", "needs the user vmnet-qemu");
+        }
+        let libvirt = Libvirt::start();
+        lab.ok(&["create"]);
+        let owner = || sh("stat -c '%U %i' /run/state/lv/guests/vm1/disk-1.qcow2").trim().to_owned();
+        lab.ok(&["boot", "vm1"]);
+        libvirt.virsh("destroy lv-vm1");
+        let inode = owner().split(' ').next_back().unwrap().to_owned();
+        std::fs::write("/run/lab/net.toml", LAB.replace("engine = \"libvirt\"", "engine = \"qemu\"")).unwrap();
+        lab.ok(&["create"]);
+        assert_eq!(libvirt.domains(), "");
+        lab.ok(&["boot", "vm1"]);
+        assert_eq!(owner(), format!("vmnet-qemu {inode}"));
+        sh("kill -9 $(pgrep -f guest=[l]v-vm1)");
+        lab.ok(&["destroy", "--stop", "--purge", "lv"]);
+    });
+}

@@ -1,0 +1,90 @@
+//! A libvirt of a test's own, in its sandbox.
+
+use std::path::Path;
+
+use super::skip::skip;
+use super::world::{sh, succeeds};
+
+/// libvirt's own folders are covered, so that no definition, network or log of the machine is read or written. The
+/// sandbox has no cgroups, so libvirt is told to do without. What it found out about QEMU, which takes it seconds, is kept
+/// beside what is built.
+pub(crate) const COVER: &str = concat!(
+    "cache='",
+    env!("CARGO_TARGET_TMPDIR"),
+    "/libvirt-cache'\n",
+    r#"
+cp -a /etc/libvirt /run/etc-libvirt
+rm -rf /run/etc-libvirt/qemu/*
+echo 'cgroup_controllers = []' >>/run/etc-libvirt/qemu.conf
+mount --bind /run/etc-libvirt /etc/libvirt
+for folder in /var/lib/libvirt /var/log/libvirt; do
+    mkdir -p $folder
+    mount -t tmpfs tmpfs $folder
+done
+mkdir -p "$cache" /var/cache/libvirt /run/libvirt /var/lib/libvirt/qemu
+mount --bind "$cache" /var/cache/libvirt
+"#
+);
+
+/// Starts the daemons, and waits until they answer.
+pub(crate) const START: &str = r"
+virtlogd -d
+libvirtd -d
+virsh='virsh -q -c qemu:///system'
+for _ in $(seq 600); do $virsh uri >/dev/null 2>&1 && break; sleep 0.1; done
+$virsh uri >/dev/null
+";
+
+/// Ends them; guests run on.
+pub(crate) const STOP: &str = r#"
+pids="$(cat /run/libvirtd.pid) $(cat /run/virtlogd.pid)"
+kill $pids
+for pid in $pids; do while kill -0 $pid 2>/dev/null; do sleep 0.05; done; done
+rm -f /run/libvirtd.pid /run/virtlogd.pid
+"#;
+
+/// Whether a test can't run, and says why.
+pub(crate) fn missing(name: &str) -> bool {
+    let program = Path::new(env!("CARGO_BIN_EXE_vmnet")).with_file_name(vmnet::engine::libvirt::PROGRAM);
+    let reason = if !Path::new("/usr/sbin/libvirtd").exists() {
+        "needs libvirtd"
+    } else if !program.exists() {
+        "needs vmnet-libvirt: cargo build --features libvirt"
+    } else {
+        return false;
+    };
+    skip(name, reason);
+    true
+}
+
+/// The daemons of this sandbox.
+pub(crate) struct Libvirt;
+
+impl Libvirt {
+    /// Starts them.
+    pub(crate) fn start() -> Self {
+        if !Path::new("/run/etc-libvirt").exists() {
+            sh(COVER);
+        }
+        sh(START);
+        Self
+    }
+
+    /// `virsh`, which must succeed.
+    #[track_caller]
+    pub(crate) fn virsh(&self, args: &str) -> String {
+        sh(&format!("virsh -q -c qemu:///system {args}"))
+    }
+
+    /// The names of all domains.
+    pub(crate) fn domains(&self) -> String {
+        self.virsh("list --all --name").trim().to_owned()
+    }
+}
+
+impl Drop for Libvirt {
+    fn drop(&mut self) {
+        // What does not end now ends with the sandbox, as guests do.
+        let _ = succeeds(STOP);
+    }
+}
