@@ -22,7 +22,7 @@ check: ## formatting, lints and documentation, warnings denied
 	cargo clippy --quiet --all-targets --features libvirt -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --features libvirt
 	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/cloud-init/unpack tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
-		benches/run benches/inside benches/by-ip benches/networks benches/model benches/hosts fuzz/run
+		benches/run benches/inside benches/by-ip benches/networks benches/model benches/hosts benches/libvirt fuzz/run
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup
@@ -46,27 +46,34 @@ bench: ## measure vmnet beside ip in private namespaces; prints the tables of do
 # Where things go; DESTDIR is put before each for packages. BINARY is built where it is not there.
 PREFIX ?= /usr/local
 BINARY ?= target/release/vmnet
+# Guests of libvirt need vmnet-libvirt beside vmnet; LIBVIRT=no leaves it out, and libvirt's headers are not needed.
+LIBVIRT ?= yes
+features = $(if $(filter no,$(LIBVIRT)),,--features libvirt)
+door = $(if $(filter no,$(LIBVIRT)),,$(dir $(BINARY))vmnet-libvirt)
 bin = $(DESTDIR)$(PREFIX)/bin/vmnet
 unit = $(DESTDIR)$(PREFIX)/lib/systemd/system/vmnet.service
 guests = $(DESTDIR)$(PREFIX)/lib/systemd/system/vmnet-guests.service
+after = $(DESTDIR)$(PREFIX)/lib/systemd/system/vmnet-libvirt.service
 page = $(DESTDIR)$(PREFIX)/share/man/man1/vmnet.1
 bash = $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vmnet
 zsh = $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vmnet
 fish = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vmnet.fish
 
-install: $(BINARY) ## install program, systemd units, manual page and completions below PREFIX
+install: $(BINARY) $(door) ## install programs, systemd units, manual page and completions below PREFIX
 	install -d $(dir $(bin) $(unit) $(page) $(bash) $(zsh) $(fish))
 	install -m 755 $(BINARY) $(bin)
+	$(if $(door),install -m 755 $(door) $(bin)-libvirt)
 	sed 's|/usr/local/bin/vmnet|$(PREFIX)/bin/vmnet|' systemd/vmnet.service >$(unit)
 	sed 's|/usr/local/bin/vmnet|$(PREFIX)/bin/vmnet|' systemd/vmnet-guests.service >$(guests)
+	sed 's|/usr/local/bin/vmnet|$(PREFIX)/bin/vmnet|' systemd/vmnet-libvirt.service >$(after)
 	$(BINARY) man >$(page)
 	$(BINARY) completions bash >$(bash)
 	$(BINARY) completions zsh >$(zsh)
 	$(BINARY) completions fish >$(fish)
-	chmod 644 $(unit) $(guests) $(page) $(bash) $(zsh) $(fish)
+	chmod 644 $(unit) $(guests) $(after) $(page) $(bash) $(zsh) $(fish)
 
 uninstall: ## remove what install put there; labs, ledgers and disks stay
-	rm -f $(bin) $(unit) $(guests) $(page) $(bash) $(zsh) $(fish)
+	rm -f $(bin) $(bin)-libvirt $(unit) $(guests) $(after) $(page) $(bash) $(zsh) $(fish)
 
-target/release/vmnet:
-	cargo build --release
+target/release/vmnet target/release/vmnet-libvirt:
+	cargo build --release $(features)

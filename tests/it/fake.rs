@@ -49,7 +49,7 @@ impl FakeHost {
     pub(crate) fn look(&self) -> HostState {
         let mut state = self.state.clone();
         // A guest that is a namespace runs when that is there.
-        state.guests.retain(|_, guest| matches!(guest, Guest::Qemu(_)));
+        state.guests.retain(|_, guest| guest.is_machine());
         for ns in state.namespaces.keys() {
             if let Some((_, vm)) = ns.as_str().split_once('.') {
                 state.guests.insert(vm.parse().unwrap(), Guest::Netns { ns: ns.clone() });

@@ -11,9 +11,15 @@ fn make(target: &str, prefix: &Path, destdir: &str) -> Output {
     let mut make = Command::new("make");
     make.current_dir(env!("CARGO_MANIFEST_DIR")).arg(target).arg(format!("PREFIX={}", prefix.display()));
     make.arg(format!("DESTDIR={destdir}")).arg(concat!("BINARY=", env!("CARGO_BIN_EXE_vmnet")));
+    // Tests may be built without it.
+    make.arg(if has_libvirt() { "LIBVIRT=yes" } else { "LIBVIRT=no" });
     let output = make.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     output
+}
+
+fn has_libvirt() -> bool {
+    Path::new(env!("CARGO_BIN_EXE_vmnet")).with_file_name(vmnet::engine::libvirt::PROGRAM).exists()
 }
 
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
@@ -35,16 +41,20 @@ fn what_is_installed_is_removed_again() {
         make("install", prefix, &destdir);
         let installed = files(root);
         let place = if destdir.is_empty() { root.to_owned() } else { root.join("usr") };
-        let expected = [
+        let mut expected = vec![
             ("bin/vmnet", 0o755),
             ("lib/systemd/system/vmnet.service", 0o644),
             ("lib/systemd/system/vmnet-guests.service", 0o644),
+            ("lib/systemd/system/vmnet-libvirt.service", 0o644),
             ("share/man/man1/vmnet.1", 0o644),
             ("share/bash-completion/completions/vmnet", 0o644),
             ("share/zsh/site-functions/_vmnet", 0o644),
             ("share/fish/vendor_completions.d/vmnet.fish", 0o644),
         ];
-        for (file, mode) in expected {
+        if has_libvirt() {
+            expected.push(("bin/vmnet-libvirt", 0o755));
+        }
+        for (file, mode) in expected.iter().copied() {
             let meta = place.join(file).metadata().unwrap_or_else(|error| panic!("{file}: {error}"));
             assert_eq!(meta.permissions().mode() & 0o7777, mode, "{file}");
             assert!(meta.len() > 100, "{file}");
@@ -54,6 +64,8 @@ fn what_is_installed_is_removed_again() {
         assert!(unit.contains(&format!("ExecStart={}/bin/vmnet restore\n", prefix.display())), "{unit}");
         let unit = std::fs::read_to_string(place.join("lib/systemd/system/vmnet-guests.service")).unwrap();
         assert!(unit.contains(&format!("ExecStop={}/bin/vmnet shutdown\n", prefix.display())), "{unit}");
+        let unit = std::fs::read_to_string(place.join("lib/systemd/system/vmnet-libvirt.service")).unwrap();
+        assert!(unit.contains(&format!("ExecStart={}/bin/vmnet restore\n", prefix.display())), "{unit}");
         make("uninstall", prefix, &destdir);
         assert_eq!(files(root), BTreeSet::new());
     }
@@ -77,7 +89,11 @@ fn units_are_ordered() {
     let after = list("vmnet.service", "After");
     assert!(after.is_superset(&names(&["network-online.target", "nftables.service", "firewalld.service"])));
     assert!(list("vmnet.service", "Wants").contains("vmnet-guests.service"));
-    assert!(list("vmnet-guests.service", "After").contains("vmnet.service"));
+    let after = list("vmnet-guests.service", "After");
+    assert!(after.is_superset(&names(&["vmnet.service", "libvirtd.service", "virtqemud.service"])));
+    assert!(list("vmnet.service", "Wants").contains("vmnet-libvirt.service"));
+    let after = list("vmnet-libvirt.service", "After");
+    assert!(after.is_superset(&names(&["vmnet.service", "libvirtd.service", "virtqemud.service"])));
 }
 
 #[test]
@@ -87,7 +103,7 @@ fn systemd_has_nothing_against_the_units() {
     }
     let folder = tempfile::tempdir().unwrap();
     make("install", folder.path(), "");
-    for name in ["vmnet.service", "vmnet-guests.service"] {
+    for name in ["vmnet.service", "vmnet-guests.service", "vmnet-libvirt.service"] {
         let unit = folder.path().join("lib/systemd/system").join(name);
         let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
         let said = String::from_utf8_lossy(&verified.stderr);

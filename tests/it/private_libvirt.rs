@@ -6,25 +6,18 @@ use super::skip::skip;
 use super::world::{sh, succeeds};
 
 /// libvirt's own folders are covered, so that no definition, network or log of the machine is read or written. The
-/// sandbox has no cgroups, so libvirt is told to do without. What it found out about QEMU, which takes it seconds, is kept
-/// beside what is built.
-pub(crate) const COVER: &str = concat!(
-    "cache='",
-    env!("CARGO_TARGET_TMPDIR"),
-    "/libvirt-cache'\n",
-    r#"
+/// sandbox has no cgroups, so libvirt is told to do without.
+pub(crate) const COVER: &str = r"
 cp -a /etc/libvirt /run/etc-libvirt
 rm -rf /run/etc-libvirt/qemu/*
 echo 'cgroup_controllers = []' >>/run/etc-libvirt/qemu.conf
 mount --bind /run/etc-libvirt /etc/libvirt
-for folder in /var/lib/libvirt /var/log/libvirt; do
+for folder in /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
     mkdir -p $folder
     mount -t tmpfs tmpfs $folder
 done
-mkdir -p "$cache" /var/cache/libvirt /run/libvirt /var/lib/libvirt/qemu
-mount --bind "$cache" /var/cache/libvirt
-"#
-);
+mkdir -p /run/libvirt /var/lib/libvirt/qemu
+";
 
 /// Starts the daemons, and waits until they answer.
 pub(crate) const START: &str = r"

@@ -5,8 +5,8 @@ use vmnet::names::{IfName, LabName, NetName, VlanId, VmName};
 use vmnet::paths;
 use vmnet::rule;
 use vmnet::state::{
-    Address, BridgeSettings, Family, File, Guest, HostState, Link, LinkId, LinkKind, Namespace, Ns, QemuGuest, Route,
-    SettingKey, Table, TableId,
+    Address, BridgeSettings, Domain, Family, File, Guest, HostState, LibvirtGuest, Link, LinkId, LinkKind, Namespace,
+    Ns, QemuGuest, Route, SettingKey, Table, TableId,
 };
 
 /// The lab of all tests.
@@ -46,6 +46,10 @@ pub(crate) enum Runs {
     Netns,
     /// QEMU with a TAP.
     Qemu,
+    /// libvirt with a TAP.
+    Libvirt,
+    /// A domain of libvirt's that is off.
+    Off,
 }
 
 /// Everything that a state is made from.
@@ -74,7 +78,8 @@ pub(crate) fn found() -> impl Strategy<Value = Shape> {
 }
 
 fn shape(drift: BoxedStrategy<bool>) -> impl Strategy<Value = Shape> {
-    let guest = prop_oneof![Just(Runs::Nothing), Just(Runs::Netns), Just(Runs::Qemu)];
+    let guest =
+        prop_oneof![Just(Runs::Nothing), Just(Runs::Netns), Just(Runs::Qemu), Just(Runs::Libvirt), Just(Runs::Off)];
     let mtu = prop_oneof![Just(1500), Just(9000)];
     let net = (any::<[bool; 5]>(), mtu, guest, drift.clone(), drift).prop_map(
         |([vlan, routed, route, foreign, more], mtu, guest, down, stp)| Net {
@@ -262,6 +267,24 @@ fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {
                 seed: Vec::new(),
             };
             state.guests.insert(vm, Guest::Qemu(Box::new(qemu)));
+        }
+        Runs::Libvirt | Runs::Off => {
+            let domain = Domain { made: format!("{}", net.mtu), autostart: net.more, xml: "<domain/>".into() };
+            state.domains.insert(vm.clone(), domain.clone());
+            if net.guest == Runs::Off {
+                return;
+            }
+            let tap = Link { master: Some(master.to_owned()), ..link(LinkKind::Tap, "nic", &port, net) };
+            state.links.insert(port.clone(), tap.clone());
+            let guest = LibvirtGuest {
+                lab: lab(),
+                name: rule::domain_name(&lab(), &vm),
+                made: domain.made.clone(),
+                taps: vec![(port.name, tap)],
+                domain: Some(domain),
+                files: None,
+            };
+            state.guests.insert(vm, Guest::Libvirt(Box::new(guest)));
         }
     }
 }
