@@ -133,6 +133,27 @@ fn libvirt_may_go_and_come_again() {
     });
 }
 
+/// When the host starts, `restore` runs before libvirt, which waits for it, and again after it.
+#[test]
+fn restore_asks_libvirt_when_it_runs() {
+    run("restore_asks_libvirt_when_it_runs", |lab| {
+        let libvirt = Libvirt::start();
+        lab.ok(&["create"]);
+        drop(libvirt);
+        sh("ip link del br-web");
+        exits(lab, &["restore"], 0, &["restored"]);
+        assert!(sh("ip -br link").contains("br-web"));
+        let libvirt = Libvirt::start();
+        assert_eq!(libvirt.domains(), "");
+        exits(lab, &["restore"], 0, &["started vm1"]);
+        assert_eq!((condition(lab).as_str(), libvirt.domains().as_str()), ("as-applied", "lv-vm1"));
+        assert!(libvirt.virsh("dominfo lv-vm1").contains("Autostart:      enable"));
+        exits(lab, &["restore"], 0, &["0 changes"]);
+        libvirt.virsh("destroy lv-vm1");
+        lab.ok(&["destroy", "--purge", "lv"]);
+    });
+}
+
 #[test]
 fn a_guest_that_virsh_starts_is_a_guest() {
     run("a_guest_that_virsh_starts_is_a_guest", |lab| {

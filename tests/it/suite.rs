@@ -153,10 +153,19 @@ fn all_tests_end_with_the_summary_and_the_comparison() {
     };
     let (ran, code) = all("nothing");
     assert!(code == Some(0) && ran.contains("--exact a::b") && ran.contains("--exact scenarios"), "{code:?} {ran}");
-    for fails in ["cargo test --no-run", "cargo test --no-fail-fast", "run ", "summary ", "untouched compare"] {
+    for fails in [
+        "cargo test --features libvirt --no-run",
+        "cargo test --features libvirt --no-fail-fast",
+        "run ",
+        "summary ",
+        "untouched compare",
+    ] {
         let (ran, code) = all(fails);
         assert_eq!(code, Some(1), "{fails}: {ran}");
         assert_eq!(last(&ran), ["untouched compare build", "summary build"], "{fails}: {ran}");
-        assert!(fails == "cargo test --no-run" || ran.contains("--exact scenarios"), "{fails}: {ran}");
+        assert!(
+            fails == "cargo test --features libvirt --no-run" || ran.contains("--exact scenarios"),
+            "{fails}: {ran}"
+        );
     }
 }

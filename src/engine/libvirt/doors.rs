@@ -30,15 +30,14 @@ impl Doors {
     /// libvirt's refusal, or what kept its answer from coming.
     pub fn ask_now(&self, ask: &Ask) -> Result<Answer, DoorError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let answer = match idle {
+        match idle {
             Some(door) => match self.through(door, ask) {
                 // libvirt was started again since it was opened.
                 Err(error) if is_closed(&error) => self.through(Door::open(SYSTEM)?, ask),
                 answer => answer,
             },
             None => self.through(Door::open(SYSTEM)?, ask),
-        };
-        answer
+        }
     }
 
     fn through(&self, mut door: Door, ask: &Ask) -> Result<Answer, DoorError> {
