@@ -1,5 +1,8 @@
 //! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
 
+mod time;
+mod with;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +11,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::names::{FileDigest, HostName, LabName, VmName};
+pub(crate) use time::duration;
+pub use with::With;
 
 /// One TOML file in, a working VM network out.
 ///
@@ -95,7 +100,13 @@ pub enum Command {
         /// minutes, and more for a large lab.
         #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "confirm")]
         within: Option<Duration>,
+        /// Refuse where there is anything of such a lab already; for `vmnet with`.
+        #[arg(long, hide = true)]
+        new: bool,
     },
+    /// Make a lab, start its guests, wait for them, run a command and remove everything again, whatever comes of it; exit
+    /// with the command's code.
+    With(With),
     /// Make a lab anew: destroy it, create it, give its guests fresh disks, start them, wait for them and verify. After
     /// an interruption run it again; it ends in the same state.
     Rebuild {
@@ -124,6 +135,9 @@ pub enum Command {
         /// Definitions (end in .toml), or names of labs; without one: all labs of this host.
         #[arg(value_name = "FILE|LAB")]
         labs: Vec<String>,
+        /// The name that the lab of the file has instead of the one which the file says.
+        #[arg(long = "lab", value_name = "NAME")]
+        named: Option<LabName>,
     },
     /// Remove everything that belongs to a lab; guests' disks are kept.
     Destroy {
@@ -305,6 +319,9 @@ pub struct Rehearse {
     /// The definition (net.toml unless said); for --enter and --end also the name of a lab.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Run the file as the lab of this name instead of the one that it says: another lab beside that one.
+    #[arg(long = "lab", value_name = "NAME")]
+    pub named: Option<LabName>,
     /// Leave everything there for looking around, and say how.
     #[arg(long)]
     pub keep: bool,
@@ -353,6 +370,9 @@ pub struct File {
     /// The definition.
     #[arg(value_name = "FILE", default_value = "net.toml")]
     pub file: PathBuf,
+    /// Run the file as the lab of this name instead of the one that it says: another lab beside that one.
+    #[arg(long = "lab", value_name = "NAME")]
+    pub named: Option<LabName>,
 }
 
 /// Which hosts, where a definition names some. Without a word all of them, over ssh.
@@ -375,6 +395,9 @@ pub struct Lab {
     /// A definition (ends in .toml), or the name of a lab that was created on this host.
     #[arg(value_name = "FILE|LAB", default_value = "net.toml")]
     pub lab: String,
+    /// The lab of this name that runs from the file, instead of the one that the file says.
+    #[arg(long = "lab", value_name = "NAME")]
+    pub named: Option<LabName>,
     /// The hosts.
     #[command(flatten)]
     pub hosts: Hosts,
@@ -393,6 +416,9 @@ pub struct Guests {
     /// The lab they are in, by file or name; without it --all means that of ./net.toml, or the only one.
     #[arg(long, value_name = "FILE|LAB")]
     pub of: Option<String>,
+    /// The lab of this name that runs from the file, instead of the one that the file says.
+    #[arg(long = "lab", value_name = "NAME")]
+    pub named: Option<LabName>,
     /// The hosts.
     #[command(flatten)]
     pub hosts: Hosts,
@@ -405,27 +431,6 @@ pub struct Guest {
     #[arg(value_name = "VM")]
     pub vm: String,
 }
-
-/// `90`, `90s`, `2m` or `1h`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let (number, factor) = match text.strip_suffix(['s', 'm', 'h']) {
-        Some(number) if text.ends_with('m') => (number, 60),
-        Some(number) if text.ends_with('h') => (number, 60 * 60),
-        Some(number) => (number, 1),
-        None => (text, 1),
-    };
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("a time is a whole number with s, m or h: 30s, 2m, 1h".to_owned());
-    }
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
-        Some(0) => Err("that is no time at all: write at least 1s".to_owned()),
-        Some(seconds) if seconds <= LONGEST.as_secs() => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("that is too long: at most {}h", LONGEST.as_secs() / 3600)),
-    }
-}
-
-/// The longest time that can be asked for: a week.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A guest as the command line names it, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -455,24 +460,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_have_a_unit_or_are_seconds() {
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for (bad, why) in [
-            ("", "whole number"),
-            ("s", "whole number"),
-            ("-1s", "whole number"),
-            ("1.5m", "whole number"),
-            ("1d", "whole number"),
-            ("0s", "at least 1s"),
-            ("169h", "too long"),
-            ("99999999999999999999s", "too long"),
-        ] {
-            assert!(duration(bad).unwrap_err().contains(why), "{bad}");
-        }
     }
 }

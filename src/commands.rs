@@ -34,6 +34,7 @@ mod undo;
 mod unrecorded;
 mod verify;
 mod watch;
+mod with;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,19 +64,20 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(file) => check::run(&file.file, output),
-        Command::Plan { file, hosts, check } => wait_for(create::plan(&file.file, hosts.here.as_ref(), check, output)),
-        Command::Create { file, hosts, confirm, within: _ } => {
-            wait_for(create::run(&file.file, hosts.here.as_ref(), confirm, output))
+        Command::Check(file) => check::run(&file, output),
+        Command::Plan { file, hosts, check } => wait_for(create::plan(&file, hosts.here.as_ref(), check, output)),
+        Command::Create { file, hosts, confirm, within: _, new } => {
+            let options = create::Options { confirm, new };
+            wait_for(create::run(&file, hosts.here.as_ref(), options, output))
         }
         // Hosts do it step by step, this machine among them.
-        Command::Rebuild { .. } => Err(Failure::because("rebuild is no step")),
-        Command::Confirm(lab) => confirm::run(&lab.lab, output),
-        Command::Undo(lab) => wait_for(undo::run(&lab.lab, output)),
-        Command::Restore { labs } => wait_for(restore::run(&labs, output)),
+        Command::Rebuild { .. } | Command::With(_) => Err(Failure::because("this is no step")),
+        Command::Confirm(lab) => confirm::run(&lookup::meant(&lab)?, output),
+        Command::Undo(lab) => wait_for(undo::run(&lookup::meant(&lab)?, output)),
+        Command::Restore { labs, named } => wait_for(restore::run(&lookup::all_meant(labs, named)?, output)),
         Command::Watch { lab, id } => wait_for(watch::run(&lab, &id)),
         Command::Destroy { lab, stop, purge, force } => {
-            wait_for(destroy::run(&lab.lab, destroy::Options { stop, purge, force }, output))
+            wait_for(destroy::run(&lookup::meant(&lab)?, destroy::Options { stop, purge, force }, output))
         }
         Command::Rehearse(arguments) => rehearse::run(arguments, output),
         Command::Hold { lab: _, machine, folders } => rehearse::hold(&machine, &folders),
@@ -84,13 +86,21 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Gc { dry_run, stop, purge, force } => {
             wait_for(gc::run(dry_run, destroy::Options { stop, purge, force }, output))
         }
-        Command::Status(lab) => wait_for(status::run(&lab.lab, output)),
-        Command::Verify { lab, junit, outside } => wait_for(verify::run(&lab.lab, junit.as_deref(), outside, output)),
-        Command::Boot { guests, wait } => wait_for(boot::run(&guests.vms, guests.of.as_deref(), wait, output)),
-        Command::Stop { guests, force } => wait_for(stop::run(&guests.vms, guests.of.as_deref(), force, output)),
+        Command::Status(lab) => wait_for(status::run(&lookup::meant(&lab)?, output)),
+        Command::Verify { lab, junit, outside } => {
+            wait_for(verify::run(&lookup::meant(&lab)?, junit.as_deref(), outside, output))
+        }
+        Command::Boot { guests, wait } => {
+            wait_for(boot::run(&guests.vms, lookup::of(&guests)?.as_deref(), wait, output))
+        }
+        Command::Stop { guests, force } => {
+            wait_for(stop::run(&guests.vms, lookup::of(&guests)?.as_deref(), force, output))
+        }
         Command::Shutdown => wait_for(shutdown::run(output)),
-        Command::Reset { guests, stop } => wait_for(stop::reset(&guests.vms, guests.of.as_deref(), stop, output)),
-        Command::Ps(lab) => wait_for(ps::run(&lab.lab, output)),
+        Command::Reset { guests, stop } => {
+            wait_for(stop::reset(&guests.vms, lookup::of(&guests)?.as_deref(), stop, output))
+        }
+        Command::Ps(lab) => wait_for(ps::run(&lookup::meant(&lab)?, output)),
         Command::Console(guest) => inside::console(&guest.vm),
         Command::Ssh { guest, args } => inside::ssh(&guest.vm, &args),
         Command::Reach { guest, about } => inside::reach(&guest.vm, about, output),

@@ -37,6 +37,8 @@ use crate::names::{
 pub struct Definition {
     /// `lab`
     pub lab: Key<LabName>,
+    /// The name that it was given in place of its own ([`Definition::called`]); `None`: it runs under its own.
+    pub alias: Option<LabName>,
     /// `[uplink.*]`
     pub uplinks: Entries<UplinkName, UplinkDef>,
     /// `[defaults.vm]`
@@ -236,6 +238,16 @@ impl Definition {
     pub fn rehearsed(mut self) -> Self {
         let netns = || Key::Is(At::new(0..0, Engine::Netns));
         self.vms.values_mut().for_each(|vm| vm.engine = netns());
+        self
+    }
+
+    /// The same file as another lab; under its own name it stays what it is.
+    #[must_use]
+    pub fn called(mut self, lab: LabName) -> Self {
+        if self.lab.value() != Some(&lab) {
+            self.lab = Key::Is(At::new(0..0, lab.clone()));
+            self.alias = Some(lab);
+        }
         self
     }
 

@@ -74,6 +74,9 @@ pub struct Origin {
     pub files: BTreeMap<String, PathBuf>,
     /// Every guest is a namespace, whatever the definition says of its engine.
     pub rehearsed: bool,
+    /// The name that the lab has instead of the one which its definition says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<LabName>,
 }
 
 impl Origin {

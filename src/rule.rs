@@ -108,14 +108,26 @@ fn unicast(octets: [u8; 6]) -> Mac {
     Mac::try_from(octets).expect("an even first byte is unicast")
 }
 
-/// The bridge of a network: `brvlan-<vid>` or `br-<network>`; `short` asks for the hashed form because the readable
-/// one is not unique in the file.
-pub fn bridge_name(lab: &LabName, network: &NetName, vlan: Option<VlanId>, short: bool) -> IfName {
-    let readable = match vlan {
-        Some(vid) => format!("brvlan-{vid}"),
-        None => format!("br-{network}"),
+/// What a bridge's name is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BridgeForm {
+    /// The network alone: `brvlan-<vid>` or `br-<network>`.
+    Plain,
+    /// The lab, too: `br-<4 digits of the lab's hash>-<network>`, so that two labs of one file meet on one host.
+    OfLab,
+    /// A hash, since the readable name is not unique in the file.
+    Hashed,
+}
+
+/// The bridge of a network.
+pub fn bridge_name(lab: &LabName, network: &NetName, vlan: Option<VlanId>, form: BridgeForm) -> IfName {
+    let readable = match (form, vlan) {
+        (BridgeForm::Plain, Some(vid)) => Some(format!("brvlan-{vid}")),
+        (BridgeForm::Plain, None) => Some(format!("br-{network}")),
+        (BridgeForm::OfLab, _) => Some(format!("br-{}-{network}", hex(&["lab", lab.as_str()], 4))),
+        (BridgeForm::Hashed, _) => None,
     };
-    fit((!short).then_some(readable), "br", &["bridge", lab.as_str(), network.as_str()])
+    fit(readable, "br", &["bridge", lab.as_str(), network.as_str()])
 }
 
 /// The 802.1Q sub-interface of a device: `<device>.<vid>`.
@@ -185,7 +197,8 @@ mod tests {
         let long: NetName = "a-very-long-network-name".parse().unwrap();
         let vm: VmName = "a-very-long-guest-name".parse().unwrap();
         for name in [
-            bridge_name(&lab(), &long, None, false),
+            bridge_name(&lab(), &long, None, BridgeForm::Plain),
+            bridge_name(&lab(), &long, None, BridgeForm::OfLab),
             sub_interface_name(&"enp130s0f0np1".parse().unwrap(), VlanId::try_from(4094).unwrap()),
             tap_name(&lab(), &vm, 12),
             router_port_name(&lab(), long.as_str()),
@@ -200,11 +213,23 @@ mod tests {
         let vm1: VmName = "vm1".parse().unwrap();
         let web: NetName = "web".parse().unwrap();
         let vid = VlanId::try_from(10).unwrap();
-        assert_eq!(bridge_name(&lab(), &web, Some(vid), false).as_str(), "brvlan-10");
-        assert_eq!(bridge_name(&lab(), &web, None, false).as_str(), "br-web");
+        assert_eq!(bridge_name(&lab(), &web, Some(vid), BridgeForm::Plain).as_str(), "brvlan-10");
+        assert_eq!(bridge_name(&lab(), &web, None, BridgeForm::Plain).as_str(), "br-web");
         assert_eq!(sub_interface_name(&"eno1".parse().unwrap(), vid).as_str(), "eno1.10");
         assert!(tap_name(&lab(), &vm1, 0).as_str().starts_with("vm1-0-"));
         assert!(router_port_name(&lab(), "web").as_str().starts_with("rt-web-"));
+    }
+
+    #[test]
+    fn bridges_of_two_labs_of_one_file_differ() {
+        let other: LabName = "ci-7".parse().unwrap();
+        let vid = VlanId::try_from(10).unwrap();
+        for (network, vlan) in [("web", None), ("web", Some(vid)), ("a-very-long-network-name", None)] {
+            let name = |lab: &LabName| bridge_name(lab, &network.parse().unwrap(), vlan, BridgeForm::OfLab);
+            assert_ne!(name(&lab()), name(&other), "{network}");
+        }
+        let web = bridge_name(&other, &"web".parse().unwrap(), Some(vid), BridgeForm::OfLab);
+        assert!(web.as_str().starts_with("br-") && web.as_str().ends_with("-web"), "{web}");
     }
 
     #[test]

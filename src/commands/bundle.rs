@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use crate::names::FileDigest;
+use crate::names::{FileDigest, LabName};
 
 /// Twice what a definition may have: in JSON some characters are two.
 const LARGEST: u64 = 32 << 20;
@@ -28,6 +28,8 @@ pub(super) struct Bundle {
     pub(super) files: BTreeMap<String, FileDigest>,
     /// Every guest is to be a namespace.
     pub(super) rehearsed: bool,
+    /// The lab's name, where it is not the one that the definition says.
+    pub(super) alias: Option<LabName>,
 }
 
 impl Bundle {

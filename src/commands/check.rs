@@ -1,7 +1,6 @@
 //! `vmnet check`: the definition alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -10,6 +9,7 @@ use super::failure::Failure;
 use super::keys;
 use super::output::{GOOD, Output, count, shown};
 use super::source::Source;
+use crate::cli;
 use crate::model::{Model, slice};
 use crate::names::HostName;
 
@@ -59,8 +59,8 @@ fn text(host: &HostName, part: &Part) -> String {
     text
 }
 
-pub(super) fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
-    let source = Source::read_whole(file)?;
+pub(super) fn run(file: &cli::File, output: &Output) -> Result<ExitCode, Failure> {
+    let source = Source::read_whole(&file.file, file.named.as_ref())?;
     let model = &source.whole;
     // What goes into seeds is a part of the definition as far as it is there.
     model.vms().values().try_for_each(|vm| keys::check(&source, vm))?;
@@ -77,7 +77,7 @@ pub(super) fn run(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     output.result(&report, || {
         let (lab, networks, vms) = (report.lab, report.networks, report.vms);
         let lock = if report.lock_changes { "; create will write its lock file" } else { "" };
-        let file = shown(file);
+        let file = shown(&file.file);
         let hosts = if report.hosts > 0 { format!(", {}", count(report.hosts, "host")) } else { String::new() };
         let (networks, vms) = (count(networks, "network"), count(vms, "guest"));
         format!("{file}: {GOOD}right{GOOD:#}: lab {lab}, {networks}, {vms}{hosts}{lock}")

@@ -1,12 +1,12 @@
 //! `vmnet plan` and `vmnet create`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::destroy;
 use super::failure::Failure;
 use super::keys;
 use super::outdated::outdated;
@@ -14,8 +14,9 @@ use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
 use super::{unrecorded, watch};
+use crate::cli;
 use crate::desired::Note;
-use crate::names::{HostName, VmName};
+use crate::names::{HostName, LabName, VmName};
 use crate::plan::{Hurt, Op, Plan, Wave};
 
 #[derive(Serialize)]
@@ -29,12 +30,12 @@ struct PlanReport<'a> {
 
 /// `vmnet plan`
 pub(super) async fn plan(
-    file: &Path,
+    file: &cli::File,
     here: Option<&HostName>,
     check: bool,
     output: &Output,
 ) -> Result<ExitCode, Failure> {
-    let source = Source::read(file, here)?;
+    let source = Source::read(&file.file, file.named.as_ref(), here)?;
     let mut session = Session::look_at(source.model.lab())?;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
@@ -75,17 +76,28 @@ struct CreateReport<'a> {
     confirm_until: Option<u64>,
 }
 
+/// What the command line says beside the definition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    pub(super) confirm: Option<Duration>,
+    /// There must be nothing of it yet.
+    pub(super) new: bool,
+}
+
 /// `vmnet create`
 pub(super) async fn run(
-    file: &Path,
+    file: &cli::File,
     here: Option<&HostName>,
-    confirm: Option<Duration>,
+    options: Options,
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
-    let source = Source::read(file, here)?;
+    let source = Source::read(&file.file, file.named.as_ref(), here)?;
     let mut session = Session::change_of(source.model.lab(), "create")?;
-    session.confirm = to_be_confirmed(&session, confirm)?;
+    session.confirm = to_be_confirmed(&session, options.confirm)?;
+    if options.new {
+        is_new(&session)?;
+    }
     if session.is_known && session.ledger.path != source.path {
         let path = shown(&session.ledger.path);
         output.say(format_args!("{WARN}note{WARN:#}: lab {} was created from {path} before", session.lab));
@@ -164,6 +176,25 @@ impl Said<'_> {
             ),
         }
     }
+}
+
+/// Refuses a lab of which there is anything: whoever removes all of theirs afterwards must not remove somebody else's.
+fn is_new(session: &Session) -> Result<(), Failure> {
+    let disks = destroy::disks(&session.paths, &session.lab);
+    if !session.is_known && disks.is_empty() {
+        return Ok(());
+    }
+    Err(there_already(&session.lab, &disks.iter().map(|disk| shown(disk)).collect::<Vec<_>>(), session.is_known))
+}
+
+/// That there is a lab of this name, or disks of its guests.
+pub(super) fn there_already(lab: &LabName, disks: &[String], is_there: bool) -> Failure {
+    let (what, purge) = match is_there {
+        true => (format!("there is a lab {lab} already"), ""),
+        false => (format!("disks of guests of lab {lab} were kept ({})", disks.join(", ")), " --purge"),
+    };
+    let help = format!("run it as another lab (--lab NAME), or remove that one first: vmnet destroy{purge} {lab}");
+    Failure::advised(format!("{what}; nothing was changed"), help)
 }
 
 /// A way back has to lead to something whole.

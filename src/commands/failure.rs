@@ -144,14 +144,19 @@ impl Failure {
     /// 1 failed, 2 the definition or the command line is wrong, 4 the host lacks something; 141 is what a shell makes
     /// of SIGPIPE.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    /// The same as a number.
+    pub fn code(&self) -> u8 {
+        match self {
             Self::Failed { .. } | Self::Advised { .. } => 1,
             Self::Refused(refusals) if !refusals.iter().any(Refusal::is_lack) => 1,
             Self::Definition { .. } | Self::Usage(_) => 2,
             Self::Refused(_) | Self::Lacks { .. } => 4,
             Self::Hosts { code, .. } => *code,
             Self::NobodyReads => 141,
-        })
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod status;
 mod survey;
 mod trace;
 mod verify;
+mod with;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -237,7 +238,11 @@ impl Fleet {
 
     /// How a command line names the definition.
     fn file(&self) -> String {
-        super::output::shown(&self.source.path)
+        let file = super::output::shown(&self.source.path);
+        match &self.source.origin.alias {
+            Some(lab) => format!("{file} --lab {lab}"),
+            None => file,
+        }
     }
 }
 

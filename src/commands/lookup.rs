@@ -3,16 +3,64 @@
 use std::path::Path;
 
 use super::failure::Failure;
+use super::output::shown;
 use super::session::{boot_id, paths};
 use super::source::Source;
 use super::standing::undone;
-use crate::cli::GuestName;
+use crate::cli::{self, GuestName};
 use crate::ledger::{self, Ledger, change};
 use crate::names::{LabName, VmName};
 use crate::paths::Paths;
 
 /// The definition that is meant where none is named.
 pub(super) const DEFAULT_FILE: &str = "net.toml";
+
+/// What a command line names: its argument, or with `--lab` the name that the definition runs under.
+pub(super) fn meant(lab: &cli::Lab) -> Result<String, Failure> {
+    under_name(&lab.lab, lab.named.as_ref())
+}
+
+/// As [`meant`], of several.
+pub(super) fn all_meant(labs: Vec<String>, named: Option<LabName>) -> Result<Vec<String>, Failure> {
+    match (labs.as_slice(), named) {
+        (_, None) => Ok(labs),
+        ([only], Some(named)) => Ok(vec![under_name(only, Some(&named))?]),
+        _ => Err(Failure::Usage("--lab is for one definition: name its file".to_owned())),
+    }
+}
+
+/// What a command line says of the lab that its guests are in.
+pub(super) fn of(guests: &cli::Guests) -> Result<Option<String>, Failure> {
+    match (&guests.of, &guests.named) {
+        (of, None) => Ok(of.clone()),
+        (of, Some(named)) => under_name(of.as_deref().unwrap_or(DEFAULT_FILE), Some(named)).map(Some),
+    }
+}
+
+/// Refuses a lab of this name that runs from another file: it is not the one that is meant.
+fn under_name(argument: &str, named: Option<&LabName>) -> Result<String, Failure> {
+    let Some(named) = named else { return Ok(argument.to_owned()) };
+    if !argument.ends_with(".toml") {
+        return match argument == named.as_str() {
+            true => Ok(argument.to_owned()),
+            false => Err(Failure::Usage(format!("{argument} is a lab's name: --lab is for a definition's file"))),
+        };
+    }
+    let path =
+        std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
+    // Where no definition is here and none is said, the name alone is.
+    let is_said = argument != DEFAULT_FILE || path.exists();
+    // One that can't be read is told by whoever needs it.
+    let ledger = ledger::read(&paths()?, named).ok().flatten();
+    match ledger.filter(|ledger| is_said && !ledger.is_of_leftovers() && ledger.path != path) {
+        None => Ok(named.to_string()),
+        Some(ledger) => Err(Failure::Usage(format!(
+            "lab {named} was created from {}, and not from {}: leave out --lab and say {named} instead of the file",
+            shown(&ledger.path),
+            shown(&path)
+        ))),
+    }
+}
 
 /// The lab that an argument means: a definition ends in `.toml`, anything else is a name.
 ///
@@ -63,7 +111,7 @@ fn lab_or(
         // The file had one lab's name, and has another's by now.
         (Some(last), false) => {
             applied.push(last);
-            let now = Source::read_whole(Path::new(argument)).ok().map(|source| source.model.lab().clone());
+            let now = Source::read_whole(Path::new(argument), None).ok().map(|source| source.model.lab().clone());
             let file = path.display();
             return now.filter(|now| applied.contains(now)).ok_or_else(|| {
                 Failure::Usage(format!("several labs were created from {file}: name one of {}", names(&applied)))

@@ -49,16 +49,17 @@ struct Report {
 
 /// `vmnet rehearse`
 pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Failure> {
-    let Rehearse { file, keep, guests, only, junit, enter, end, command } = arguments;
+    let Rehearse { file, named, keep, guests, only, junit, enter, end, command } = arguments;
     if let Some(machine) = enter {
-        return machines::enter(process_of(file.as_deref(), &machine)?, &command);
+        return machines::enter(process_of(file.as_deref(), named.as_ref(), &machine)?, &command);
     }
     if end {
-        return end_kept(file.as_deref(), output);
+        return end_kept(file.as_deref(), named.as_ref(), output);
     }
     let begun = Instant::now();
     let file = file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-    let source = if guests { Source::read_whole(file)? } else { Source::read_rehearsed(file)? };
+    let read = if guests { Source::read_whole } else { Source::read_rehearsed };
+    let source = read(file, named.as_ref())?;
     let only: BTreeSet<HostName> = only.into_iter().collect();
     if let Some(unknown) = only.iter().find(|host| !source.whole.hosts().contains_key(*host)) {
         return Err(Failure::Usage(format!("there is no host {unknown} in {}", shown(file))));
@@ -143,10 +144,11 @@ impl Report {
 }
 
 /// The lab that is meant, of those whose rehearsal was kept.
-fn lab_of(argument: Option<&Path>) -> Result<LabName, Failure> {
+fn lab_of(argument: Option<&Path>, named: Option<&LabName>) -> Result<LabName, Failure> {
     let kept = machines::kept()?;
     let labs: BTreeSet<&LabName> = kept.iter().map(|(lab, ..)| lab).collect();
     let said = match argument {
+        _ if named.is_some() => named.cloned(),
         Some(path) if path.extension().is_some_and(|end| end == "toml") => Some(Source::lab_in(path)?),
         Some(name) => Some(name.to_string_lossy().parse().map_err(|error| Failure::Usage(format!("{error}")))?),
         None => None,
@@ -162,8 +164,8 @@ fn lab_of(argument: Option<&Path>) -> Result<LabName, Failure> {
 }
 
 /// The process that keeps a machine.
-fn process_of(argument: Option<&Path>, machine: &str) -> Result<u32, Failure> {
-    let lab = lab_of(argument)?;
+fn process_of(argument: Option<&Path>, named: Option<&LabName>, machine: &str) -> Result<u32, Failure> {
+    let lab = lab_of(argument, named)?;
     let kept = machines::kept()?;
     let of_lab: Vec<_> = kept.iter().filter(|(other, ..)| *other == lab).collect();
     // The switches and the outside come first: a host of such a name is meant before them.
@@ -177,13 +179,13 @@ fn process_of(argument: Option<&Path>, machine: &str) -> Result<u32, Failure> {
 }
 
 /// `vmnet rehearse --end`
-fn end_kept(argument: Option<&Path>, output: &Output) -> Result<ExitCode, Failure> {
+fn end_kept(argument: Option<&Path>, named: Option<&LabName>, output: &Output) -> Result<ExitCode, Failure> {
     #[derive(Serialize)]
     struct Ended {
         lab: LabName,
         machines: Vec<String>,
     }
-    let lab = lab_of(argument)?;
+    let lab = lab_of(argument, named)?;
     let mut ended = Vec::new();
     for (_, machine, pid) in machines::kept()?.into_iter().filter(|(other, ..)| *other == lab) {
         hold::end(pid).map_err(|error| Failure::failed(format!("{machine} can't be ended"), error))?;

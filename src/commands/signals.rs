@@ -3,7 +3,7 @@
 //! A flag that the executor looks at between waves, set by the signal itself: much of a change is done without ever
 //! coming back to the event loop.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -17,6 +17,10 @@ static CAME: AtomicBool = AtomicBool::new(false);
 static MUST_FINISH: AtomicBool = AtomicBool::new(false);
 static NEVER: AtomicBool = AtomicBool::new(false);
 
+/// Those that came and were not handed on, a bit each: all, and those of them that a process sent.
+static ALL: AtomicU64 = AtomicU64::new(0);
+static SENT: AtomicU64 = AtomicU64::new(0);
+
 /// The signals are caught as long as this lives. One that the caller ignores, as `nohup` does, stays ignored.
 #[derive(Debug)]
 pub(super) struct Signals(Vec<(Signal, SigAction)>);
@@ -28,8 +32,11 @@ impl Signals {
         if CATCHERS.fetch_add(1, Ordering::Relaxed) == 0 {
             CAME.store(false, Ordering::Relaxed);
             MUST_FINISH.store(false, Ordering::Relaxed);
+            ALL.store(0, Ordering::Relaxed);
+            SENT.store(0, Ordering::Relaxed);
         }
-        let ours = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+        let flags = SaFlags::SA_RESTART | SaFlags::SA_SIGINFO;
+        let ours = SigAction::new(SigHandler::SigAction(note), flags, SigSet::empty());
         let mut old = Vec::new();
         for signal in CAUGHT {
             // SAFETY: the handler makes one system call and touches atomics only.
@@ -50,6 +57,19 @@ impl Signals {
         MUST_FINISH.store(!interruptible, Ordering::Relaxed);
         if interruptible { &CAME } else { &NEVER }
     }
+
+    /// Takes those that came since this was asked last; without `from_terminal` only those that a process sent: what a
+    /// terminal sends, everybody in its foreground has got.
+    pub(super) fn take(&self, from_terminal: bool) -> Vec<Signal> {
+        let (all, sent) = (ALL.swap(0, Ordering::Relaxed), SENT.swap(0, Ordering::Relaxed));
+        let bits = if from_terminal { all } else { sent };
+        CAUGHT.into_iter().filter(|signal| bits & bit(*signal as libc::c_int) != 0).collect()
+    }
+}
+
+/// A signal's bit.
+fn bit(signal: libc::c_int) -> u64 {
+    1 << (signal & 63)
 }
 
 impl Drop for Signals {
@@ -62,8 +82,15 @@ impl Drop for Signals {
     }
 }
 
-extern "C" fn note(_: libc::c_int) {
+extern "C" fn note(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     CAME.store(true, Ordering::Relaxed);
+    // SAFETY: with SA_SIGINFO the kernel hands over a siginfo_t, or nothing.
+    let code = unsafe { info.as_ref() }.map_or(0, |info| info.si_code);
+    ALL.fetch_or(bit(signal), Ordering::Relaxed);
+    // sigaction(2): above 0 it is the kernel's own, the terminal's among them.
+    if code <= 0 {
+        SENT.fetch_or(bit(signal), Ordering::Relaxed);
+    }
     if MUST_FINISH.load(Ordering::Relaxed) {
         const TEXT: &[u8] = b"interrupted: finishing all the same, half removed is worse than gone\n";
         // Whoever is interrupted may be about to read it.
@@ -79,6 +106,14 @@ mod tests {
     use nix::sys::signal::raise;
 
     use super::*;
+
+    #[test]
+    fn what_a_process_sent_is_handed_on_once() {
+        let signals = Signals::catch();
+        raise(Signal::SIGHUP).unwrap();
+        assert_eq!(signals.take(false), [Signal::SIGHUP]);
+        assert_eq!(signals.take(true), []);
+    }
 
     #[test]
     fn a_signal_that_came_stays_until_nobody_catches_them() {

@@ -46,9 +46,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads `net.toml` and the `net.lock` beside it, or what another host sent, and takes one host's part.
-    pub(super) fn read(path: &Path, here: Option<&HostName>) -> Result<Self, Failure> {
-        let mut source = Self::read_whole(path)?;
+    /// Reads `net.toml` and the `net.lock` beside it, or what another host sent, and takes one host's part. `lab` is the
+    /// name that it gets instead of its own.
+    pub(super) fn read(path: &Path, lab: Option<&LabName>, here: Option<&HostName>) -> Result<Self, Failure> {
+        let mut source = Self::read_whole(path, lab)?;
         let hosts = source.whole.hosts();
         let known = || hosts.keys().map(HostName::as_str).collect::<Vec<_>>().join(", ");
         match here {
@@ -72,7 +73,7 @@ impl Source {
     }
 
     /// Reads all of it; `-` is what another host sent, on standard input.
-    pub(super) fn read_whole(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn read_whole(path: &Path, lab: Option<&LabName>) -> Result<Self, Failure> {
         if path == Path::new(Bundle::ARGUMENT) {
             return Self::sent(Bundle::read()?);
         }
@@ -85,12 +86,13 @@ impl Source {
             Some(text) => parse_lock(&lock_path, text)?,
             None => Lock::default(),
         };
-        Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock, Origin::default())? })
+        let origin = Origin { alias: lab.cloned(), ..Origin::default() };
+        Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock, origin)? })
     }
 
     /// Reads all of it as a rehearsal has it: every guest is a namespace.
-    pub(super) fn read_rehearsed(path: &Path) -> Result<Self, Failure> {
-        let source = Self::read_whole(path)?;
+    pub(super) fn read_rehearsed(path: &Path, lab: Option<&LabName>) -> Result<Self, Failure> {
+        let source = Self::read_whole(path, lab)?;
         let origin = Origin { rehearsed: true, ..source.origin };
         let old_lock_text = source.old_lock_text;
         Ok(Self { old_lock_text, ..Self::resolve(source.path, source.text, source.old_lock, origin)? })
@@ -102,11 +104,11 @@ impl Source {
     }
 
     fn sent(bundle: Bundle) -> Result<Self, Failure> {
-        let Bundle { version: _, path, definition, lock, files, rehearsed } = bundle;
+        let Bundle { version: _, path, definition, lock, files, rehearsed, alias } = bundle;
         let lock = if lock.is_empty() { Lock::default() } else { parse_lock(&path.with_extension("lock"), &lock)? };
         let store = paths()?;
         let files = files.into_iter().map(|(entry, digest)| (entry, store.file(&digest))).collect();
-        Self::resolve(path, definition, lock, Origin { here: None, sent: true, files, rehearsed })
+        Self::resolve(path, definition, lock, Origin { here: None, sent: true, files, rehearsed, alias })
     }
 
     /// The lab that a definition is of. What its lock file says does not matter for that.
@@ -127,9 +129,14 @@ impl Source {
         Ok(source)
     }
 
-    fn resolve(path: PathBuf, text: String, old_lock: Lock, origin: Origin) -> Result<Self, Failure> {
+    fn resolve(path: PathBuf, text: String, old_lock: Lock, mut origin: Origin) -> Result<Self, Failure> {
         let resolved = Definition::parse(&text).and_then(|definition| {
             let definition = if origin.rehearsed { definition.rehearsed() } else { definition };
+            let definition = match origin.alias.take() {
+                Some(lab) => definition.called(lab),
+                None => definition,
+            };
+            origin.alias.clone_from(&definition.alias);
             let says_router = !definition.router.is_missing();
             resolve(&definition, &old_lock).map(|resolved| (resolved, says_router))
         });
@@ -151,7 +158,7 @@ impl Source {
             .map_err(|error| Failure::failed("the definition can't be written as JSON", error))?;
         let mut hash = Sha256::new();
         hash.update(model);
-        hash.update(self.lock.to_string());
+        hash.update(self.lock.of(self.origin.alias.as_ref()).to_string());
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 

@@ -67,6 +67,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
 pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> Definition {
     let mut reader = Reader::new(table.get_ref(), "the definition", DEFINITION, problems);
     let definition = Definition {
+        alias: None,
         lab: reader.get("lab", problems),
         uplinks: reader.section("uplink", problems, uplink),
         defaults: match reader.table("defaults", "defaults", problems, defaults) {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{HostName, Mac, NetName, VmName, quoted};
+use crate::names::{HostName, LabName, Mac, NetName, VmName, quoted};
 
 /// The version that this program writes and the only one it reads.
 const VERSION: u32 = 1;
@@ -79,6 +79,18 @@ pub struct Lock {
     /// Each host's subnets of networks that are routed between hosts.
     #[serde(default, rename = "share")]
     pub shares: BTreeMap<ShareKey, Vec<IpNet>>,
+    /// What is another lab's that runs from the same file: addresses don't depend on a lab's name, MACs do.
+    #[serde(default, rename = "lab")]
+    pub others: BTreeMap<LabName, OfLab>,
+}
+
+/// What a lock file holds for a lab that has not the name which the definition says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfLab {
+    /// As [`Lock::macs`].
+    #[serde(rename = "mac")]
+    pub macs: BTreeMap<NicKey, Mac>,
 }
 
 /// One host's part of a network.
@@ -114,7 +126,13 @@ impl From<ShareKey> for String {
 
 impl Default for Lock {
     fn default() -> Self {
-        Self { version: VERSION, addresses: BTreeMap::new(), macs: BTreeMap::new(), shares: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            addresses: BTreeMap::new(),
+            macs: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            others: BTreeMap::new(),
+        }
     }
 }
 
@@ -172,18 +190,45 @@ impl Lock {
                 }
             }
         }
-        let mut macs = BTreeMap::new();
-        for (key, mac) in &self.macs {
-            if let Some(first) = macs.insert(mac, key) {
-                return twice(mac.to_string(), first, key);
+        for own in std::iter::once(&self.macs).chain(self.others.values().map(|other| &other.macs)) {
+            let mut macs = BTreeMap::new();
+            for (key, mac) in own {
+                if let Some(first) = macs.insert(mac, key) {
+                    return twice(mac.to_string(), first, key);
+                }
             }
         }
         Ok(())
     }
 
+    /// What counts for one lab of the file: `None` is the one whose name the file says.
+    #[must_use]
+    pub fn of(&self, alias: Option<&LabName>) -> Self {
+        let macs = match alias {
+            None => self.macs.clone(),
+            Some(alias) => self.others.get(alias).map(|other| other.macs.clone()).unwrap_or_default(),
+        };
+        Self { macs, others: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// What was chosen for one lab, in the place where a file that was `old` holds it. What is the other labs' stays.
+    #[must_use]
+    pub(super) fn into_file(mut self, alias: Option<&LabName>, old: &Self) -> Self {
+        self.others.clone_from(&old.others);
+        if let Some(alias) = alias {
+            let macs = std::mem::replace(&mut self.macs, old.macs.clone());
+            self.others.remove(alias);
+            if !macs.is_empty() {
+                self.others.insert(alias.clone(), OfLab { macs });
+            }
+        }
+        self
+    }
+
     /// Nothing is locked: no file is needed.
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.macs.is_empty() && self.shares.is_empty()
+        let Self { version: _, addresses, macs, shares, others } = self;
+        addresses.is_empty() && macs.is_empty() && shares.is_empty() && others.is_empty()
     }
 }
 
@@ -191,7 +236,7 @@ impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Written out, since the form is three lines and a serializer's error has no place in a Display.
         writeln!(f, "{HEADER}version = {VERSION}")?;
-        let Self { version: _, addresses, macs, shares } = self;
+        let Self { version: _, addresses, macs, shares, others } = self;
         if !addresses.is_empty() {
             f.write_str("\n[address]\n")?;
         }
@@ -212,6 +257,13 @@ impl fmt::Display for Lock {
             let list: Vec<String> = list.iter().map(|net| format!("\"{net}\"")).collect();
             writeln!(f, "\"{key}\" = [{}]", list.join(", "))?;
         }
+        for (lab, OfLab { macs }) in others {
+            // Names of labs are bare keys.
+            writeln!(f, "\n[lab.{lab}.mac]")?;
+            for (key, mac) in macs {
+                writeln!(f, "\"{key}\" = \"{mac}\"")?;
+            }
+        }
         Ok(())
     }
 }
@@ -225,7 +277,9 @@ mod tests {
         let mut lock = Lock::default();
         let key: NicKey = "vm1/web/0".parse().unwrap();
         lock.addresses.insert(key.clone(), vec!["192.168.10.10".parse().unwrap(), "fd00::a".parse().unwrap()]);
-        lock.macs.insert(key, "52:54:00:00:00:01".parse().unwrap());
+        let macs = BTreeMap::from([(key, "52:54:00:00:00:01".parse().unwrap())]);
+        lock.macs.clone_from(&macs);
+        lock.others.insert("ci-7".parse().unwrap(), OfLab { macs });
         assert_eq!(Lock::parse(&lock.to_string()), Ok(lock));
     }
 
@@ -246,5 +300,24 @@ mod tests {
         assert!(Lock::parse(&both.replace("vm2/web", "vm2/db")).is_ok());
         let macs = "version = 1\n[mac]\n\"vm1/web/0\" = \"52:54:00:00:00:01\"\n\"vm2/db/0\" = \"52:54:00:00:00:01\"\n";
         assert!(matches!(Lock::parse(macs), Err(LockError::Twice { .. })));
+    }
+
+    #[test]
+    fn labs_of_one_file_share_its_addresses_and_no_macs() {
+        let text = "version = 1\n[address]\n\"vm1/web/0\" = [\"10.0.0.9\"]\n[mac]\n\"vm1/web/0\" = \"52:54:00:00:00:01\"\n\
+                    [lab.ci.mac]\n\"vm2/web/0\" = \"52:54:00:00:00:02\"\n";
+        let file = Lock::parse(text).unwrap();
+        let (ci, new): (LabName, LabName) = ("ci".parse().unwrap(), "new".parse().unwrap());
+        assert_eq!(file.of(Some(&ci)).macs.len(), 1);
+        assert!(file.of(Some(&ci)).macs.keys().all(|key| key.vm.as_str() == "vm2"));
+        assert!(file.of(Some(&new)).macs.is_empty());
+        for lab in [None, Some(&ci), Some(&new)] {
+            assert_eq!(file.of(lab).addresses, file.addresses);
+            assert_eq!(file.of(lab).into_file(lab, &file), file, "{lab:?}");
+        }
+        // One that settles nothing any more leaves no line, and takes nobody else's.
+        let without = Lock { macs: BTreeMap::new(), ..file.of(Some(&ci)) }.into_file(Some(&ci), &file);
+        assert!(without.others.is_empty());
+        assert_eq!(without.macs, file.macs);
     }
 }

@@ -8,6 +8,7 @@ use super::view::View;
 use super::{Model, Uplink, across, devices, expect, hosts, router, segment, share, vm};
 use crate::definition::{Definition, Entries, Key, Problem, Problems, UplinkDef};
 use crate::names::{LabName, UplinkName};
+use crate::rule::BridgeForm;
 
 /// A model, and the lock file that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +26,9 @@ pub struct Resolved {
 /// # Errors
 /// Every problem of the definition, each at its place; those of single values too.
 pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problems> {
-    let Definition { lab, uplinks, defaults: _, networks, router, images: _, vms: _, hosts: _, expects: _, problems } =
-        definition;
+    let Definition {
+        lab, alias, uplinks, defaults: _, networks, router, images: _, vms: _, hosts: _, expects: _, problems,
+    } = definition;
     let mut problems = problems.clone();
     // Without a name the rest is resolved all the same, so that its problems show too.
     let lab_name = || "lab".parse::<LabName>().expect("lab is a lab name");
@@ -38,15 +40,17 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
             lab_name()
         }
     };
-    let mut networks = segment::networks(&lab, networks, uplinks, &mut problems);
+    let form = if alias.is_some() { BridgeForm::OfLab } else { BridgeForm::Plain };
+    let mut networks = segment::networks(&lab, form, networks, uplinks, &mut problems);
     let mut needed = hosts::needed(definition, &mut problems);
     for network in networks.values_mut() {
         network.hosts = needed.remove(&network.name).unwrap_or_default();
     }
     let shares = share::shares(&mut networks, definition, lock, &mut problems);
     let mut router = router::router(&lab, router, &networks, definition, &mut problems);
-    let (vms, mut lock) = vm::vms(&lab, definition, &networks, lock, &mut problems);
-    lock.shares = shares;
+    let (vms, mut chosen) = vm::vms(&lab, definition, &networks, &lock.of(alias.as_ref()), &mut problems);
+    chosen.shares = shares;
+    let lock = chosen.into_file(alias.as_ref(), lock);
     let hosts = hosts::hosts(&lab, definition, &networks, &mut problems);
     if let Some(router) = &mut router {
         router.host = hosts::of_router(definition, &networks, &mut problems);

@@ -11,14 +11,15 @@ use super::resolve::pick_uplink;
 use super::{Across, Bridge, Mode, Network, Subnet, Tagged};
 use crate::definition::{At, Entries, Key, NetworkDef, Problem, Problems, UplinkDef};
 use crate::names::{IfName, LabName, NetName, UplinkName};
-use crate::rule;
+use crate::rule::{self, BridgeForm};
 
 type Defs = Entries<NetName, NetworkDef>;
 type Uplinks = Entries<UplinkName, UplinkDef>;
 
-/// Every network, as far as it makes sense.
+/// Every network, as far as it makes sense. `form` is that of their bridges' names.
 pub(super) fn networks(
     lab: &LabName,
+    form: BridgeForm,
     defs: &Defs,
     uplinks: &Uplinks,
     problems: &mut Problems,
@@ -42,7 +43,7 @@ pub(super) fn networks(
         let network = Network {
             name: name.clone(),
             mode,
-            bridge: bridge(lab, name, def),
+            bridge: bridge(lab, form, name, def),
             tagged: tagged(name, span, def, uplinks, problems),
             subnets: subnets(mode, def, problems),
             dns: name_servers(&def.dns, problems),
@@ -134,11 +135,11 @@ fn fits_foreign_bridge(name: &NetName, mode: Mode, bridge: &At<IfName>, def: &Ne
     }
 }
 
-fn bridge(lab: &LabName, name: &NetName, def: &NetworkDef) -> Bridge {
+fn bridge(lab: &LabName, form: BridgeForm, name: &NetName, def: &NetworkDef) -> Bridge {
     if let Some(foreign) = def.bridge.value() {
         return Bridge::Foreign { name: foreign.clone() };
     }
-    let by_rule = || rule::bridge_name(lab, name, def.vlan.value().copied(), false);
+    let by_rule = || rule::bridge_name(lab, name, def.vlan.value().copied(), form);
     Bridge::Own {
         name: def.ifname.value().cloned().unwrap_or_else(by_rule),
         mac: rule::device_mac(lab, "bridge", name.as_str()),
@@ -283,7 +284,7 @@ fn unique_bridges(lab: &LabName, networks: &mut BTreeMap<NetName, Network>, defs
         if let (Some(network), true) = (networks.get_mut(&owner), def.ifname.is_missing())
             && let Bridge::Own { name, .. } = &mut network.bridge
         {
-            *name = rule::bridge_name(lab, &owner, def.vlan.value().copied(), true);
+            *name = rule::bridge_name(lab, &owner, def.vlan.value().copied(), BridgeForm::Hashed);
         }
     }
 }

@@ -4,11 +4,13 @@
 //! A new case is a new file. `INSTA_UPDATE=always cargo test --test it definitions` writes what stands beside it;
 //! read it as the administrator would who made that mistake.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmnet::definition::{Definition, Problems};
 use vmnet::model::{Lock, Resolved, resolve};
+use vmnet::names::LabName;
 
 /// The definition and its lock file as texts, to what they mean.
 fn read(text: &str, lock: &str) -> Result<Resolved, Problems> {
@@ -57,6 +59,74 @@ fn good_definitions_mean_what_they_should() {
         let model = serde_json::to_string_pretty(&model).unwrap();
         assert_beside(&case, &format!("{model}\n\n--- net.lock\n{lock}"));
     }
+}
+
+/// The same file as another lab: the names of devices on the host are others, addresses are not, and the lock file serves
+/// both.
+#[test]
+fn a_file_as_another_lab_has_names_of_its_own() {
+    let mut text = String::new();
+    for case in cases("good") {
+        let name = case.file_stem().unwrap().to_str().unwrap().to_owned();
+        let lock = fs::read_to_string(case.with_extension("lock")).unwrap_or_default();
+        let file = fs::read_to_string(&case).unwrap();
+        let own = read(&file, &lock).unwrap();
+        let definition = Definition::parse(&file).unwrap();
+        let other = resolve(&definition.clone().called("ci-7".parse().unwrap()), &own.lock).unwrap();
+        let addresses = |resolved: &Resolved| -> Vec<_> {
+            let nics = resolved.model.vms().values().flat_map(|vm| vm.nics().iter());
+            nics.map(|nic| nic.addresses().clone()).collect()
+        };
+        assert_eq!(addresses(&own), addresses(&other), "{name}");
+        assert_eq!(own.lock, other.lock, "{name}: nothing collides in these, so the file stays as it is");
+        // Under its own name it is what it was.
+        let same = resolve(&definition.called(own.model.lab().clone()), &own.lock).unwrap();
+        assert_eq!(same.model, read(&file, &own.lock.to_string()).unwrap().model, "{name}");
+        let [own, other] = [own, other].map(|resolved| devices(&resolved));
+        for (what, device) in &other {
+            assert!(device.len() <= 15 || what == "router", "{name}: {device}");
+            let is_said = file.contains(&format!("\"{device}\""));
+            assert_eq!(own[what] == *device, is_said, "{name}: {what}: by hand it stays, by rule it is another one");
+            text.push_str(&format!("{name}: {what}: {} -> {device}\n", own[what]));
+        }
+    }
+    assert_beside(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/definitions/called"), &text);
+}
+
+/// What each thing of a lab is called on the host.
+fn devices(resolved: &Resolved) -> BTreeMap<String, String> {
+    let model = &resolved.model;
+    let bridges = model.networks().values();
+    let bridges = bridges.map(|network| (format!("bridge of {}", network.name()), network.bridge().name().to_string()));
+    let nics = model.vms().values().flat_map(|vm| vm.nics().iter().enumerate().map(move |nic| (vm.name(), nic)));
+    let taps = nics.map(|(vm, (number, nic))| (format!("nic {number} of {vm}"), nic.tap().to_string()));
+    let router = model.router().iter().map(|router| ("router".to_owned(), router.namespace().to_string()));
+    let ports = model.router().iter().flat_map(|router| router.ports().iter());
+    let ports = ports.map(|(network, port)| (format!("port in {network}"), port.outer().to_string()));
+    bridges.chain(taps).chain(router).chain(ports).collect()
+}
+
+/// MACs that settled a collision are each lab's own, and stay when guests come.
+#[test]
+fn a_collision_is_settled_for_each_lab_of_a_file() {
+    // Found by trying: these two have one MAC by rule in this lab, and not in that of the file.
+    let (first, second) = ("v911", "v2059");
+    let file = format!(
+        "lab = \"own\"\nnetwork.n.subnet = \"10.0.0.0/8\"\n[defaults.vm]\nengine = \"netns\"\nnic = \"n\"\n\
+         [vm.{first}]\n[vm.{second}]\n"
+    );
+    let other: LabName = "other".parse().unwrap();
+    let resolved = |file: &str, lock: &Lock| {
+        resolve(&Definition::parse(file).unwrap().called(other.clone()), lock).unwrap()
+    };
+    let made = resolved(&file, &Lock::default());
+    assert!(made.lock.macs.is_empty());
+    assert_eq!(made.lock.others[&other].macs.len(), 1, "{}", made.lock);
+    let again = resolved(&file, &Lock::parse(&made.lock.to_string()).unwrap());
+    assert_eq!(made, again);
+    // The file's own lab keeps the line, and has no use for it.
+    let own = read(&file, &made.lock.to_string()).unwrap();
+    assert_eq!((own.lock.macs.len(), &own.lock.others), (0, &made.lock.others));
 }
 
 /// Texts of every shape that a reader could stumble over, deep and long. They take milliseconds; were anything

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod across;
+mod as_another;
 mod by_hand;
 mod by_others;
 mod check;
@@ -52,4 +53,5 @@ mod suite;
 mod trace;
 mod unrecorded;
 mod wire;
+mod with;
 mod world;

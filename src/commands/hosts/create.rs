@@ -35,6 +35,8 @@ pub(in crate::commands) struct Options {
     pub(in crate::commands) confirm: Option<Duration>,
     /// All hosts have to be done by then.
     pub(in crate::commands) within: Option<Duration>,
+    /// There must be nothing of it on any host. Who says that looks at signals, too, where it is this host alone.
+    pub(in crate::commands) new: bool,
 }
 
 /// It was done on all hosts.
@@ -106,12 +108,14 @@ impl Fleet {
         let limit = options.confirm.or(options.within).unwrap_or_else(by_rule);
         let timer = format!("--confirm={}", limit.as_secs());
         let timed = !self.is_this();
-        let args = if timed || options.confirm.is_some() { vec!["create", &timer] } else { vec!["create"] };
+        let mut args = if timed || options.confirm.is_some() { vec!["create", &timer] } else { vec!["create"] };
+        args.extend(options.new.then_some("--new"));
         let calls = self.calls(&args, known)?;
         let lock_written = self.write_lock()?;
         let stake = Stake { begun, limit, until: unix_now().saturating_add(limit.as_secs()) };
         let made = self.ask("creating", |member| calls.get(&member.name).cloned().map(|call| call.within(limit))).await;
-        let came = interrupted.load(Ordering::Relaxed);
+        // Where nothing waits to be confirmed there is no way back by `undo`.
+        let came = interrupted.load(Ordering::Relaxed) && (timed || !options.new);
         if came || !made.values().all(Outcome::is_done) {
             let why = if came { "it was interrupted" } else { "not all hosts did their part" };
             return Err(self.back(&made, &Outcomes::new(), &stake, why).await);

@@ -81,7 +81,7 @@ impl Fleet {
         step("destroy", at);
 
         let at = Instant::now();
-        let created = self.create(Options { confirm: None, within: options.within }).await?;
+        let created = self.create(Options { within: options.within, ..Options::default() }).await?;
         for (host, document) in created.hosts {
             hosts.entry(host).or_default().create = document;
         }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use super::each::Guests;
 use super::enter::enter;
 use super::rebuild::Rebuild;
+use super::with::With;
 use super::{Fleet, Options};
 use crate::cli::{self, Command, GuestName};
 use crate::commands::destroy;
@@ -20,7 +21,7 @@ use crate::commands::session::paths;
 use crate::commands::source::Source;
 use crate::commands::wait_for;
 use crate::ledger::{self, Ledger};
-use crate::names::{HostName, VmName};
+use crate::names::{HostName, LabName, VmName};
 
 /// Carries out a command that is for several hosts; `None`: it is this one's.
 pub(in crate::commands) fn run(command: &Command, output: &Output) -> Result<Option<ExitCode>, Failure> {
@@ -30,8 +31,9 @@ pub(in crate::commands) fn run(command: &Command, output: &Output) -> Result<Opt
         Command::Exec { guest, command } => return enter_guest(&guest.vm, "exec", command, output),
         Command::Rebuild { file, hosts, yes, wait, within } => {
             let options = Rebuild { yes: *yes, wait: *wait, within: *within };
-            return rebuild(&file.file, hosts, options, output).map(Some);
+            return whole(file, hosts, output, async |fleet| fleet.rebuild(options).await).map(Some);
         }
+        Command::With(with) => return run_with(with, output).map(Some),
         _ => {}
     }
     let Some((hosts, asked)) = asked(command)? else { return Ok(None) };
@@ -54,7 +56,7 @@ async fn on_fleet(fleet: &Fleet, command: &Command) -> Result<ExitCode, Failure>
     match command {
         Command::Plan { check, .. } => fleet.plan(*check).await,
         Command::Create { confirm, within, .. } => {
-            fleet.create_and_tell(Options { confirm: *confirm, within: *within }).await
+            fleet.create_and_tell(Options { confirm: *confirm, within: *within, new: false }).await
         }
         Command::Confirm(_) => fleet.confirm().await,
         Command::Undo(_) => fleet.undo().await,
@@ -77,7 +79,7 @@ type Asked<'c> = Option<(&'c cli::Hosts, Option<Source>)>;
 fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
     Ok(match command {
         Command::Plan { file, hosts, .. } | Command::Create { file, hosts, .. } => {
-            let source = if hosts.here.is_some() { None } else { with_hosts(&file.file, hosts)? };
+            let source = if hosts.here.is_some() { None } else { with_hosts(&file.file, file.named.as_ref(), hosts)? };
             Some((hosts, source))
         }
         Command::Destroy { lab, .. }
@@ -85,7 +87,7 @@ fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
         | Command::Verify { lab, .. }
         | Command::Ps(lab)
         | Command::Confirm(lab)
-        | Command::Undo(lab) => Some((&lab.hosts, of_lab(&lab.lab, &lab.hosts)?)),
+        | Command::Undo(lab) => Some((&lab.hosts, of_lab(&lab.lab, lab.named.as_ref(), &lab.hosts)?)),
         Command::Boot { guests, .. } | Command::Stop { guests, .. } | Command::Reset { guests, .. } => {
             Some((&guests.hosts, of_guests(guests)?))
         }
@@ -94,11 +96,11 @@ fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
 }
 
 /// A definition that names hosts. One that can't be read is told by whoever needs it.
-fn with_hosts(path: &Path, hosts: &cli::Hosts) -> Result<Option<Source>, Failure> {
+fn with_hosts(path: &Path, named: Option<&LabName>, hosts: &cli::Hosts) -> Result<Option<Source>, Failure> {
     if !Source::may_name_hosts(path) {
         return Ok(None);
     }
-    match Source::read_whole(path) {
+    match Source::read_whole(path, named) {
         Ok(source) => Ok(Some(source).filter(|source| !source.whole.hosts().is_empty())),
         Err(failure) if hosts.install || !hosts.only.is_empty() => Err(failure),
         Err(_) => Ok(None),
@@ -106,21 +108,21 @@ fn with_hosts(path: &Path, hosts: &cli::Hosts) -> Result<Option<Source>, Failure
 }
 
 /// The definition of a lab that is named by its file.
-fn of_lab(argument: &str, hosts: &cli::Hosts) -> Result<Option<Source>, Failure> {
+fn of_lab(argument: &str, named: Option<&LabName>, hosts: &cli::Hosts) -> Result<Option<Source>, Failure> {
     let of_this_host = !argument.ends_with(".toml");
     if let Some(here) = &hosts.here {
-        is_part(argument, here)?;
+        is_part(argument, named, here)?;
         return Ok(None);
     }
-    if of_this_host || made_here(Path::new(argument)) {
+    if of_this_host || made_here(Path::new(argument), named) {
         return Ok(None);
     }
-    with_hosts(Path::new(argument), hosts)
+    with_hosts(Path::new(argument), named, hosts)
 }
 
 /// Refuses `--here h1` where the lab is here as another host's part.
-fn is_part(argument: &str, here: &HostName) -> Result<(), Failure> {
-    let lab = lookup::lab(argument)?;
+fn is_part(argument: &str, named: Option<&LabName>, here: &HostName) -> Result<(), Failure> {
+    let lab = named.map_or_else(|| lookup::lab(argument), |named| Ok(named.clone()))?;
     let ledger = ledger::read(&paths()?, &lab)?;
     match ledger.map(|ledger| ledger.origin.here) {
         Some(Some(other)) if other != *here => {
@@ -131,19 +133,19 @@ fn is_part(argument: &str, here: &HostName) -> Result<(), Failure> {
     }
 }
 
-/// Whether a lab, or a part of one, was made here from this very file.
-fn made_here(path: &Path) -> bool {
+/// Whether a lab, or a part of one, was made here from this very file; where a name is said, the one of that name.
+fn made_here(path: &Path, named: Option<&LabName>) -> bool {
     let of_file = |path: PathBuf, ledger: &Ledger| ledger.path == path && !ledger.origin.sent;
     let (Ok(path), Ok(paths)) = (std::path::absolute(path), paths()) else { return false };
     // Whoever may not look into the ledgers of this host made none.
     let labs = ledger::labs(&paths).unwrap_or_default();
-    labs.iter().any(|lab| ledger::read(&paths, lab).is_ok_and(|found| found.is_some_and(|l| of_file(path.clone(), &l))))
+    labs.iter().filter(|lab| named.is_none_or(|named| named == *lab)).any(|lab| ledger::read(&paths, lab).is_ok_and(|found| found.is_some_and(|l| of_file(path.clone(), &l))))
 }
 
 /// The definition of guests: that of `--of`, or `./net.toml` where it has all of them.
 fn of_guests(guests: &cli::Guests) -> Result<Option<Source>, Failure> {
     let file = guests.of.as_deref().unwrap_or(DEFAULT_FILE);
-    let source = of_lab(file, &guests.hosts)?;
+    let source = of_lab(file, guests.named.as_ref(), &guests.hosts)?;
     let Some(source) = source.filter(|_| guests.of.is_some() || Path::new(DEFAULT_FILE).exists()) else {
         return Ok(None);
     };
@@ -170,22 +172,46 @@ fn named(guests: &cli::Guests) -> Result<Guests, Failure> {
 /// A guest of `./net.toml` on one of its hosts.
 fn enter_guest(name: &str, verb: &str, args: &[String], output: &Output) -> Result<Option<ExitCode>, Failure> {
     let file = Path::new(DEFAULT_FILE);
-    if !file.exists() || made_here(file) {
+    let Ok(GuestName { lab, vm }) = name.parse() else { return Ok(None) };
+    if !file.exists() || made_here(file, None) {
         return Ok(None);
     }
-    let Ok(GuestName { lab, vm }) = name.parse() else { return Ok(None) };
-    let Some(source) = with_hosts(file, &cli::Hosts::default())? else { return Ok(None) };
-    if lab.is_some_and(|lab| lab != *source.whole.lab()) {
+    // One that was not made here is the file's, under its own name or another.
+    let Some(source) = with_hosts(file, lab.as_ref(), &cli::Hosts::default())? else { return Ok(None) };
+    if source.origin.alias.as_ref().is_some_and(is_of_this_host) {
         return Ok(None);
     }
     let Some(host) = source.whole.vms().get(&vm).and_then(|vm| vm.host().clone()) else { return Ok(None) };
     wait_for(enter(source, &host, &vm, verb, args, output)).map(Some)
 }
 
-fn rebuild(path: &Path, hosts: &cli::Hosts, options: Rebuild, output: &Output) -> Result<ExitCode, Failure> {
+/// Whether a lab of this name was made here, and not as a part that another machine sent.
+fn is_of_this_host(lab: &LabName) -> bool {
+    let read = paths().ok().and_then(|paths| ledger::read(&paths, lab).ok().flatten());
+    read.is_some_and(|ledger| !ledger.origin.sent)
+}
+
+fn run_with(with: &cli::With, output: &Output) -> Result<ExitCode, Failure> {
+    let program = with.command.first().map_or("", String::as_str);
+    // A word that is none is told before anything is made.
+    if let Some(code) = crate::commands::with::missing(program, output) {
+        return Ok(code);
+    }
+    let options = With { wait: with.wait, keep_on_failure: with.keep_on_failure, command: &with.command };
+    whole(&with.file, &with.hosts, output, async |fleet| fleet.with(options).await)
+}
+
+/// Does something step by step on all hosts of a definition, this machine alone among them.
+fn whole(
+    file: &cli::File,
+    hosts: &cli::Hosts,
+    output: &Output,
+    work: impl AsyncFnOnce(&Fleet) -> Result<ExitCode, Failure>,
+) -> Result<ExitCode, Failure> {
+    let named = file.named.as_ref();
     let source = match &hosts.here {
-        Some(here) => Source::read(path, Some(here))?,
-        None => Source::read_whole(path)?,
+        Some(here) => Source::read(&file.file, named, Some(here))?,
+        None => Source::read_whole(&file.file, named)?,
     };
     let is_one = hosts.here.is_some() || source.whole.hosts().is_empty();
     if is_one && (!hosts.only.is_empty() || hosts.install) {
@@ -196,7 +222,7 @@ fn rebuild(path: &Path, hosts: &cli::Hosts, options: Rebuild, output: &Output) -
             true => Fleet::this(source, output)?,
             false => Fleet::connect(source, &hosts.only, hosts.install, output).await?,
         };
-        let code = fleet.rebuild(options).await;
+        let code = work(&fleet).await;
         fleet.close().await;
         code
     })

@@ -91,6 +91,7 @@ impl Fleet {
         let mut words: Vec<String> = args.iter().map(|word| (*word).to_owned()).collect();
         if let Way::This { here } = &member.way {
             words.extend(here.iter().map(|here| format!("--here={here}")));
+            words.extend(self.source.origin.alias.iter().map(|lab| format!("--lab={lab}")));
             words.push(self.source.path.display().to_string());
             return Ok(Call::of(words));
         }
@@ -106,6 +107,7 @@ impl Fleet {
             lock: self.source.lock.to_string(),
             files: self.needed(member).into_iter().filter_map(digest).collect(),
             rehearsed: self.source.origin.rehearsed,
+            alias: self.source.origin.alias.clone(),
         };
         let input = serde_json::to_vec(&bundle)
             .map_err(|error| Failure::failed("the definition can't be written as JSON", error))?;

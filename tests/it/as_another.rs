@@ -1,0 +1,170 @@
+//! `--lab`: one file as several labs, side by side on one host.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use super::matrix::rows::{LAB, WORLD, through_host};
+use super::sandbox;
+use super::snapshot::Snapshot;
+use super::world::{Lab, output, sh, succeeds};
+
+/// Nothing of it is anybody's but the lab's own: nat through the host, an isolated network.
+fn file() -> String {
+    through_host().replace("mode = \"routed\"\n", "")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn json(lab: &Lab, args: &[&str]) -> Value {
+    let text = lab.ok(&[args, &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+}
+
+/// The lab that a command line leads to.
+#[track_caller]
+fn means(lab: &Lab, args: &[&str], name: &str) {
+    assert_eq!(json(lab, args)["lab"], name, "{args:?}");
+}
+
+#[test]
+fn labs_of_one_file_live_side_by_side() {
+    sandbox::run("as_another::labs_of_one_file_live_side_by_side", || {
+        sh(WORLD);
+        let lab = Lab::from_text(&file());
+        let nothing = Snapshot::when_settled();
+        assert_eq!(json(&lab, &["check", "--lab", "a"])["lab"], "a");
+        assert_eq!(json(&lab, &["plan", "--lab", "a"])["lab"], "a");
+        lab.ok(&["create", "--lab", "a"]);
+        // The only one that was made from the file is meant by it.
+        means(&lab, &["status"], "a");
+        lab.ok(&["boot", "--all"]);
+        let alone = Snapshot::when_settled();
+
+        lab.ok(&["create", "net.toml", "--lab", "b"]);
+        let several = lab.vmnet(&["status"]);
+        assert!(said(&several).contains("name one of"), "{}", said(&several));
+        lab.ok(&["boot", "vm1", "vm2", "--of", "net.toml", "--lab", "b"]);
+        // The file's own, beside them; it needs no word.
+        lab.ok(&["create"]);
+        means(&lab, &["status"], "row");
+        lab.ok(&["boot", "--all", "--lab", "row"]);
+        for name in ["a", "b", "row"] {
+            let status = json(&lab, &["status", "--lab", name]);
+            assert_eq!((&status["lab"], &status["condition"]), (&Value::from(name), &Value::from("as-applied")), "{status:#}");
+            let ps = json(&lab, &["ps", "--lab", name]);
+            assert_eq!(ps["vms"][0]["nics"][0]["addresses"][0], "10.1.0.10/24", "{ps:#}");
+            let verify = json(&lab, &["verify", "net.toml", "--lab", name]);
+            assert_eq!(verify["totals"]["differs"], 0, "{verify:#}");
+            assert_eq!(json(&lab, &["plan", "--lab", name, "--check"])["changes"], 0);
+        }
+        // One lock file for all of them: addresses don't hang on names.
+        let locks = output("ls /run/lab");
+        assert_eq!(locks.split_whitespace().collect::<Vec<_>>(), ["net.lock", "net.toml"]);
+
+        lab.ok(&["stop", "vm2", "--lab", "b"]);
+        lab.ok(&["reset", "vm2", "--lab", "b"]);
+        assert!(succeeds("ip netns | grep -q '^vmnet-a.vm2'") && !succeeds("ip netns | grep -q '^vmnet-b.vm2'"));
+        lab.ok(&["destroy", "--stop", "--lab", "row"]);
+        lab.ok(&["destroy", "net.toml", "--stop", "--lab", "b"]);
+        let differences = alone.differences(&Snapshot::when_settled());
+        assert!(differences.is_empty(), "the other is untouched: {}", differences.join("\n"));
+        lab.ok(&["destroy", "--stop"]);
+        let differences = nothing.differences(&Snapshot::when_settled());
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    });
+}
+
+/// Each verb that has a way back or a word of consent, by file and name.
+#[test]
+fn a_name_leads_to_its_lab_and_no_other() {
+    sandbox::run("as_another::a_name_leads_to_its_lab_and_no_other", || {
+        sh(WORLD);
+        let lab = Lab::from_text(&file());
+        lab.ok(&["create", "--lab", "a"]);
+        lab.ok(&["create", "--lab", "b", "--confirm", "5m"]);
+        lab.ok(&["confirm", "net.toml", "--lab", "b"]);
+        lab.ok(&["create", "--lab", "c", "--confirm", "5m"]);
+        lab.ok(&["undo", "--lab", "c"]);
+        assert!(lab.ok(&["restore", "net.toml", "--lab", "a"]).contains("lab a:"));
+        let labs: Vec<Value> = json(&lab, &["list"])["labs"].as_array().unwrap().clone();
+        assert_eq!(labs.iter().map(|lab| lab["lab"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+        // A name is one already, and another file's lab is not this one's.
+        let refused = lab.vmnet(&["destroy", "a", "--lab", "b"]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains("--lab is for"), "{}", said(&refused));
+        fs::copy("/run/lab/net.toml", "/run/lab/other.toml").unwrap();
+        let refused = lab.vmnet(&["destroy", "other.toml", "--lab", "b"]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains("/run/lab/net.toml"), "{}", said(&refused));
+        let refused = lab.vmnet(&["create", "--lab", "No Name"]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains("a-z"), "{}", said(&refused));
+        // Its file may be gone or wrong by then.
+        fs::write("/run/lab/net.toml", "lab = \"").unwrap();
+        lab.ok(&["destroy", "net.toml", "--lab", "b"]);
+        fs::remove_file("/run/lab/net.toml").unwrap();
+        lab.ok(&["destroy", "--lab", "a"]);
+        assert!(!Path::new("/run/state").exists() || output("ls /run/state").is_empty());
+    });
+}
+
+/// What two labs can't share is refused by the name of the one that has it.
+#[test]
+fn what_is_one_labs_is_refused_to_the_other() {
+    sandbox::run("as_another::what_is_one_labs_is_refused_to_the_other", || {
+        sh(WORLD);
+        let with = |what: &str, instead: &str| file().replace(what, instead);
+        let ifname = with("[network.quiet]", "[network.quiet]\nifname = \"br-mine\"");
+        let tap = with("nic = \"db\"", "nic = { network = \"db\", tap = \"mine\" }");
+        let vlan = LAB.replace("[network.quiet]", "[network.quiet]\nvlan = 7");
+        for (text, words) in [
+            (ifname, vec!["br-mine", "(lab a's)"]),
+            (tap, vec!["mine", "(lab a's)"]),
+            (through_host(), vec!["10.2.0.0/24"]),
+            (LAB.to_owned(), vec!["192.0.2.109", "(lab a's)"]),
+            (vlan, vec!["VLAN 7", "(lab a's)"]),
+        ] {
+            let lab = Lab::from_text(&text);
+            if text.contains("vlan") && !succeeds("ip link add link nic0 name nic0.9 type vlan id 9 && ip link del nic0.9") {
+                continue;
+            }
+            lab.ok(&["create", "--lab", "a"]);
+            lab.ok(&["boot", "--all", "--lab", "a"]);
+            let before = Snapshot::when_settled();
+            let refused = lab.vmnet(&["create", "--lab", "b"]);
+            let booted = refused.status.success().then(|| lab.vmnet(&["boot", "--all", "--lab", "b"]));
+            let last = said(booted.as_ref().unwrap_or(&refused));
+            for word in words {
+                assert!(last.contains(word), "{word}: {last}");
+            }
+            if booted.is_some() {
+                lab.ok(&["destroy", "--stop", "--lab", "b"]);
+            }
+            let differences = before.differences(&Snapshot::when_settled());
+            assert!(differences.is_empty(), "{}", differences.join("\n"));
+            lab.ok(&["destroy", "--stop", "--lab", "a"]);
+        }
+    });
+}
+
+/// A rehearsal of the file as another lab, beside one that was kept.
+#[test]
+fn rehearsals_have_names_too() {
+    sandbox::run("as_another::rehearsals_have_names_too", || {
+        let lab = Lab::from_text(&file().replace("via = \"host\"", "via = \"none\""));
+        let kept = json(&lab, &["rehearse", "--keep"]);
+        assert_eq!(kept["lab"], "row");
+        let other = json(&lab, &["rehearse", "--keep", "--lab", "ci-7"]);
+        assert_eq!((&other["lab"], &other["passed"]), (&Value::from("ci-7"), &Value::from(true)), "{other:#}");
+        let run = |args: &[&str]| {
+            lab.ok(&[&["rehearse", "net.toml"], args, &["--enter", "here", "--", "ip", "-br", "link"]].concat())
+        };
+        assert!(run(&[]).contains("br-web") && !run(&["--lab", "ci-7"]).contains("br-web"));
+        let names = run(&["--lab", "ci-7"]);
+        assert!(names.lines().any(|line| line.starts_with("br-") && line.contains("-web ")), "{names}");
+        lab.ok(&["rehearse", "--end", "--lab", "ci-7"]);
+        lab.ok(&["rehearse", "--end"]);
+    });
+}
