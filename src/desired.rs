@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use across::forwarding;
-pub use claims::{Claim, Claims, claims, unasked};
+pub use claims::{Claim, Claims, claims, outside_of, unasked};
 pub use devices::{Devices, uplink_devices};
 pub use firewall::table_name;
 pub use refusal::{Lack, Refusal};

@@ -67,9 +67,7 @@ impl Needs {
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
             Command::Console(_) => Self::CONNECT,
-            Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } | Command::With(_) => {
-                Self::TheCallers
-            }
+            Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } | Command::With(_) => Self::TheCallers,
             // What runs in the machines gives up what it does not need.
             Command::Rehearse(_) | Command::Hold { .. } | Command::Inside { .. } => Self::TheCallers,
         }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Note, Refusal};
+use super::{Note, Refusal, uplink_devices};
 use crate::mark::Mark;
+use crate::model::{External, Model};
 use crate::names::{IfName, LabName, Mac, NetName, VlanId};
 use crate::state::{Facts, HostState, Link, LinkKind, Ns};
 
@@ -98,6 +99,30 @@ impl Claims {
         };
         self.ask.iter().zip(answers).filter_map(by_others).collect()
     }
+
+    /// What stands in the way by what another lab of this host has outside.
+    pub fn refusals_for(&self, lab: &LabName, outside: &[(IpAddr, IfName)]) -> Vec<Refusal> {
+        let external = self.ask.iter().filter(|claim| claim.network.is_none() && claim.vlan.is_none());
+        let taken = external.filter(|claim| {
+            outside.iter().any(|(address, device)| (*address, device) == (claim.address, &claim.device))
+        });
+        let refusal = |claim: &Claim| Refusal::AddressOfLab {
+            address: claim.address,
+            device: claim.device.clone(),
+            lab: lab.clone(),
+        };
+        taken.map(refusal).collect()
+    }
+}
+
+/// What another lab of this host has outside by macvlan. Its router is never heard there: what a device itself sends does
+/// not reach the macvlans on it, and one in a namespace shows no address to the host.
+pub fn outside_of(model: &Model, facts: &Facts) -> Vec<(IpAddr, IfName)> {
+    let Some(External::Macvlan(own)) = model.router().as_ref().map(|router| router.external()) else {
+        return Vec::new();
+    };
+    let Some(device) = uplink_devices(model, facts).remove(&own.uplink) else { return Vec::new() };
+    own.addresses.iter().map(|net| (net.addr(), device.clone())).collect()
 }
 
 /// Says that nobody on a device was asked.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::names::{HostName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
+use crate::names::{HostName, IfName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName};
 use crate::state::{Feature, NO_MODULES, Tool};
 
 /// Something that makes a lab impossible on this host as it is. Display names the thing, the place and the remedy;
@@ -163,6 +163,19 @@ pub enum Refusal {
         mac: Mac,
         /// What to do.
         remedy: String,
+    },
+    /// The router of another lab of this host has an address that this one would take.
+    #[error(
+        "router.external: address {address} is taken on {device}: the router of lab {lab} has it; choose another in the \
+         definition, or destroy that lab (vmnet destroy {lab})"
+    )]
+    AddressOfLab {
+        /// The address.
+        address: IpAddr,
+        /// The device outside.
+        device: IfName,
+        /// The lab.
+        lab: LabName,
     },
     /// Another host of the lab can't be reached from this one.
     #[error("host {host}, at {via}: {problem}")]

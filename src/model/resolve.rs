@@ -27,7 +27,17 @@ pub struct Resolved {
 /// Every problem of the definition, each at its place; those of single values too.
 pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problems> {
     let Definition {
-        lab, alias, uplinks, defaults: _, networks, router, images: _, vms: _, hosts: _, expects: _, problems,
+        lab,
+        alias,
+        uplinks,
+        defaults: _,
+        networks,
+        router,
+        images: _,
+        vms: _,
+        hosts: _,
+        expects: _,
+        problems,
     } = definition;
     let mut problems = problems.clone();
     // Without a name the rest is resolved all the same, so that its problems show too.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::matrix::rows::{LAB, WORLD, through_host};
 use super::sandbox;
+use super::skip::skip_this;
 use super::snapshot::Snapshot;
 use super::world::{Lab, output, sh, succeeds};
 
@@ -55,7 +56,11 @@ fn labs_of_one_file_live_side_by_side() {
         lab.ok(&["boot", "--all", "--lab", "row"]);
         for name in ["a", "b", "row"] {
             let status = json(&lab, &["status", "--lab", name]);
-            assert_eq!((&status["lab"], &status["condition"]), (&Value::from(name), &Value::from("as-applied")), "{status:#}");
+            assert_eq!(
+                (&status["lab"], &status["condition"]),
+                (&Value::from(name), &Value::from("as-applied")),
+                "{status:#}"
+            );
             let ps = json(&lab, &["ps", "--lab", name]);
             assert_eq!(ps["vms"][0]["nics"][0]["addresses"][0], "10.1.0.10/24", "{ps:#}");
             let verify = json(&lab, &["verify", "net.toml", "--lab", name]);
@@ -123,11 +128,14 @@ fn what_is_one_labs_is_refused_to_the_other() {
             (ifname, vec!["br-mine", "(lab a's)"]),
             (tap, vec!["mine", "(lab a's)"]),
             (through_host(), vec!["10.2.0.0/24"]),
-            (LAB.to_owned(), vec!["192.0.2.109", "(lab a's)"]),
+            (LAB.to_owned(), vec!["192.0.2.109", "the router of lab a"]),
             (vlan, vec!["VLAN 7", "(lab a's)"]),
         ] {
             let lab = Lab::from_text(&text);
-            if text.contains("vlan") && !succeeds("ip link add link nic0 name nic0.9 type vlan id 9 && ip link del nic0.9") {
+            if text.contains("vlan = ")
+                && !succeeds("ip link add link nic0 name nic0.9 type vlan id 9 && ip link del nic0.9")
+            {
+                skip_this("this kernel has no 802.1Q: the VLAN of two labs");
                 continue;
             }
             lab.ok(&["create", "--lab", "a"]);

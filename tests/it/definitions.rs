@@ -116,9 +116,8 @@ fn a_collision_is_settled_for_each_lab_of_a_file() {
          [vm.{first}]\n[vm.{second}]\n"
     );
     let other: LabName = "other".parse().unwrap();
-    let resolved = |file: &str, lock: &Lock| {
-        resolve(&Definition::parse(file).unwrap().called(other.clone()), lock).unwrap()
-    };
+    let resolved =
+        |file: &str, lock: &Lock| resolve(&Definition::parse(file).unwrap().called(other.clone()), lock).unwrap();
     let made = resolved(&file, &Lock::default());
     assert!(made.lock.macs.is_empty());
     assert_eq!(made.lock.others[&other].macs.len(), 1, "{}", made.lock);

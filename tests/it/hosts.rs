@@ -7,6 +7,7 @@
 mod bad;
 mod cut;
 mod fleet;
+mod named;
 mod remote;
 mod store;
 mod verify;

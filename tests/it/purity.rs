@@ -261,8 +261,8 @@ fn programs_are_started_in_one_place_and_no_shell_is() {
 }
 
 /// Where `ssh` to other hosts may be started, by the crate, which starts it itself, and as a program of the caller's; and
-/// where another program of the caller's is: the shell in a machine of a rehearsal.
-const SSH: [&str; 3] = ["remote/ssh.rs", "remote/started.rs", "commands/rehearse/machines.rs"];
+/// where another program of the caller's is: the shell in a machine of a rehearsal, and the command of `with`.
+const SSH: [&str; 4] = ["remote/ssh.rs", "remote/started.rs", "commands/rehearse/machines.rs", "commands/with.rs"];
 
 #[test]
 fn ssh_to_other_hosts_is_started_in_one_place() {

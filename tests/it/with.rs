@@ -84,7 +84,9 @@ fn its_code_is_the_commands() {
         assert_eq!(output.status.code(), Some(7), "{}", said(&output));
         let output = with(lab, &[], "kill -KILL $$");
         assert_eq!(output.status.code(), Some(128 + 9), "{}", said(&output));
-        for (program, code, word) in [("no-such-program", 127, "nothing was done"), ("/run/lab/net.toml", 126, "removed")] {
+        for (program, code, word) in
+            [("no-such-program", 127, "nothing was done"), ("/run/lab/net.toml", 126, "removed")]
+        {
             let output = lab.vmnet(&["with", "net.toml", "--", program]);
             assert_eq!(output.status.code(), Some(code), "{}", said(&output));
             assert!(said(&output).contains(program) && said(&output).contains(word), "{}", said(&output));
@@ -200,11 +202,16 @@ fn what_cant_be_made_or_started_leaves_nothing() {
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         assert!(said(&output).contains("br9"), "{}", said(&output));
         // Nobody can start this guest: its image is not there.
-        let qemu = LAB.replace("[vm.vm2]", "[image.none]\nfile = \"none.qcow2\"\n[vm.vm2]\nengine = \"qemu\"\nimage = \"none\"");
+        let qemu = LAB
+            .replace("[vm.vm2]", "[image.none]\nfile = \"none.qcow2\"\n[vm.vm2]\nengine = \"qemu\"\nimage = \"none\"");
         fs::write(lab.folder().join("net.toml"), qemu).unwrap();
         let output = with(lab, &[], "touch /run/ran");
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-        assert!(said(&output).contains("none.qcow2") && said(&output).contains("lab row: removed"), "{}", said(&output));
+        assert!(
+            said(&output).contains("none.qcow2") && said(&output).contains("lab row: removed"),
+            "{}",
+            said(&output)
+        );
         fs::write(lab.folder().join("net.toml"), "lab = 1").unwrap();
         assert_eq!(with(lab, &[], "touch /run/ran").status.code(), Some(2));
         assert!(!Path::new("/run/ran").exists());
@@ -230,5 +237,27 @@ fn one_that_cant_be_removed_is_told_loudly() {
         let vmnet = env!("CARGO_BIN_EXE_vmnet");
         let output = with(lab, &[], &format!("{vmnet} destroy --stop own >&2"));
         assert!(output.status.success(), "{}", said(&output));
+    });
+}
+
+/// On a terminal Ctrl-C is the terminal's: the command gets it once, and what it makes of it counts.
+#[test]
+fn what_is_typed_reaches_the_command_once() {
+    check("what_is_typed_reaches_the_command_once", SMALL, |lab| {
+        let line = "trap \"echo came >> /run/came; exit 4\" INT; echo > /run/began; while :; do sleep 0.1; done";
+        let vmnet = format!("{} with net.toml -- sh -c '{line}'", env!("CARGO_BIN_EXE_vmnet"));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &vmnet, "/run/typescript"]).current_dir(lab.folder());
+        script.env("VMNET_STATE_DIR", "/run/state").env("VMNET_RUN_DIR", "/run/vmnet").env("SHELL", "/bin/sh");
+        let mut running = script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        until("the command runs", || Path::new("/run/began").exists());
+        let mut keyboard = running.stdin.take().unwrap();
+        std::io::Write::write_all(&mut keyboard, b"\x03").unwrap();
+        let status = running.wait().unwrap();
+        drop(keyboard);
+        let text = fs::read_to_string("/run/typescript").unwrap();
+        assert_eq!(status.code(), Some(4), "{text}");
+        assert_eq!(fs::read_to_string("/run/came").unwrap(), "came\n", "{text}");
+        assert!(text.contains("lab own: removed"), "{text}");
     });
 }

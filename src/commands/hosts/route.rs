@@ -139,7 +139,9 @@ fn made_here(path: &Path, named: Option<&LabName>) -> bool {
     let (Ok(path), Ok(paths)) = (std::path::absolute(path), paths()) else { return false };
     // Whoever may not look into the ledgers of this host made none.
     let labs = ledger::labs(&paths).unwrap_or_default();
-    labs.iter().filter(|lab| named.is_none_or(|named| named == *lab)).any(|lab| ledger::read(&paths, lab).is_ok_and(|found| found.is_some_and(|l| of_file(path.clone(), &l))))
+    labs.iter()
+        .filter(|lab| named.is_none_or(|named| named == *lab))
+        .any(|lab| ledger::read(&paths, lab).is_ok_and(|found| found.is_some_and(|l| of_file(path.clone(), &l))))
 }
 
 /// The definition of guests: that of `--of`, or `./net.toml` where it has all of them.
