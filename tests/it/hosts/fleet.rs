@@ -104,7 +104,8 @@ pub(super) fn settled(hosts: &Hosts) -> [String; 2] {
     loop {
         std::thread::sleep(Duration::from_secs(1));
         let now = states(hosts);
-        if now == before {
+        // An address can be looked for on the link for longer than that.
+        if now == before && !now.iter().any(|state| state.contains("tentative")) {
             return now;
         }
         before = now;
