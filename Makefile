@@ -17,12 +17,34 @@ test-long: ## every kill, fault and signal point, where `make test` takes a samp
 	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --features libvirt --quiet --test it -- --test-threads=1 \
 		matrix::a_crash::points:: matrix::b_environment::full::
 
+# Every shell script of ours, one a line.
+scripts = \
+	benches/boot \
+	benches/by-ip \
+	benches/hosts \
+	benches/inside \
+	benches/libvirt \
+	benches/model \
+	benches/networks \
+	benches/run \
+	fuzz/run \
+	tests/all \
+	tests/cloud-init/unpack \
+	tests/demo \
+	tests/lab/initramfs \
+	tests/lab/inside \
+	tests/lab/run \
+	tests/setup \
+	tests/summary \
+	tests/tiny-guest \
+	tests/untouched \
+	vm-images/tiny/build
+
 check: ## formatting, lints and documentation, warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --features libvirt -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --features libvirt
-	shellcheck -x -S warning tests/all tests/summary tests/untouched tests/demo tests/setup tests/tiny-guest tests/cloud-init/unpack tests/lab/run tests/lab/inside tests/lab/initramfs vm-images/tiny/build \
-		benches/run benches/inside benches/by-ip benches/networks benches/model benches/hosts benches/libvirt fuzz/run
+	shellcheck -x -S warning $(scripts)
 
 setup: ## install what is missing to build, test and demonstrate (Debian, Ubuntu)
 	@tests/setup

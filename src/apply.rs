@@ -10,18 +10,18 @@ mod host;
 mod tables;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
 
 pub use error::{ApplyError, Failure, OpError, Restored};
-pub use host::KernelHost;
+pub use host::{KernelHost, Step, Told};
 
 use crate::names::VmName;
 use crate::observe::ObserveError;
-use crate::plan::{Found, Op, Phase, Plan, diff};
+use crate::plan::{Apart, Found, Op, Phase, Plan, diff};
 use crate::state::HostState;
 
 /// A host that operations can be run on.
@@ -47,6 +47,8 @@ pub struct Work<'a> {
     pub found: &'a Found,
     /// Set by a signal: stop before the next wave and go back.
     pub cancel: &'a AtomicBool,
+    /// Guests of the plan whose start stands or falls alone: one that fails is undone alone, and the rest goes on.
+    pub apart: &'a BTreeSet<VmName>,
 }
 
 impl Work<'_> {
@@ -96,7 +98,7 @@ pub enum Event {
 }
 
 /// What was done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// Waves that ran.
     pub waves: usize,
@@ -104,6 +106,9 @@ pub struct Report {
     pub ops: usize,
     /// How many of them a repair added.
     pub repaired: usize,
+    /// Guests apart that did not start, each with the first thing that failed. Nothing of their start is left.
+    #[serde(skip)]
+    pub failed: BTreeMap<VmName, Failure>,
 }
 
 /// Runs a plan. An empty one does nothing at all.
@@ -115,7 +120,8 @@ pub async fn run(host: &mut impl Host, work: &Work<'_>, events: &mut dyn FnMut(E
     if work.plan.is_empty() {
         return Ok(Report::default());
     }
-    let mut run = Run { host, events, report: Report::default() };
+    let apart = Apart::new(work.desired, work.apart);
+    let mut run = Run { host, events, report: Report::default(), apart };
     let stopped = match run.waves(work.plan, Some(work.cancel)).await {
         Ok(()) => match run.verify(work).await {
             Ok(()) => return Ok(run.report),
@@ -145,6 +151,7 @@ struct Run<'a, H> {
     host: &'a mut H,
     events: &'a mut dyn FnMut(Event),
     report: Report,
+    apart: Apart,
 }
 
 impl<H: Host> Run<'_, H> {
@@ -153,12 +160,42 @@ impl<H: Host> Run<'_, H> {
             if cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 return Err(Stopped::Cancelled);
             }
-            let mut failures = self.wave(wave.phase, &wave.ops).await.into_iter();
+            let ops = self.going_on(&wave.ops);
+            if ops.is_empty() {
+                continue;
+            }
+            let failures = self.wave(wave.phase, &ops).await;
+            let mut failures = self.set_apart(failures).into_iter();
             if let Some(first) = failures.next() {
                 return Err(Stopped::Failed(wave.phase, first, failures.collect()));
             }
         }
         Ok(())
+    }
+
+    /// Without what belongs to a guest that has failed.
+    fn going_on<'o>(&self, ops: &'o [Op]) -> Cow<'o, [Op]> {
+        if self.report.failed.is_empty() {
+            return Cow::Borrowed(ops);
+        }
+        let fails = |op: &&Op| self.apart.guest_of(op).is_some_and(|vm| self.report.failed.contains_key(vm));
+        let is_way_out = |op: &&Op| op.removes();
+        ops.iter().filter(|op| is_way_out(op) || !fails(op)).cloned().collect()
+    }
+
+    /// Writes down what failed of guests apart, and gives the rest.
+    fn set_apart(&mut self, failures: Vec<Failure>) -> Vec<Failure> {
+        let mut others = Vec::new();
+        for failure in failures {
+            match self.apart.guest_of(&failure.op) {
+                // What can't be removed is nobody's failure to start.
+                Some(vm) if !failure.op.removes() => {
+                    self.report.failed.entry(vm.clone()).or_insert(failure);
+                }
+                _ => others.push(failure),
+            }
+        }
+        others
     }
 
     async fn wave(&mut self, phase: Phase, ops: &[Op]) -> Vec<Failure> {
@@ -176,24 +213,52 @@ impl<H: Host> Run<'_, H> {
         failures
     }
 
-    /// The host has to be what was wanted; one round sets right what changed meanwhile.
+    /// The host has to be what was wanted; one round sets right what changed meanwhile, and takes away what was begun of
+    /// guests that failed. Where another one fails in that round, one more does the same for it.
     async fn verify(&mut self, work: &Work<'_>) -> Result<(), Stopped> {
-        let rest = self.rest(work).await?;
-        if rest.is_empty() {
-            return Ok(());
+        let mut rest = self.rest(work).await?;
+        while !rest.is_empty() {
+            let failed = self.report.failed.len();
+            (self.events)(Event::Repairing { ops: rest.len() });
+            self.report.repaired += rest.len();
+            self.waves(&rest, Some(work.cancel)).await?;
+            rest = self.rest(work).await?;
+            if self.ended(&rest) {
+                rest = self.rest(work).await?;
+            }
+            if failed == self.report.failed.len() {
+                break;
+            }
         }
-        (self.events)(Event::Repairing { ops: rest.len() });
-        self.report.repaired = rest.len();
-        self.waves(&rest, Some(work.cancel)).await?;
-        let rest = self.rest(work).await?;
         if rest.is_empty() { Ok(()) } else { Err(Stopped::Final(ApplyError::Differs { rest })) }
+    }
+
+    /// Guests apart that were started twice and are not there: they have failed. Says whether there are any.
+    fn ended(&mut self, rest: &Plan) -> bool {
+        let failed = self.report.failed.len();
+        for op in rest.ops() {
+            if let (Op::StartGuest { vm, .. }, Some(_)) = (op, self.apart.guest_of(op)) {
+                let source = OpError::Ended { vm: vm.clone() };
+                self.report.failed.entry(vm.clone()).or_insert(Failure { op: op.clone(), source });
+            }
+        }
+        self.report.failed.len() > failed
     }
 
     async fn rest(&mut self, work: &Work<'_>) -> Result<Plan, Stopped> {
         (self.events)(Event::Verifying);
         let now = self.observe().await;
         let now = now.map_err(|source| Stopped::Final(ApplyError::Observe { source }))?;
-        Ok(WayBack { to: work.desired, ..work.way_back() }.from(&now))
+        let mut desired = Cow::Borrowed(work.desired);
+        for vm in self.report.failed.keys() {
+            let desired = desired.to_mut();
+            desired.remove_guest(vm);
+            match work.before.domains.get(vm) {
+                Some(domain) => drop(desired.domains.insert(vm.clone(), domain.clone())),
+                None => drop(desired.domains.remove(vm)),
+            }
+        }
+        Ok(WayBack { to: &desired, ..work.way_back() }.from(&now))
     }
 
     /// Back to what was there before. What fails on the way does not end it: every wave is tried.
@@ -233,7 +298,7 @@ impl<H: Host> Run<'_, H> {
 
 /// Leads back to what was there before a change of an earlier process, as [`run`] does after a failure.
 pub async fn back(host: &mut impl Host, way: &WayBack<'_>, events: &mut dyn FnMut(Event)) -> Restored {
-    Run { host, events, report: Report::default() }.back(way).await
+    Run { host, events, report: Report::default(), apart: Apart::default() }.back(way).await
 }
 
 /// Where a way back leads.

@@ -1,18 +1,22 @@
 //! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
 
-mod time;
+mod values;
 mod with;
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::names::{FileDigest, HostName, LabName, VmName};
-pub(crate) use time::duration;
+pub use values::GuestName;
+pub(crate) use values::duration;
 pub use with::With;
+
+use crate::engine::KEEP;
+use crate::names::{FileDigest, HostName, LabName};
 
 /// One TOML file in, a working VM network out.
 ///
@@ -44,6 +48,7 @@ impl Cli {
                 let command = Command::Watch { lab: (*lab).to_owned(), id: (*id).to_owned() };
                 Self { command, json: false, events: false, verbose: 0 }
             }
+            [_, Some(KEEP)] => Self { command: Command::Keep, json: false, events: false, verbose: 0 },
             [_, Some(HOLD), Some(lab), Some(machine), folders @ ..] => {
                 let folders = folders.iter().flatten().map(PathBuf::from).collect();
                 let command = Command::Hold { lab: (*lab).to_owned(), machine: (*machine).to_owned(), folders };
@@ -202,6 +207,13 @@ pub enum Command {
         #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "120s", value_parser = duration,
               require_equals = true)]
         wait: Option<Duration>,
+        /// Start at most so many guests in QEMU at the same time; without it as many as this host has CPUs, and twice
+        /// as many where all are accelerated by KVM. With --wait the next one starts when one answers.
+        #[arg(long, value_name = "N")]
+        jobs: Option<NonZeroUsize>,
+        /// Start guests although the host has not enough free memory for all of them.
+        #[arg(long)]
+        overcommit: bool,
     },
     /// Stop guests: by the power button (ACPI), and after a minute by the power cord.
     Stop {
@@ -228,6 +240,25 @@ pub enum Command {
     Ps(Lab),
     /// Talk to a guest's serial console; Ctrl-] leaves.
     Console(Guest),
+    /// Show what a guest wrote to its serial console since its last start, while it runs and afterwards. Kept are the
+    /// last two MiB.
+    Logs {
+        /// Which guest.
+        #[command(flatten)]
+        guest: Guest,
+        /// Go on until the guest ends.
+        #[arg(short, long, conflicts_with = "previous")]
+        follow: bool,
+        /// Only the last lines.
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<usize>,
+        /// That of the start before.
+        #[arg(long)]
+        previous: bool,
+        /// Byte for byte as the guest wrote it; else without what a terminal would obey.
+        #[arg(long)]
+        raw: bool,
+    },
     /// Log in to a guest, through the lab's router.
     Ssh {
         /// Which guest.
@@ -293,6 +324,9 @@ pub enum Command {
         /// The change.
         id: String,
     },
+    /// Log standard input to the working directory; no verb for people.
+    #[command(skip)]
+    Keep,
     /// Keep a machine of a rehearsal; no verb for people.
     #[command(skip)]
     Hold {
@@ -430,25 +464,6 @@ pub struct Guest {
     /// The guest, as vm1 or campus/vm1.
     #[arg(value_name = "VM")]
     pub vm: String,
-}
-
-/// A guest as the command line names it, taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuestName {
-    /// The lab, where it is said.
-    pub lab: Option<LabName>,
-    /// The guest.
-    pub vm: VmName,
-}
-
-impl std::str::FromStr for GuestName {
-    type Err = crate::names::NameError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
-            Some((lab, vm)) => Ok(Self { lab: Some(lab.parse()?), vm: vm.parse()? }),
-            None => Ok(Self { lab: None, vm: text.parse()? }),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod hosts;
 mod inside;
 mod keys;
 mod list;
+mod logs;
 mod lookup;
 mod outdated;
 mod output;
@@ -80,6 +81,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
             wait_for(destroy::run(&lookup::meant(&lab)?, destroy::Options { stop, purge, force }, output))
         }
         Command::Rehearse(arguments) => rehearse::run(arguments, output),
+        Command::Keep => logs::keep(),
         Command::Hold { lab: _, machine, folders } => rehearse::hold(&machine, &folders),
         Command::Inside { pid, args } => rehearse::inside(pid, &args),
         Command::List => list::run(output),
@@ -90,8 +92,9 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Verify { lab, junit, outside } => {
             wait_for(verify::run(&lookup::meant(&lab)?, junit.as_deref(), outside, output))
         }
-        Command::Boot { guests, wait } => {
-            wait_for(boot::run(&guests.vms, lookup::of(&guests)?.as_deref(), wait, output))
+        Command::Boot { guests, wait, jobs, overcommit } => {
+            let options = boot::Options { wait, jobs, overcommit };
+            wait_for(boot::run(&guests.vms, lookup::of(&guests)?.as_deref(), options, output))
         }
         Command::Stop { guests, force } => {
             wait_for(stop::run(&guests.vms, lookup::of(&guests)?.as_deref(), force, output))
@@ -102,6 +105,9 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         }
         Command::Ps(lab) => wait_for(ps::run(&lookup::meant(&lab)?, output)),
         Command::Console(guest) => inside::console(&guest.vm),
+        Command::Logs { guest, follow, lines, previous, raw } => {
+            logs::run(&guest.vm, logs::Options { follow, lines, previous, raw }, output)
+        }
         Command::Ssh { guest, args } => inside::ssh(&guest.vm, &args),
         Command::Reach { guest, about } => inside::reach(&guest.vm, about, output),
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),

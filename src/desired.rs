@@ -4,6 +4,7 @@
 //! gets. What can't be is a [`Refusal`], all of them at once, before anything is touched. Pure.
 
 mod across;
+pub mod capacity;
 mod claims;
 mod collisions;
 mod context;

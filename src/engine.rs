@@ -3,12 +3,15 @@
 //! Each start ([`qemu::launch`]) carries out what a [`Guest`] says and decides nothing. A guest of the `netns` engine is made of links,
 //! addresses and routes like any other part of a lab, so nothing is left to start; commands run in its namespace.
 
+mod capacity;
 pub mod console;
+pub mod console_log;
 pub mod detach;
 mod disk;
 mod error;
 pub mod folder;
 mod identity;
+mod keeper;
 pub mod libvirt;
 pub mod netns;
 mod port;
@@ -25,10 +28,12 @@ pub mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use capacity::capacity;
 pub use disk::{instance, is_in_use, prepare, public_host_key, reset};
 use libvirt::Doors;
 
 pub use error::{BaseProblem, EngineError};
+pub use keeper::{KEEP, Keeper, keep};
 pub use record::{Running, running, running_in};
 pub use scope::own_scope;
 

@@ -3,6 +3,7 @@
 //! Everything is decided here and in the rooms before; the executor has one arm for each [`Op`] and takes no
 //! decision. Operations name links, never an ifindex, so a plan can be printed, stored and compared. Pure.
 
+mod apart;
 mod diff;
 mod drift;
 mod elements;
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+pub use apart::Apart;
 pub use diff::{Found, diff};
 pub use drift::{Difference, Extent, Object, Problem, differences};
 pub use elements::SetChange;

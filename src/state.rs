@@ -450,8 +450,8 @@ impl Guest {
 pub struct QemuGuest {
     /// The program, absolute.
     pub program: PathBuf,
-    /// Its arguments; descriptors stand as `{tap:N}` and `{vhost:N}`, N counting the nics, and `{file:N}`, N
-    /// counting `files`, each from 0. It runs in `run_dir`, so sockets stand without a folder.
+    /// Its arguments; descriptors stand as `{tap:N}` and `{vhost:N}`, N counting the nics, `{file:N}`, N counting
+    /// `files`, each from 0, and `{log:0}` for the log of its console. It runs in `run_dir`, so sockets stand without a folder.
     pub args: Vec<String>,
     /// It needs `/dev/kvm`.
     pub kvm: bool,

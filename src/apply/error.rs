@@ -86,6 +86,12 @@ pub enum OpError {
         #[source]
         source: Box<EngineError>,
     },
+    /// A guest was started, and is not there.
+    #[error("guest {vm} has ended right after its start, twice")]
+    Ended {
+        /// The guest.
+        vm: crate::names::VmName,
+    },
 }
 
 impl OpError {
@@ -94,6 +100,7 @@ impl OpError {
         match self {
             Self::Kernel(error) | Self::Nft(NftError::Kernel(error)) => error.help().map(str::to_owned),
             Self::Guest { source, .. } => source.help(),
+            Self::Ended { vm } => Some(format!("vmnet logs {vm} shows its console")),
             _ => None,
         }
     }

@@ -1,8 +1,10 @@
 //! [`KernelHost`]: this machine. One arm for each operation; those of a wave go out together.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -23,8 +25,44 @@ pub struct KernelHost {
     kernel: Kernel,
     /// What is looked at. Tables that are written are recorded here.
     pub scope: Scope,
+    /// Hears how far the start of each guest is.
+    pub told: Told,
     nft: Option<Nft>,
     doors: Arc<Doors>,
+}
+
+/// How far the start of a guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Its disk and seed are made.
+    Disk,
+    /// What runs it is started, and has not answered yet.
+    Starting,
+}
+
+/// Who hears of the start of guests; nobody unless said.
+#[derive(Clone, Default)]
+pub struct Told(Option<Rc<Hears>>);
+
+type Hears = dyn Fn(&VmName, Step);
+
+impl Told {
+    /// This function does.
+    pub fn to(hears: impl Fn(&VmName, Step) + 'static) -> Self {
+        Self(Some(Rc::new(hears)))
+    }
+
+    fn tell(&self, vm: &VmName, step: Step) {
+        if let Some(hears) = &self.0 {
+            hears(vm, step);
+        }
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Told(somebody)" } else { "Told(nobody)" })
+    }
 }
 
 type Answers = Vec<Option<Result<(), OpError>>>;
@@ -33,7 +71,7 @@ impl KernelHost {
     /// A host with the lab and the paths of `scope`.
     pub fn new(scope: Scope) -> Self {
         let nft = observe::find_tool(Tool::Nft).map(|program| Nft::new(&program));
-        Self { kernel: Kernel::new(), scope, nft, doors: Arc::default() }
+        Self { kernel: Kernel::new(), scope, told: Told::default(), nft, doors: Arc::default() }
     }
 
     /// The connections to the kernel, for what is no operation of a plan.
@@ -165,17 +203,21 @@ impl KernelHost {
 
     /// Guests start and stop side by side: each takes seconds, most of them waiting.
     async fn guests(&mut self, ops: &[Op], answers: &mut Answers) {
-        let (mut starting, mut stopping, mut by_libvirt) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut preparing, mut stopping, mut by_libvirt) = (Vec::new(), Vec::new(), Vec::new());
         let doors = &self.doors;
         for (index, op) in ops.iter().enumerate() {
             match op {
                 Op::StartGuest { vm, guest } => match guest.as_ref() {
-                    Guest::Qemu(guest) => match engine::qemu::launch(&mut self.kernel, vm, guest).await {
-                        Ok(launched) => starting.push(async move { (index, "start", vm, launched.ready().await) }),
-                        Err(error) => answers[index] = Some(Err(guest_failed("start", vm, error))),
-                    },
-                    Guest::Libvirt(guest) => by_libvirt
-                        .push(async move { (index, vm, guest, engine::libvirt::start(doors, vm, guest).await) }),
+                    Guest::Qemu(guest) => {
+                        self.told.tell(vm, Step::Disk);
+                        preparing.push(async move { (index, vm, engine::qemu::prepare(vm, guest).await) });
+                    }
+                    Guest::Libvirt(guest) => {
+                        self.told.tell(vm, Step::Starting);
+                        by_libvirt
+                            .push(async move { (index, vm, guest, engine::libvirt::start(doors, vm, guest).await) });
+                    }
+                    // It is links, addresses and routes, which are operations of their own.
                     Guest::Netns { .. } => {}
                 },
                 Op::StopGuest { vm, guest } => stopping.push(async move {
@@ -191,6 +233,19 @@ impl KernelHost {
                 Err(error) => Err(error),
             };
             answers[index] = Some(done.map_err(|error| guest_failed("start", vm, error)));
+        }
+        let mut starting = Vec::new();
+        for (index, vm, prepared) in join_all(preparing).await {
+            self.told.tell(vm, Step::Starting);
+            // One after another: TAPs come by the one connection to the kernel, and it takes milliseconds.
+            let launched = match prepared {
+                Ok(prepared) => prepared.launch(&mut self.kernel).await,
+                Err(error) => Err(error),
+            };
+            match launched {
+                Ok(launched) => starting.push(async move { (index, "start", vm, launched.ready().await) }),
+                Err(error) => answers[index] = Some(Err(guest_failed("start", vm, error))),
+            }
         }
         let done = join_all(starting).await.into_iter().chain(join_all(stopping).await);
         for (index, action, vm, result) in done {

@@ -1,61 +1,60 @@
 //! `vmnet boot`: guests that shall run, as a plan like any other.
 
+mod batch;
+mod lines;
+mod many;
+mod report;
+
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output, WARN, count, shown};
-use super::session::Session;
-use super::signals::Signals;
+use super::output::{Output, WARN, shown};
+use super::session::{Session, paths};
 use super::source::Source;
 use crate::cli;
+use crate::desired::capacity::{Capacity, Claim};
 use crate::engine;
-use crate::engine::libvirt::Doors;
-use crate::model::{Engine, Vm};
+use crate::ledger;
+use crate::model::{Accel, Engine, Model, Vm};
 use crate::names::{NetName, VmName};
-use crate::observe::Observation;
 use crate::render::libvirt::{self, GuestError};
 use crate::render::qemu::{self, LackError};
 use crate::render::{ETHERNET_MTU, GuestView};
 use crate::rule;
 use crate::state::{Facts, Guest, LibvirtGuest, QemuGuest};
+pub(super) use batch::start;
+use many::{Opened, Order};
+use report::Report;
 
-/// How often a wait looks whether it was interrupted.
-const LOOK: Duration = Duration::from_millis(50);
-
-#[derive(Serialize)]
-struct Report<'a> {
-    lab: &'a str,
-    started: Vec<&'a VmName>,
-    /// They ran already.
-    running: Vec<&'a VmName>,
-    /// Operations on the network that had to come first, since it was not as applied.
-    repaired: usize,
-    /// Seconds until each answered on the network, where that was waited for.
-    answered: BTreeMap<&'a VmName, f64>,
-    seconds: f64,
+/// What the command line says beside the guests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    /// Until they answer.
+    pub(super) wait: Option<Duration>,
+    /// At most so many start at the same time.
+    pub(super) jobs: Option<NonZeroUsize>,
+    /// Although there is not enough memory for all.
+    pub(super) overcommit: bool,
 }
 
 pub(super) async fn run(
     names: &[String],
     of: Option<&str>,
-    wait: Option<Duration>,
+    options: Options,
     output: &Output,
 ) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
+    let wait = options.wait;
     let (lab, _, vms) = lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
     let mut session = Session::change_of(&lab, "boot")?;
     let source = session.applied()?;
     if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
-        return Err(Failure::because(format!(
-            "lab {lab} has no guest {vm} any more; its definition was changed meanwhile"
-        )));
+        return Err(gone(&source, vm));
     }
     if source.file_changed() {
         output.say(format_args!(
@@ -64,64 +63,32 @@ pub(super) async fn run(
         ));
     }
     session.host.scope.guest_devices = true;
-    let mut observation = session.look(Some(&source.model))?;
-    let (running, to_start): (Vec<_>, Vec<_>) = vms.iter().partition(|vm| observation.state.guests.contains_key(*vm));
+    let observation = session.look(Some(&source.model))?;
+    let (running, to_start): (Vec<VmName>, Vec<VmName>) =
+        vms.iter().cloned().partition(|vm| observation.state.guests.contains_key(vm));
     // Who waits wants them to run, whoever started them.
     let asked_again = !names.is_empty() && wait.is_none() && !running.is_empty();
     if asked_again && to_start.is_empty() {
         let stop = format!("stop it first (vmnet stop {}), or wait for it (--wait)", running[0]);
-        return Err(Failure::advised(run_already(&running), stop));
+        return Err(Failure::advised(report::run_already(&running), stop));
     }
-    let (guests, repaired) = with_new(&mut session, &source, &mut observation, &to_start)?;
-    let (wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
-    if !plan.is_empty() {
-        session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
-    }
-    drop(session);
-    let mut report = Report {
-        lab: lab.as_str(),
-        started: to_start.clone(),
-        running: running.clone(),
-        repaired,
-        answered: BTreeMap::new(),
-        seconds: 0.0,
-    };
-    if let Some(limit) = wait {
-        report.answered = answers(&source, &vms, limit, begun, output).await?;
-    }
-    report.seconds = begun.elapsed().as_secs_f64();
-    output.result(&report, || text(&report, wait.is_some()))?;
+    let claims = claims(&source.model, to_start.iter());
+    let jobs = at_once(&claims, options)?;
+    let order = Order { lab: &lab, alone: vms.len() == 1, wait, jobs, begun, doors: Arc::default(), output };
+    let opened = Opened { session, source, observation };
+    let done = many::start(&order, opened, to_start, &running).await?;
+    let report = Report::new(&lab, done, &running, begun.elapsed());
+    output.result(&report, || report.text(wait.is_some()))?;
     if asked_again {
-        output.say(format_args!("{WARN}note{WARN:#}: {}", run_already(&running)));
+        output.say(format_args!("{WARN}note{WARN:#}: {}", report::run_already(&running)));
     }
-    Ok(ExitCode::from(u8::from(asked_again)))
+    Ok(ExitCode::from(u8::from(asked_again || report.has_failed())))
 }
 
-fn text(report: &Report<'_>, waited: bool) -> String {
-    let mut text = match report.repaired {
-        0 => String::new(),
-        repaired => format!("repaired the network first ({})\n", count(repaired, "change")),
-    };
-    let ready = if waited { " and on the network" } else { "" };
-    text += &match (report.started.is_empty(), waited) {
-        (false, _) => format!("{GOOD}started{GOOD:#}{ready} in {:.1} s: {}\n", report.seconds, list(&report.started)),
-        (true, true) if !report.running.is_empty() => {
-            format!("{GOOD}on the network{GOOD:#} after {:.1} s: {}\n", report.seconds, list(&report.running))
-        }
-        (true, _) => "all guests run already\n".to_owned(),
-    };
-    text
-}
-
-fn list(vms: &[&VmName]) -> String {
-    vms.iter().map(|vm| vm.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn run_already(running: &[&VmName]) -> String {
-    match running {
-        [only] => format!("vm {only} runs already"),
-        several => format!("{} run already", list(several)),
-    }
+/// That the definition as applied has a guest no more.
+fn gone(source: &Source, vm: &VmName) -> Failure {
+    let lab = source.model.lab();
+    Failure::because(format!("lab {lab} has no guest {vm} any more; its definition was changed meanwhile"))
 }
 
 /// `--wait 5s vm1` names a guest 5s.
@@ -130,57 +97,35 @@ fn time_as_guest(names: &[String], wait: Option<Duration>) -> Option<Failure> {
     Some(Failure::Usage(format!("{time} is taken for a guest: the time of --wait is written --wait={time}")))
 }
 
-/// Waits until all of these guests answer, and says how many seconds after `begun` each did.
-async fn answers<'v>(
-    source: &Source,
-    vms: &'v [VmName],
-    limit: Duration,
-    begun: Instant,
-    output: &Output,
-) -> Result<BTreeMap<&'v VmName, f64>, Failure> {
-    output.say(format_args!("waiting for {}", count(vms.len(), "guest")));
-    let paths = super::session::paths()?;
-    let (model, doors) = (&source.model, Arc::<Doors>::default());
-    let waits = vms.iter().map(|vm| engine::wait::until_up(model, &model.vms()[vm], &paths, &doors, limit));
-    let timed = waits.map(async |wait| wait.await.map(|()| begun.elapsed().as_secs_f64()));
-    let signals = Signals::catch();
-    let came = async {
-        while !signals.cancel(true).load(Ordering::Relaxed) {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let answered = tokio::select! {
-        answered = futures_util::future::join_all(timed) => answered,
-        () = came => {
-            let names: Vec<&VmName> = vms.iter().collect();
-            let runs = if names.len() == 1 { "runs" } else { "run" };
-            return Err(Failure::because(format!("not waited to the end; {} {runs}", list(&names))));
-        }
-    };
-    let mut all = BTreeMap::new();
-    for (vm, answer) in std::iter::zip(vms, answered) {
-        let after = answer.map_err(|error| Failure::failed(format!("vm {vm} is not on the network"), error))?;
-        all.insert(vm, after);
-    }
-    Ok(all)
+/// What those of these guests that are machines ask of the host.
+pub(super) fn claims<'v>(model: &Model, vms: impl Iterator<Item = &'v VmName>) -> Vec<Claim> {
+    let machines = vms.filter_map(|vm| model.vms().get(vm)).filter(|vm| vm.engine().is_machine());
+    let claim = |vm: &Vm| Claim { vm: vm.name().clone(), memory: *vm.memory(), emulated: *vm.accel() == Accel::Tcg };
+    machines.map(claim).collect()
 }
 
-/// The guests that run, and those to be started with everything that their start needs. And how much of the network is
-/// not as it should be.
-fn with_new(
-    session: &mut Session,
-    source: &Source,
-    observation: &mut Observation,
-    to_start: &[&VmName],
-) -> Result<(BTreeMap<VmName, Guest>, usize), Failure> {
-    let mut guests = observation.state.guests.clone();
-    let before = session.wanted(&source.model, observation, &guests)?;
-    let repaired = session.plan(observation, &before.state).len();
-    for name in to_start {
-        let vm = &source.model.vms()[*name];
-        guests.insert((*name).clone(), startable(session, source, &observation.facts, &before.mtu, vm)?);
+/// What this host has for guests.
+pub(super) fn capacity() -> Result<Capacity, Failure> {
+    let paths = paths()?;
+    let labs = ledger::labs(&paths)?;
+    engine::capacity(&paths, &labs).map_err(|error| Failure::failed("the host's memory is not known", error))
+}
+
+/// How many guests start at the same time. Refuses where the host can't carry all.
+fn at_once(claims: &[Claim], options: Options) -> Result<usize, Failure> {
+    if claims.is_empty() {
+        return Ok(1);
     }
-    Ok((guests, repaired))
+    let capacity = capacity()?;
+    match capacity.carries(claims) {
+        Err(shortage) if !options.overcommit => {
+            let who = if let [only] = claims { format!("vm {}: ", only.vm) } else { String::new() };
+            let help = "start fewer of them, write a smaller memory = in the definition, or say --overcommit if they \
+                        will not use all of it";
+            Err(Failure::lacks(format!("{who}{shortage}; nothing was started; {help}")))
+        }
+        _ => Ok(options.jobs.map_or_else(|| capacity.at_once(claims), NonZeroUsize::get)),
+    }
 }
 
 /// A guest with everything that its start needs.

@@ -66,7 +66,7 @@ pub(super) fn reach(name: &str, about: bool, output: &Output) -> Result<ExitCode
 }
 
 /// A namespace is entered by `exec`, nothing else.
-fn is_machine(source: &Source, vm: &VmName, lacks: &str) -> Result<(), Failure> {
+pub(super) fn is_machine(source: &Source, vm: &VmName, lacks: &str) -> Result<(), Failure> {
     match source.model.vms()[vm].engine() {
         Engine::Qemu | Engine::Libvirt => Ok(()),
         Engine::Netns => Err(Failure::because(format!(

@@ -211,6 +211,15 @@ pub(super) fn in_one(failure: &Failure) -> String {
     chain(failure).join(": ") + &help
 }
 
+/// As [`in_one`] without what to do; definitions and refusals say more than their error.
+pub(super) fn in_words(failure: &Failure) -> String {
+    match failure {
+        Failure::Refused(refusals) => refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Failure::Definition { path, text, problems } => problems.render(&path.display().to_string(), text, false),
+        other => chain(other).join(": "),
+    }
+}
+
 #[derive(Serialize)]
 struct FailureReport {
     error: String,

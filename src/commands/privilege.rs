@@ -43,12 +43,12 @@ impl Needs {
     const PROBE: Self = Self::Only { always: NETWORK.and(Caps::NET_RAW), sometimes: Caps::DAC_OVERRIDE };
     /// A guest's disk and seed for somebody else; nothing is signalled, nothing of the network changed.
     const PREPARE: Self = Self::Only { always: NETWORK, sometimes: PREPARING.and(Caps::SETPCAP).and(Caps::NET_RAW) };
-    /// A socket in a guest's folder.
+    /// A socket or a log in a guest's folder.
     const CONNECT: Self = Self::Only { always: Caps::NONE, sometimes: Caps::DAC_OVERRIDE };
 
     fn of(command: &Command) -> Self {
         match command {
-            Command::Check(_) | Command::Completions { .. } | Command::Man => Self::NOTHING,
+            Command::Check(_) | Command::Completions { .. } | Command::Man | Command::Keep => Self::NOTHING,
             Command::Plan { .. } | Command::Status(_) | Command::List | Command::Ps(_) => Self::LOOK,
             Command::Create { .. }
             | Command::Undo(_)
@@ -66,7 +66,7 @@ impl Needs {
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
-            Command::Console(_) => Self::CONNECT,
+            Command::Console(_) | Command::Logs { .. } => Self::CONNECT,
             Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } | Command::With(_) => Self::TheCallers,
             // What runs in the machines gives up what it does not need.
             Command::Rehearse(_) | Command::Hold { .. } | Command::Inside { .. } => Self::TheCallers,

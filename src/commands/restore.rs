@@ -1,15 +1,14 @@
 //! `vmnet restore`: labs as they were applied, after a reboot, and their guests with `autostart`.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::boot::startable;
+use super::boot;
 use super::failure::Failure;
 use super::lookup;
-use super::output::{BAD, GOOD, Output, in_one};
+use super::output::{BAD, GOOD, Output, in_words};
 use super::session::{RESTORE, Session, paths};
 use super::source::Source;
 use super::standing::unconfirmed;
@@ -47,7 +46,7 @@ pub(super) async fn run(arguments: &[String], output: &Output) -> Result<ExitCod
         let cancelled = match restore(&lab, &mut report, output).await {
             Ok(()) => false,
             Err(failure) => {
-                report.errors.push(in_words(&failure));
+                report.errors.push(in_words(&failure) + &advice(&failure));
                 failure.is_cancelled()
             }
         };
@@ -98,7 +97,7 @@ async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Resu
     autostart(&mut session, &source, report, output).await
 }
 
-/// Starts the guests that want it. One that can't be started keeps none of the others from it.
+/// Starts the guests that want it and don't run. One that can't be started keeps none of the others from it.
 async fn autostart(
     session: &mut Session,
     source: &Source,
@@ -113,40 +112,30 @@ async fn autostart(
     }
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
-    let mut guests = observation.state.guests.clone();
-    let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
-    let mut started = BTreeMap::new();
-    for vm in source.model.vms().values().filter(starts) {
-        let name = vm.name();
-        if guests.contains_key(name) {
-            continue;
-        }
-        match startable(session, source, &observation.facts, &mtu, vm) {
-            Ok(guest) => drop(started.insert(name.clone(), guest)),
-            Err(failure) => {
-                let text = in_words(&failure);
-                let named = format!("vm {name}: ");
-                report.errors.push(if text.starts_with(&named) { text } else { named + &text });
-            }
+    let is_off = |vm: &&VmName| !observation.state.guests.contains_key(*vm);
+    let wanted = source.model.vms().iter().filter(|(_, vm)| starts(vm)).map(|(name, _)| name);
+    let mut vms: Vec<VmName> = wanted.filter(is_off).cloned().collect();
+    let mut failed = |vm: &VmName, text: String| {
+        let named = format!("vm {vm}: ");
+        report.errors.push(if text.starts_with(&named) { text } else { named + &text });
+    };
+    // Nobody is here to say that they will not use all of it.
+    let claims = boot::claims(&source.model, vms.iter());
+    if !claims.is_empty() {
+        for (vm, shortage) in boot::capacity()?.too_many(&claims) {
+            failed(&vm, format!("{shortage}; vmnet boot --overcommit {vm} starts it all the same"));
+            vms.retain(|other| *other != vm);
         }
     }
-    let names = started.keys().cloned().collect();
-    guests.append(&mut started);
-    let (wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
-    if !plan.is_empty() {
-        session.carry_out(None, &observation, &wanted.state, &plan, output, true).await?;
-    }
-    report.started = names;
+    let batch = boot::start(session, source, &mut observation, &vms, false, output).await?;
+    batch.failed.iter().for_each(|(vm, why)| failed(vm, why.line()));
+    report.started = batch.started;
     Ok(())
 }
 
-/// A failure in one text: definitions and refusals say more than their error.
-fn in_words(failure: &Failure) -> String {
-    match failure {
-        Failure::Refused(refusals) => refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        Failure::Definition { path, text, problems } => problems.render(&path.display().to_string(), text, false),
-        other => in_one(other),
-    }
+/// What to do about it.
+fn advice(failure: &Failure) -> String {
+    failure.help().map(|help| format!("; {help}")).unwrap_or_default()
 }
 
 fn text(report: &Report) -> String {

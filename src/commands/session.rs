@@ -5,6 +5,7 @@ mod found;
 mod libvirt;
 mod way_back;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,6 +85,10 @@ pub(super) struct Session {
     pub(super) stays_up: BTreeSet<SettingKey>,
     /// Before the lock: they are caught as long as it is held.
     signals: Option<Signals>,
+    /// Guests that stand or fall alone, see [`Work::apart`].
+    pub(super) apart: BTreeSet<VmName>,
+    /// Whoever changes something shows how far it is.
+    pub(super) quiet: bool,
     /// A change has to be confirmed within this time, else it is undone.
     pub(super) confirm: Option<Duration>,
     /// Until when the change of this session has to be confirmed.
@@ -190,6 +195,8 @@ impl Session {
             asks_libvirt,
             may_be_silent: false,
             stays_up: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            quiet: false,
             signals: None,
             confirm,
             deadline,
@@ -360,23 +367,23 @@ impl Session {
             begun => Some(begun?),
         };
         let is_recorded = room.is_some();
-        let mut progress = Progress::of(plan.len(), output);
+        let mut progress = (!self.quiet).then(|| Progress::of(plan.len(), output));
         let found = self.to_restore();
         let signals = self.signals.take().unwrap_or_else(Signals::catch);
-        let work =
-            Work { before: &before, desired: wanted, plan, found: &found, cancel: signals.cancel(interruptible) };
-        let mut event = |event| progress.event(&event);
+        let (cancel, apart) = (signals.cancel(interruptible), std::mem::take(&mut self.apart));
+        let work = Work { before: &before, desired: wanted, plan, found: &found, cancel, apart: &apart };
+        let mut event = |event| progress.iter_mut().for_each(|progress| progress.event(&event));
         let mut result = apply::run(&mut self.host, &work, &mut event).await;
         drop(room);
-        if result.is_ok()
-            && let Err(source) = self.close(wanted)
+        if let Ok(report) = &result
+            && let Err(source) = self.close(&without(wanted, report.failed.keys()))
             // Then the ledger before it stands, and says the same of what counts.
             && (is_recorded || !source.is_full())
         {
             let restored = apply::back(&mut self.host, &work.way_back(), &mut event).await;
             result = Err(ApplyError::Ledger { source, restored });
         }
-        progress.done();
+        progress.map(Progress::done);
         match &result {
             // One that stays beside a ledger that is applied says nothing.
             Ok(_) if self.confirm.is_none() => drop(change::end(&self.paths, &self.lab)),
@@ -414,6 +421,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What was wanted, without some guests.
+fn without<'s, 'v>(wanted: &'s HostState, vms: impl Iterator<Item = &'v VmName>) -> Cow<'s, HostState> {
+    let mut wanted = Cow::Borrowed(wanted);
+    vms.for_each(|vm| wanted.to_mut().remove_guest(vm));
+    wanted
 }
 
 /// Whether the lab's sub-interfaces are not those of the definition: only then namespaces of others are looked into,

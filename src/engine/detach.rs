@@ -65,7 +65,7 @@ impl Detached {
 /// # Errors
 /// When systemd gives it no scope, so that it would end with the caller's login.
 pub async fn released(scope: &str) -> io::Result<()> {
-    if !own_scope(scope, nix::unistd::getpid().as_raw(), None).await {
+    if !own_scope(scope, &[nix::unistd::getpid().as_raw()], None).await {
         return Err(io::Error::other("systemd gives it no scope of its own, so it would end with this login"));
     }
     io::stdin().read_to_end(&mut Vec::new())?;

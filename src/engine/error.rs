@@ -258,7 +258,7 @@ impl EngineError {
             EngineError::Record { path, .. } => format!("stop the guest's QEMU by hand and remove {}", path.display()),
             EngineError::Libvirt { source, .. } => source.help()?.into(),
             EngineError::Kernel(source) => source.help()?.into(),
-            EngineError::Wait { vm, .. } => format!("look at its console: vmnet console {vm}"),
+            EngineError::Wait { vm, .. } => format!("vmnet logs {vm} shows its console"),
             EngineError::ConsoleBusy { .. } => "leave it there with Ctrl-]".into(),
             EngineError::NoWay { vm } => format!("use its console: vmnet console {vm}"),
             EngineError::File { .. }

@@ -89,6 +89,14 @@ impl Folder {
 
     /// Reads a small plain file; `None` when it is not there.
     pub fn read(&self, name: &str) -> Result<Option<String>, EngineError> {
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(SMALL).read_to_end(&mut bytes).map_err(|source| self.fail("read", name, source))?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Opens a plain file for reading; `None` when it is not there.
+    pub fn open_file(&self, name: &str) -> Result<Option<File>, EngineError> {
         // Not to wait for a FIFO's other end.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let file = match openat(&self.fd, name, flags, Mode::empty()) {
@@ -96,13 +104,10 @@ impl Folder {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(self.fail("read", name, errno.into())),
         };
-        let fail = |source| self.fail("read", name, source);
-        if !file.metadata().map_err(fail)?.is_file() {
+        if !file.metadata().map_err(|source| self.fail("read", name, source))?.is_file() {
             return Err(untrusted(&self.join(name), "it is no plain file"));
         }
-        let mut bytes = Vec::new();
-        file.take(SMALL).read_to_end(&mut bytes).map_err(fail)?;
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(Some(file))
     }
 
     /// Makes a new, empty file of the owner's; one of that name that stood there is removed before.

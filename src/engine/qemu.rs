@@ -4,6 +4,7 @@
 //! as an unprivileged user from its first instruction. When it ends, however it does, its TAPs are gone with it.
 
 use std::fs::File;
+use std::io::PipeWriter;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::folder::{Folder, Owner, service_user};
+use super::keeper::Keeper;
 use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
@@ -31,6 +33,15 @@ const SHUTDOWN_UNIT: &str = "vmnet-guests.service";
 /// How long QEMU may take until its control socket is there.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// A guest whose folders, disk and seed are there, and whose QEMU is not started yet.
+#[derive(Debug)]
+#[must_use = "a guest runs only when it is launched"]
+pub struct Prepared {
+    launched: Launched,
+    files: Vec<File>,
+    identity: (Owner, Option<u32>),
+}
+
 /// A QEMU process that has just been started and may still fail.
 #[derive(Debug)]
 #[must_use = "a guest runs only when it is ready"]
@@ -40,13 +51,23 @@ pub struct Launched {
     run: Folder,
     state: Folder,
     made_disk: bool,
+    /// What keeps its console's log, once it is started.
+    keeper: Option<Keeper>,
 }
 
-/// Prepares folders, disk, seed and TAPs and starts QEMU. On an error nothing of it stays but the guest's folder.
+/// Prepares a guest and starts its QEMU, see [`prepare`] and [`Prepared::launch`].
 ///
 /// # Errors
 /// Also when the guest runs already.
 pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Result<Launched, EngineError> {
+    prepare(vm, guest).await?.launch(kernel).await
+}
+
+/// Makes folders, disk and seed. On an error nothing of it stays but the guest's folder.
+///
+/// # Errors
+/// Also when the guest runs already.
+pub async fn prepare(vm: &VmName, guest: &QemuGuest) -> Result<Prepared, EngineError> {
     if let Some(record) = record::running_in(&guest.run_dir)? {
         return Err(EngineError::Running { vm: vm.clone(), pid: record.pid });
     }
@@ -61,9 +82,10 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
         old.remove_all()?;
     }
     let run = Folder::make(&guest.run_dir, owner)?;
-    let mut launched = Launched { vm: vm.clone(), guest: guest.clone(), run, state, made_disk: false };
-    match launched.begin(kernel, files, (owner, kvm_group)).await {
-        Ok(()) => Ok(launched),
+    let (name, guest) = (vm.clone(), guest.clone());
+    let mut launched = Launched { vm: name, guest, run, state, made_disk: false, keeper: None };
+    match launched.disks().await {
+        Ok(()) => Ok(Prepared { launched, files, identity: (owner, kvm_group) }),
         Err(error) => {
             launched.undo().await?;
             Err(error)
@@ -71,28 +93,52 @@ pub async fn launch(kernel: &mut Kernel, vm: &VmName, guest: &QemuGuest) -> Resu
     }
 }
 
+impl Prepared {
+    /// Makes the TAPs and starts QEMU. On an error nothing of it stays but the guest's folder.
+    ///
+    /// # Errors
+    /// Where the kernel or QEMU does not do it.
+    pub async fn launch(self, kernel: &mut Kernel) -> Result<Launched, EngineError> {
+        let Self { mut launched, files, identity } = self;
+        match launched.begin(kernel, files, identity).await {
+            Ok(()) => Ok(launched),
+            Err(error) => {
+                launched.undo().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Launched {
-    /// Makes disk, seed and TAPs and starts QEMU, recorded before it runs.
+    async fn disks(&mut self) -> Result<(), EngineError> {
+        let Self { vm, guest, state, made_disk, .. } = self;
+        if let Some(overlay) = &guest.disk {
+            *made_disk = disk::make_overlay(vm, state, overlay).await?;
+        }
+        disk::make_seed(vm, state, &guest.seed).await
+    }
+
+    /// Makes TAPs and starts QEMU, recorded before it runs.
     async fn begin(
         &mut self,
         kernel: &mut Kernel,
         files: Vec<File>,
         identity: (Owner, Option<u32>),
     ) -> Result<(), EngineError> {
-        let Self { vm, guest, run, state, made_disk } = self;
-        if let Some(overlay) = &guest.disk {
-            *made_disk = disk::make_overlay(vm, state, overlay).await?;
-        }
-        disk::make_seed(vm, state, &guest.seed).await?;
+        let Self { vm, guest, run, state, made_disk: _, keeper } = self;
         // The descriptors live on in QEMU alone.
-        let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files };
+        let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files, log: None };
         for (number, (name, link)) in guest.taps.iter().enumerate() {
             handed.taps.push(open_tap(kernel, name, link).await?);
             let wanted = format!("{{vhost:{number}}}");
             let vhost = guest.vhost && guest.args.iter().any(|arg| arg.contains(&wanted));
             handed.vhosts.push(if vhost { Some(open_vhost()?) } else { None });
         }
-        spawn(vm, guest, &handed, run, identity)
+        let (started, log) = Keeper::start(state)?;
+        handed.log = Some(log);
+        let kept = *keeper.insert(started);
+        spawn(vm, guest, &handed, run, identity, kept)
     }
 
     /// Waits until QEMU answers on its control socket. On an error it is gone, and its record with it.
@@ -140,10 +186,11 @@ impl Launched {
     }
 
     async fn undo(self) -> Result<(), EngineError> {
-        let Self { vm, guest, run, state, made_disk } = self;
+        let Self { vm, guest, run, state, made_disk, keeper } = self;
         if let Some(process) = record::running_in(&guest.run_dir)?.and_then(|record| record.process()) {
             end(&vm, &process).await?;
         }
+        Keeper::ended(keeper).await;
         record::remove(&guest.run_dir)?;
         run.remove_all()?;
         if let (true, Some(name)) = (made_disk, guest.disk.as_ref().and_then(|disk| disk.path.file_name())) {
@@ -168,6 +215,7 @@ pub async fn stop(vm: &VmName, guest: &QemuGuest, grace: Duration) -> Result<Sto
         Some(process) => shut_down(vm, guest, &process, grace).await?,
         None => Stopped::WasOff,
     };
+    Keeper::ended(record.and_then(|record| record.keeper)).await;
     record::remove(&guest.run_dir)?;
     if let Some(run) = Folder::open(&guest.run_dir)? {
         run.remove_all()?;
@@ -230,12 +278,15 @@ struct Handed {
     /// In the order of the TAPs, and `None` where one goes without.
     vhosts: Vec<Option<OwnedFd>>,
     files: Vec<File>,
+    /// Where its console goes beside the socket.
+    log: Option<PipeWriter>,
 }
 
 impl Handed {
     fn descriptors(&self) -> Vec<RawFd> {
         let sockets = self.taps.iter().chain(self.vhosts.iter().flatten()).map(AsRawFd::as_raw_fd);
-        sockets.chain(self.files.iter().map(AsRawFd::as_raw_fd)).collect()
+        let files = self.files.iter().map(AsRawFd::as_raw_fd);
+        sockets.chain(files).chain(self.log.iter().map(AsRawFd::as_raw_fd)).collect()
     }
 
     /// The arguments with numbers of descriptors in place of what stands for them. Only in the options that may
@@ -256,7 +307,8 @@ impl Handed {
         let taps = self.taps.iter().map(|fd| Some(fd.as_raw_fd())).collect();
         let vhosts = self.vhosts.iter().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)).collect();
         let files = self.files.iter().map(|fd| Some(fd.as_raw_fd())).collect();
-        let kinds: [(&str, Vec<Option<RawFd>>); 3] = [("tap", taps), ("vhost", vhosts), ("file", files)];
+        let log = vec![self.log.as_ref().map(AsRawFd::as_raw_fd)];
+        let kinds: [(&str, Vec<Option<RawFd>>); 4] = [("tap", taps), ("vhost", vhosts), ("file", files), ("log", log)];
         for (kind, numbers) in kinds {
             for (place, number) in numbers.iter().enumerate() {
                 if let Some(number) = number {
@@ -322,6 +374,7 @@ fn spawn(
     handed: &Handed,
     run: &Folder,
     (owner, kvm_group): (Owner, Option<u32>),
+    keeper: Keeper,
 ) -> Result<(), EngineError> {
     let log = run.create(LOG)?;
     let fail = |source| EngineError::Spawn { program: guest.program.clone(), source };
@@ -330,7 +383,7 @@ fn spawn(
     identity::drop_in_child(&mut command, owner, kvm_group, run.as_fd(), &handed.descriptors());
     let write = |pid| {
         let started = process::start_time(pid).unwrap_or_default();
-        record::write(&Running { vm: vm.clone(), pid, started, guest: guest.clone() })
+        record::write(&Running { vm: vm.clone(), pid, started, guest: guest.clone(), keeper: Some(keeper) })
     };
     spawn::recorded(command, write).map_err(fail)?
 }
@@ -339,7 +392,10 @@ fn spawn(
 async fn scope(record: &Running) {
     let lab = record.guest.run_dir.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
     let name = format!("vmnet-{}.{}.scope", lab.to_string_lossy(), record.vm);
-    if !own_scope(&name, record.pid, Some(SHUTDOWN_UNIT)).await {
+    // One that has ended would be an error.
+    let keeper = record.keeper.and_then(|keeper| keeper.process()).map(|process| process.pid());
+    let pids: Vec<i32> = std::iter::once(record.pid).chain(keeper).collect();
+    if !own_scope(&name, &pids, Some(SHUTDOWN_UNIT)).await {
         tracing::warn!(guest = %record.vm, "not in a systemd scope of its own: it may end with this login");
     }
 }
@@ -351,7 +407,12 @@ mod tests {
     #[test]
     fn descriptors_stand_only_where_they_belong() {
         let file = || File::open("/dev/null").unwrap();
-        let handed = Handed { taps: vec![file().into()], vhosts: vec![None, Some(file().into())], files: vec![file()] };
+        let handed = Handed {
+            taps: vec![file().into()],
+            vhosts: vec![None, Some(file().into())],
+            files: vec![file()],
+            log: None,
+        };
         let words = ["-netdev", "tap,fd={tap:0},vhostfd={vhost:1}", "-kernel", "/proc/self/fd/{file:0}", "-append"];
         let args: Vec<String> = words.iter().chain(&["{tap:0} {file:0}"]).map(|word| (*word).to_owned()).collect();
         let filled = handed.args(&args);

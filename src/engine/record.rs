@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::EngineError;
+use super::keeper::Keeper;
 use super::process::{self, Process};
 use crate::names::{LabName, VmName};
 use crate::paths::Paths;
@@ -65,6 +66,9 @@ pub struct Running {
     pub started: u64,
     /// What it was started from; equal to what a plan wants unless the definition changed.
     pub guest: QemuGuest,
+    /// What keeps its console's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Keeper>,
 }
 
 impl Running {

@@ -175,6 +175,21 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether its goal is that something is not there.
+    pub fn removes(&self) -> bool {
+        matches!(
+            self,
+            Op::RemoveNamespace { .. }
+                | Op::RemoveLink { .. }
+                | Op::RemoveGroup { .. }
+                | Op::RemoveAddress(_)
+                | Op::RemoveRoute(_)
+                | Op::RemoveTable { .. }
+                | Op::RemoveFile { .. }
+                | Op::StopGuest { .. }
+        )
+    }
+
     /// What the kernel must have for it, beyond what every kernel has.
     pub fn feature(&self) -> Option<Feature> {
         match self {

@@ -24,6 +24,8 @@ use crate::state::{Facts, Feature, Link, LinkKind, Overlay, QemuGuest, Tool};
 pub const QMP_SOCKET: &str = "qmp.sock";
 /// The socket of the serial console in a guest's run folder.
 pub const CONSOLE_SOCKET: &str = "console.sock";
+/// The set of descriptors that the console's log is in; those of files count from 0.
+const LOG_SET: u32 = 1000;
 /// The seed in a guest's state folder.
 pub const SEED_IMAGE: &str = "seed.img";
 /// The user that guests run as.
@@ -99,8 +101,15 @@ pub fn guest(view: &GuestView<'_>, paths: &Paths, facts: &Facts) -> Result<QemuG
         // QEMU opens these by name, and nothing but the file's own permission counts on this way.
         format!("/proc/self/fd/{{file:{}}}", files.len() - 1)
     }));
+    // Beside the socket a pipe, which whoever starts QEMU reads: QEMU's own log would grow without end.
+    args.extend(["-add-fd".into(), format!("fd={{log:0}},set={LOG_SET}")]);
     for (id, socket) in [("console", CONSOLE_SOCKET), ("qmp", QMP_SOCKET)] {
-        args.extend(["-chardev".into(), format!("socket,id={id},path={socket},server=on,wait=off")]);
+        let mut chardev = format!("socket,id={id},path={socket},server=on,wait=off");
+        if id == "console" {
+            // Without the second QEMU would try to truncate it.
+            chardev.push_str(&format!(",logfile=/dev/fdset/{LOG_SET},logappend=on"));
+        }
+        args.extend(["-chardev".into(), chardev]);
     }
     args.extend(strings(&["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control", "-sandbox"]));
     args.push("on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
@@ -198,7 +207,19 @@ fn memory(bytes: u64) -> String {
     if bytes.is_multiple_of(MIB) { format!("{}M", bytes / MIB) } else { format!("{bytes}B") }
 }
 
-/// The overlay with its base by descriptor, and the seed where there is one, as JSON: a file name with a comma is a file name.
+/// The memory that QEMU's arguments give to a guest, in bytes; `None` where they are not of this program.
+pub fn memory_in(args: &[String]) -> Option<u64> {
+    let value = args.iter().skip_while(|arg| *arg != "-m").nth(1)?;
+    let (number, factor) = match (value.strip_suffix('M'), value.strip_suffix('B')) {
+        (Some(number), _) => (number, 1 << 20),
+        (_, Some(number)) => (number, 1),
+        (None, None) => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// The overlay with its base by descriptor, and the seed where there is one, as JSON: a file name with a
+/// comma is a file name.
 fn storage(disk: Option<&Overlay>, seed: Option<&Path>, files: &mut Vec<PathBuf>, args: &mut Vec<String>) {
     let mut block = |node: serde_json::Value| args.extend(["-blockdev".into(), node.to_string()]);
     if let Some(disk) = disk {
@@ -263,4 +284,18 @@ fn strings(words: &[&str]) -> Vec<String> {
 /// A value inside a `key=value,…` option of QEMU, where a comma is written twice.
 fn option_value(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_as_it_is_written() {
+        for bytes in [64 << 20, 1 << 30, (64 << 20) + 512] {
+            assert_eq!(memory_in(&["-smp".into(), "1".into(), "-m".into(), memory(bytes)]), Some(bytes));
+        }
+        assert_eq!(memory_in(&["-m".into()]), None);
+        assert_eq!(memory_in(&strings(&["-m", "99999999999999999999M"])), None);
+    }
 }

@@ -29,6 +29,7 @@ mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;
 mod libvirt;
+mod many;
 mod matrix;
 mod one_go;
 mod outdated;

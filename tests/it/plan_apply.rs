@@ -1,10 +1,12 @@
 //! Plans on a host in memory: they lead where they should, once, and back from anywhere.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use vmnet::apply::{self, ApplyError, Event, Restored, WayBack, Work, guests_of};
-use vmnet::plan::{Op, Plan, Strangers, diff, own_groups};
+use vmnet::names::VmName;
+use vmnet::plan::{Apart, Op, Plan, Strangers, diff, own_groups};
 use vmnet::state::{Facts, HostState};
 
 use crate::fake::FakeHost;
@@ -22,7 +24,8 @@ fn plan(host: &FakeHost, desired: &HostState) -> Plan {
 fn run(host: &mut FakeHost, desired: &HostState) -> Result<apply::Report, ApplyError> {
     let (before, found, cancel) = (host.look(), found_settings(), AtomicBool::new(false));
     let plan = plan(host, desired);
-    let work = Work { before: &before, desired, plan: &plan, found: &found, cancel: &cancel };
+    let work =
+        Work { before: &before, desired, plan: &plan, found: &found, cancel: &cancel, apart: &Default::default() };
     block_on(apply::run(host, &work, &mut |_| {}))
 }
 
@@ -106,6 +109,72 @@ proptest! {
     }
 }
 
+/// Guests that one state runs and the other does not.
+fn new_guests(a: &HostState, b: &HostState) -> BTreeSet<VmName> {
+    b.guests.keys().filter(|vm| !a.guests.contains_key(*vm)).cloned().collect()
+}
+
+/// As [`run`], each new guest standing or falling alone.
+fn run_apart(host: &mut FakeHost, desired: &HostState) -> Result<apply::Report, ApplyError> {
+    let (before, found, cancel) = (host.look(), found_settings(), AtomicBool::new(false));
+    let plan = plan(host, desired);
+    let apart = new_guests(&before, desired);
+    let work = Work { before: &before, desired, plan: &plan, found: &found, cancel: &cancel, apart: &apart };
+    block_on(apply::run(host, &work, &mut |_| {}))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever fails: either it was a guest's, which alone is not there then, or everything is as before.
+    #[test]
+    fn a_guest_apart_fails_alone(a in states::wanted(), b in states::wanted()) {
+        let (a, b) = (state(&a, true), state(&b, false));
+        let plan = plan(&FakeHost::new(&a, &defaults()), &b);
+        let apart = Apart::new(&b, &new_guests(&a, &b));
+        for (k, op) in plan.ops().enumerate() {
+            let mut host = FakeHost::new(&a, &defaults());
+            host.fails.insert(k);
+            let guest = apart.guest_of(op).filter(|_| !op.removes());
+            match (run_apart(&mut host, &b), guest) {
+                (Ok(report), Some(vm)) => {
+                    prop_assert_eq!(report.failed.keys().collect::<Vec<_>>(), [vm]);
+                    let mut rest = b.clone();
+                    rest.remove_guest(vm);
+                    assert_same(&host.look(), &rest);
+                }
+                (Err(ApplyError::Failed { restored: Restored::Completely, .. }), None) => {
+                    assert_same(&host.look(), &a);
+                }
+                (other, _) => panic!("operation {k}, {op}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn guests_apart_fail_in_any_number() {
+    let (a, b) = two_states();
+    let apart = Apart::new(&b, &new_guests(&a, &b));
+    let mut host = FakeHost::new(&a, &defaults());
+    host.fails = plan(&host, &b)
+        .ops()
+        .enumerate()
+        .filter(|(_, op)| matches!(op, Op::AddVeth { .. }) && apart.guest_of(op).is_some())
+        .map(|(k, _)| k)
+        .collect();
+    assert!(host.fails.len() > 1, "several guests are started");
+    let report = run_apart(&mut host, &b).unwrap();
+    assert_eq!(report.failed.keys().cloned().collect::<BTreeSet<_>>(), new_guests(&a, &b));
+    let mut rest = b.clone();
+    new_guests(&a, &b).iter().for_each(|vm| rest.remove_guest(vm));
+    assert_same(&host.look(), &rest);
+    // What is asked for alone leads back as a whole.
+    let mut host = FakeHost::new(&a, &defaults());
+    host.fails.insert(plan(&host, &b).len() - 1);
+    assert!(matches!(run(&mut host, &b), Err(ApplyError::Failed { restored: Restored::Completely, .. })));
+}
+
 fn two_states() -> (HostState, HostState) {
     let net = states::Net {
         vlan: true,
@@ -129,7 +198,8 @@ fn a_cancelled_run_goes_back() {
     let mut host = FakeHost::new(&a, &defaults());
     let (found, cancel) = (found_settings(), AtomicBool::new(false));
     let plan = plan(&host, &b);
-    let work = Work { before: &a, desired: &b, plan: &plan, found: &found, cancel: &cancel };
+    let work =
+        Work { before: &a, desired: &b, plan: &plan, found: &found, cancel: &cancel, apart: &Default::default() };
     let mut waves = 0;
     let mut events = |event| {
         if let Event::WaveDone { .. } = event {

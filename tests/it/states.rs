@@ -240,6 +240,7 @@ fn add_outside(state: &mut HostState) {
 fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {
     let vm: VmName = format!("vm{i}").parse().unwrap();
     let port = LinkId::host(name(&format!("vm{i}-0-ab12")));
+    let alias = format!("vmnet:campus:nic:{vm}.0");
     match net.guest {
         Runs::Nothing => {}
         Runs::Netns => {
@@ -247,11 +248,14 @@ fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {
             state.namespaces.insert(ns.clone(), Namespace { mark: format!("vmnet:campus:guest:{vm}") });
             let far = LinkId::inside(&ns, name("eth0"));
             pair(state, (&port, &far), master, net);
+            if let Some(port) = state.links.get_mut(&port) {
+                port.alias = alias;
+            }
             state.addresses.insert(Address { link: far, net: format!("10.0.{i}.10/24").parse().unwrap() });
             state.guests.insert(vm, Guest::Netns { ns });
         }
         Runs::Qemu => {
-            let tap = Link { master: Some(master.to_owned()), ..link(LinkKind::Tap, "nic", &port, net) };
+            let tap = Link { master: Some(master.to_owned()), alias, ..link(LinkKind::Tap, "nic", &port, net) };
             state.links.insert(port.clone(), tap.clone());
             let qemu = QemuGuest {
                 program: "/usr/bin/qemu-system-x86_64".into(),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::outcome::{document, paragraph, worst};
+use super::outcome::{document, paragraph, sentence, worst};
 use super::survey::Survey;
 use super::{Call, Fleet, Member, Outcome, Outcomes, listed};
+use crate::commands::boot;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
 use crate::names::VmName;
@@ -54,26 +55,48 @@ impl Fleet {
     }
 
     /// `vmnet boot`
-    pub(super) async fn boot(&self, guests: &Guests, wait: Option<Duration>) -> Result<ExitCode, Failure> {
+    pub(super) async fn boot(&self, guests: &Guests, options: boot::Options) -> Result<ExitCode, Failure> {
         self.all_here()?;
         self.survey().await?;
-        self.merged(self.start(guests, wait).await)
+        self.merged(self.start(guests, options).await)
     }
 
-    /// Starts guests.
-    pub(super) async fn start(&self, guests: &Guests, wait: Option<Duration>) -> Outcomes {
-        let wait = wait.map(|limit| format!("--wait={}", limit.as_secs()));
-        let limit = BOOTING + Duration::from_secs(wait.as_ref().map_or(0, |_| 600));
-        let call = |member: &Member| Some(self.of_guests("boot", member, guests, wait.as_deref())?.within(limit));
+    /// Starts guests. One that fails is told by the result of its host and its exit code.
+    pub(super) async fn start(&self, guests: &Guests, options: boot::Options) -> Outcomes {
+        let boot::Options { wait, jobs, overcommit } = options;
+        let mut flags: Vec<String> = wait.map(|limit| format!("--wait={}", limit.as_secs())).into_iter().collect();
+        flags.extend(jobs.map(|jobs| format!("--jobs={jobs}")));
+        flags.extend(overcommit.then(|| "--overcommit".to_owned()));
+        let call = |member: &Member| {
+            let call = self.of_guests("boot", member, guests, &flags)?;
+            // In the worst case one after another.
+            let waits = u32::try_from(member.model.vms().len()).unwrap_or(u32::MAX);
+            Some(call.within(BOOTING.saturating_add(wait.unwrap_or_default().saturating_mul(waits))))
+        };
         self.ask("starting", call).await
+    }
+
+    /// Refuses to go on where a guest does not run as it should.
+    pub(super) fn all_started(&self, outcomes: &Outcomes) -> Result<(), Failure> {
+        self.whole(outcomes)?;
+        let failed = |outcome: &Outcome| outcome.field("failed").as_object().is_some_and(|failed| !failed.is_empty());
+        if !outcomes.values().any(failed) {
+            return Ok(());
+        }
+        Err(Failure::Hosts {
+            message: format!("lab {}: not all guests are up", self.lab()),
+            hosts: outcomes.iter().map(|(host, outcome)| (host.clone(), started(outcome))).collect(),
+            help: None,
+            code: worst(outcomes).max(1),
+        })
     }
 
     /// `vmnet stop`
     pub(super) async fn stop(&self, guests: &Guests, force: bool) -> Result<ExitCode, Failure> {
         self.all_here()?;
         self.survey().await?;
-        let flag = force.then_some("--force");
-        self.merged(self.ask("stopping", |member| self.of_guests("stop", member, guests, flag)).await)
+        let flag: Vec<String> = force.then(|| "--force".to_owned()).into_iter().collect();
+        self.merged(self.ask("stopping", |member| self.of_guests("stop", member, guests, &flag)).await)
     }
 
     /// `vmnet reset`
@@ -85,15 +108,15 @@ impl Fleet {
 
     /// Gives guests fresh disks.
     pub(super) async fn fresh(&self, guests: &Guests, may_stop: bool) -> Outcomes {
-        let flag = may_stop.then_some("--stop");
-        self.ask("fresh disks", |member| self.of_guests("reset", member, guests, flag)).await
+        let flag: Vec<String> = may_stop.then(|| "--stop".to_owned()).into_iter().collect();
+        self.ask("fresh disks", |member| self.of_guests("reset", member, guests, &flag)).await
     }
 
     /// A verb for those of these guests that a host has; `None` where it has none.
-    fn of_guests(&self, verb: &str, member: &Member, guests: &Guests, flag: Option<&str>) -> Option<Call> {
+    fn of_guests(&self, verb: &str, member: &Member, guests: &Guests, flags: &[String]) -> Option<Call> {
         let own = member.model.vms();
         let mut args = vec![verb.to_owned(), format!("--of={}", self.lab())];
-        args.extend(flag.map(str::to_owned));
+        args.extend(flags.iter().cloned());
         match guests {
             None if own.is_empty() => return None,
             None => args.push("--all".to_owned()),
@@ -170,6 +193,16 @@ impl Fleet {
         let names = listed(hosts.keys());
         self.output.result(&json!({ "lab": self.lab(), "hosts": hosts }), || text(self.lab().as_str(), &names))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What became of a host's guests: each failure of one in words.
+fn started(outcome: &Outcome) -> Value {
+    let failed = outcome.field("failed").as_object().into_iter().flatten();
+    let lines: Vec<String> = failed.map(|(vm, why)| format!("{vm}: {}", sentence(why))).collect();
+    match lines.is_empty() {
+        true => json!({ "state": last_line(&outcome.text()) }),
+        false => json!({ "error": lines.join("; ") }),
     }
 }
 

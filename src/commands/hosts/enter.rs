@@ -1,4 +1,4 @@
-//! `vmnet console`, `ssh` and `exec` of a guest on another host.
+//! `vmnet console`, `logs`, `ssh` and `exec` of a guest on another host.
 
 use std::process::ExitCode;
 
@@ -9,12 +9,12 @@ use crate::commands::source::Source;
 use crate::engine::ssh::Door;
 use crate::names::VmName;
 
-/// Runs a verb for one guest on its host, on this terminal. Only that host has to be there.
+/// Runs a verb, with options of its own, for one guest on its host, on this terminal. Only that host has to be there.
 pub(super) async fn enter(
     source: Source,
     host: &HostName,
     vm: &VmName,
-    verb: &str,
+    (verb, options): (&str, &[String]),
     args: &[String],
     output: &Output,
 ) -> Result<ExitCode, Failure> {
@@ -25,7 +25,9 @@ pub(super) async fn enter(
     let code = match (verb, &member.way) {
         ("ssh", Way::Ssh(_)) => log_in(&fleet, member, &guest, args).await?,
         _ => {
-            let mut words = vec![verb, &guest];
+            let mut words = vec![verb];
+            words.extend(options.iter().map(String::as_str));
+            words.push(&guest);
             if !args.is_empty() {
                 words.push("--");
             }

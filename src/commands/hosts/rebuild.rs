@@ -15,6 +15,7 @@ use super::create::Options;
 use super::survey::Survey;
 use super::verify::Verified;
 use super::{Fleet, Outcomes, listed};
+use crate::commands::boot;
 use crate::commands::create::missing_files;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
@@ -94,8 +95,9 @@ impl Fleet {
         step("reset", at);
 
         let at = Instant::now();
-        let started = self.start(&None, Some(options.wait)).await;
-        self.whole(&started)?;
+        let boot = boot::Options { wait: Some(options.wait), jobs: None, overcommit: false };
+        let started = self.start(&None, boot).await;
+        self.all_started(&started)?;
         enter(&mut hosts, &started, |host| &mut host.boot);
         step("boot", at);
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::verify::Verified;
 use super::{Fleet, Options};
+use crate::commands::boot;
 use crate::commands::failure::Failure;
 use crate::commands::output::{BOLD, WARN, count, visible};
 use crate::commands::verify::write_junit;
@@ -52,8 +53,9 @@ impl Fleet {
             }
             hosts.entry(host).or_default().create = create;
         }
-        let booted = self.start(&None, guests.then_some(PATIENCE)).await;
-        self.whole(&booted)?;
+        let boot = boot::Options { wait: guests.then_some(PATIENCE), jobs: None, overcommit: false };
+        let booted = self.start(&None, boot).await;
+        self.all_started(&booted)?;
         for (host, booted) in &booted {
             hosts.entry(host.clone()).or_default().boot = booted.document();
         }

@@ -13,8 +13,10 @@ use super::rebuild::Rebuild;
 use super::with::With;
 use super::{Fleet, Options};
 use crate::cli::{self, Command, GuestName};
+use crate::commands::boot;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
+use crate::commands::logs;
 use crate::commands::lookup::{self, DEFAULT_FILE};
 use crate::commands::output::Output;
 use crate::commands::session::paths;
@@ -26,9 +28,13 @@ use crate::names::{HostName, LabName, VmName};
 /// Carries out a command that is for several hosts; `None`: it is this one's.
 pub(in crate::commands) fn run(command: &Command, output: &Output) -> Result<Option<ExitCode>, Failure> {
     match command {
-        Command::Console(guest) => return enter_guest(&guest.vm, "console", &[], output),
-        Command::Ssh { guest, args } => return enter_guest(&guest.vm, "ssh", args, output),
-        Command::Exec { guest, command } => return enter_guest(&guest.vm, "exec", command, output),
+        Command::Console(guest) => return enter_guest(&guest.vm, ("console", &[]), &[], output),
+        Command::Logs { guest, follow, lines, previous, raw } => {
+            let options = logs::Options { follow: *follow, lines: *lines, previous: *previous, raw: *raw };
+            return enter_guest(&guest.vm, ("logs", &options.words(output)), &[], output);
+        }
+        Command::Ssh { guest, args } => return enter_guest(&guest.vm, ("ssh", &[]), args, output),
+        Command::Exec { guest, command } => return enter_guest(&guest.vm, ("exec", &[]), command, output),
         Command::Rebuild { file, hosts, yes, wait, within } => {
             let options = Rebuild { yes: *yes, wait: *wait, within: *within };
             return whole(file, hosts, output, async |fleet| fleet.rebuild(options).await).map(Some);
@@ -66,7 +72,9 @@ async fn on_fleet(fleet: &Fleet, command: &Command) -> Result<ExitCode, Failure>
         Command::Status(_) => fleet.status().await,
         Command::Ps(_) => fleet.ps().await,
         Command::Verify { junit, outside, .. } => fleet.verify(junit.as_deref(), outside).await,
-        Command::Boot { guests, wait } => fleet.boot(&named(guests)?, *wait).await,
+        Command::Boot { guests, wait, jobs, overcommit } => {
+            fleet.boot(&named(guests)?, boot::Options { wait: *wait, jobs: *jobs, overcommit: *overcommit }).await
+        }
         Command::Stop { guests, force } => fleet.stop(&named(guests)?, *force).await,
         Command::Reset { guests, stop } => fleet.reset(&named(guests)?, *stop).await,
         _ => Err(Failure::because("this is no verb for several hosts")),
@@ -172,7 +180,12 @@ fn named(guests: &cli::Guests) -> Result<Guests, Failure> {
 }
 
 /// A guest of `./net.toml` on one of its hosts.
-fn enter_guest(name: &str, verb: &str, args: &[String], output: &Output) -> Result<Option<ExitCode>, Failure> {
+fn enter_guest(
+    name: &str,
+    verb: (&str, &[String]),
+    args: &[String],
+    output: &Output,
+) -> Result<Option<ExitCode>, Failure> {
     let file = Path::new(DEFAULT_FILE);
     let Ok(GuestName { lab, vm }) = name.parse() else { return Ok(None) };
     if !file.exists() || made_here(file, None) {

@@ -110,7 +110,14 @@ fn apply_meddled(wanted: impl FnOnce(&HostState) -> HostState, meddle: impl FnOn
     let plan = diff(&seen.state, &wanted, &found, &groups);
     assert!(!plan.is_empty());
     let cancel = AtomicBool::new(false);
-    let work = Work { before: &seen.state, desired: &wanted, plan: &plan, found: &found, cancel: &cancel };
+    let work = Work {
+        before: &seen.state,
+        desired: &wanted,
+        plan: &plan,
+        found: &found,
+        cancel: &cancel,
+        apart: &Default::default(),
+    };
     let mut host = Meddled { host, meddle: Some(meddle) };
     block_on(async { apply::run(&mut host, &work, &mut |_| {}).await }).is_ok()
 }

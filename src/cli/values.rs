@@ -1,6 +1,8 @@
-//! Times on the command line.
+//! Values of the command line that are more than a word: times, and guests by name.
 
 use std::time::Duration;
+
+use crate::names::{LabName, VmName};
 
 /// `90`, `90s`, `2m` or `1h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -22,6 +24,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// The longest time that can be asked for: a week.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A guest as the command line names it, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestName {
+    /// The lab, where it is said.
+    pub lab: Option<LabName>,
+    /// The guest.
+    pub vm: VmName,
+}
+
+impl std::str::FromStr for GuestName {
+    type Err = crate::names::NameError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((lab, vm)) => Ok(Self { lab: Some(lab.parse()?), vm: vm.parse()? }),
+            None => Ok(Self { lab: None, vm: text.parse()? }),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
