@@ -76,7 +76,8 @@ pub(crate) struct Run {
     pub done: bool,
 }
 
-/// Runs a program to its end, and that of all its children which are followed: not QEMU, and no `nft list`.
+/// Runs a program to its end, and that of all its children which are followed: not QEMU and its log's keeper, and no
+/// `nft list`.
 ///
 /// The caller's thread is the tracer: no other child of it may run meanwhile.
 pub(crate) fn run(command: &mut Command, deed: Option<(&Key, Deed)>) -> Run {
@@ -269,12 +270,12 @@ fn go_on(pid: Pid, signal: Option<Signal>) {
     }
 }
 
-/// QEMU is no part of vmnet, and lists only read.
+/// QEMU is no part of vmnet, what keeps its console's log lives as long as it does, and lists only read.
 fn is_left_alone(pid: Pid) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
     words.first().is_some_and(|program| program.windows(11).any(|part| part == b"qemu-system"))
-        || words.contains(&b"list".as_slice())
+        || [b"list".as_slice(), b"keep-console-log"].iter().any(|word| words.contains(word))
 }
 
 /// Makes the call that a process is about to make none at all.
