@@ -253,10 +253,10 @@ impl<H: Host> Run<'_, H> {
         for vm in self.report.failed.keys() {
             let desired = desired.to_mut();
             desired.remove_guest(vm);
-            match work.before.domains.get(vm) {
-                Some(domain) => drop(desired.domains.insert(vm.clone(), domain.clone())),
-                None => drop(desired.domains.remove(vm)),
-            }
+            // One that libvirt did not know before is forgotten; another stays defined, as it is or as it shall be.
+            desired.domains.remove(vm);
+            let known = work.before.domains.contains_key(vm).then(|| now.domains.get(vm)).flatten();
+            desired.domains.extend(known.map(|domain| (vm.clone(), domain.clone())));
         }
         Ok(WayBack { to: &desired, ..work.way_back() }.from(&now))
     }

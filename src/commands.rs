@@ -63,6 +63,7 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table, a verb a line")]
 fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(file) => check::run(&file, output),

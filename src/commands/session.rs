@@ -169,17 +169,13 @@ impl Session {
         let asks_libvirt = verb != RESTORE || observe::libvirt_runs();
         scope.libvirt = asks_libvirt && libvirt::may_be_used(&ledger, is_known);
         let host = KernelHost::new(scope);
-        let mut others_unknown = false;
-        let others = match held_by_others(&paths, &ledger) {
+        let (others, others_unknown) = match found::held_by_others(&paths, &ledger) {
             // Nor may it keep the host from being reachable again.
-            Err(_) if verb == GO_BACK => {
-                others_unknown = true;
-                Found::new()
-            }
+            Err(_) if verb == GO_BACK => (Found::new(), true),
             // Looking takes nothing from anybody, nor does a lab that comes back after a reboot: a damaged ledger of
             // another one must not keep it from that.
-            Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => Found::new(),
-            others => others?,
+            Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => (Found::new(), false),
+            others => (others?, false),
         };
         let (lab, verb) = (lab.clone(), verb.to_owned());
         let (force, confirm, deadline) = (false, None, None);
@@ -459,18 +455,6 @@ fn no_modules(reasons: BTreeMap<Feature, String>) -> Failure {
     let lines = reasons.iter().map(|(feature, why)| format!("the module {} can't be loaded: {why}", feature.module()));
     let help = "nothing was changed; load it by hand (modprobe) or boot the kernel that it belongs to";
     Failure::lacks(format!("{}; {help}", lines.collect::<Vec<_>>().join("; ")))
-}
-
-/// What the other labs' ledgers of this boot hold. One that can't be read is a reason to stop: its lab may need what
-/// this one would put back.
-fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
-    let mut found = Found::new();
-    for lab in ledger::labs(paths)?.into_iter().filter(|lab| *lab != own.lab) {
-        if let Some(other) = ledger::read(paths, &lab)?.filter(|other| other.boot_id == own.boot_id) {
-            found.extend(other.found);
-        }
-    }
-    Ok(found)
 }
 
 /// The files outside of our own folders that a plan may write.

@@ -187,6 +187,7 @@ impl Op {
                 | Op::RemoveTable { .. }
                 | Op::RemoveFile { .. }
                 | Op::StopGuest { .. }
+                | Op::UndefineGuest { .. }
         )
     }
 

@@ -141,6 +141,13 @@ proptest! {
                     prop_assert_eq!(report.failed.keys().collect::<Vec<_>>(), [vm]);
                     let mut rest = b.clone();
                     rest.remove_guest(vm);
+                    // One that was defined before still is, as it was or as it shall be.
+                    let is = host.look().domains.remove(vm);
+                    let was = a.domains.get(vm);
+                    assert!(is.is_some() == was.is_some() || !b.domains.contains_key(vm));
+                    assert!(is.is_none() || is.as_ref() == was || is.as_ref() == b.domains.get(vm));
+                    rest.domains.remove(vm);
+                    rest.domains.extend(is.map(|domain| (vm.clone(), domain)));
                     assert_same(&host.look(), &rest);
                 }
                 (Err(ApplyError::Failed { restored: Restored::Completely, .. }), None) => {

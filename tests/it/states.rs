@@ -278,7 +278,7 @@ fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {
             if net.guest == Runs::Off {
                 return;
             }
-            let tap = Link { master: Some(master.to_owned()), ..link(LinkKind::Tap, "nic", &port, net) };
+            let tap = Link { master: Some(master.to_owned()), alias, ..link(LinkKind::Tap, "nic", &port, net) };
             state.links.insert(port.clone(), tap.clone());
             let guest = LibvirtGuest {
                 lab: lab(),

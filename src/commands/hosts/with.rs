@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::create::Options;
 use super::{Fleet, Outcome, listed};
+use crate::commands::boot;
 use crate::commands::create::there_already;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
@@ -86,7 +87,7 @@ impl Fleet {
         tokio::select! {
             biased;
             () = came => Err(Failure::because("interrupted; the command was not run")),
-            booted = self.start(&None, Some(wait)) => self.whole(&booted),
+            booted = self.start(&None, boot::Options { wait: Some(wait), jobs: None, overcommit: false }) => self.all_started(&booted),
         }
     }
 

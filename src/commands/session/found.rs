@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::unobservable;
 use crate::commands::failure::Failure;
 use crate::commands::output::shown;
-use crate::ledger;
+use crate::ledger::{self, Ledger};
 use crate::names::{IfName, LabName};
 use crate::observe::{self, ObserveError, Scope};
 use crate::paths::Paths;
@@ -71,4 +71,16 @@ pub(super) fn kept_elsewhere(paths: &Paths, lab: &LabName) -> Result<(), Failure
         format!("lab {lab} is kept in the state folder {folder}, and this is {own}; nothing was changed"),
         help,
     ))
+}
+
+/// What the other labs' ledgers of this boot hold. One that can't be read is a reason to stop: its lab may need what
+/// this one would put back.
+pub(super) fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
+    let mut found = Found::new();
+    for lab in ledger::labs(paths)?.into_iter().filter(|lab| *lab != own.lab) {
+        if let Some(other) = ledger::read(paths, &lab)?.filter(|other| other.boot_id == own.boot_id) {
+            found.extend(other.found);
+        }
+    }
+    Ok(found)
 }
