@@ -15,7 +15,7 @@ test: ## run all tests: pure, in private namespaces, and in the kernel lab
 # One test at a time: each has as many hosts side by side as there are processors.
 test-long: ## every kill, fault and signal point, where `make test` takes a sample: an hour, as root
 	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --features libvirt --quiet --test it -- --test-threads=1 \
-		matrix::a_crash::points:: matrix::b_environment::full::
+		matrix::a_crash::points:: matrix::b_environment::full:: many::
 
 # Every shell script of ours, one a line.
 scripts = \

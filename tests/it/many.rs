@@ -64,21 +64,12 @@ fn shell_is_there(lab: &str, vm: &str) {
     assert!(tried, "the shell of {vm} does not come");
 }
 
-/// Six guests, of which one has no image and one finds its port's name taken: the others run and answer.
+/// Six guests, or with `VMNET_LONG` twenty, of which one has no image and one finds its port's name taken: the others
+/// run and answer.
 #[test]
 fn guests_that_fail_keep_none_of_the_others_from_it() {
-    run("guests_that_fail_keep_none_of_the_others_from_it", || {
-        boot_all(6);
-    });
-}
-
-/// The same with twenty, for `make test-long`.
-#[test]
-fn twenty_guests_at_once() {
-    if std::env::var_os("VMNET_LONG").is_none() {
-        return skip("many::twenty_guests_at_once", "takes minutes without KVM: make test-long");
-    }
-    run("twenty_guests_at_once", || boot_all(20));
+    let guests = if std::env::var_os("VMNET_LONG").is_some() { 20 } else { 6 };
+    run("guests_that_fail_keep_none_of_the_others_from_it", || boot_all(guests));
 }
 
 fn boot_all(guests: usize) {
