@@ -3,7 +3,8 @@
 //! A flag that the executor looks at between waves, set by the signal itself: much of a change is done without ever
 //! coming back to the event loop.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -11,8 +12,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// A dead terminal is no reason to leave half a lab.
 const CAUGHT: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// How many [`Signals`] there are.
-static CATCHERS: AtomicUsize = AtomicUsize::new(0);
+/// How many [`Signals`] there are, and what the first of them found. They end in any order: the last one puts it back.
+static CATCHERS: Mutex<(usize, Vec<(Signal, SigAction)>)> = Mutex::new((0, Vec::new()));
 static CAME: AtomicBool = AtomicBool::new(false);
 static MUST_FINISH: AtomicBool = AtomicBool::new(false);
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -21,34 +22,25 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static SENT: AtomicU64 = AtomicU64::new(0);
 
-/// The signals are caught as long as this lives. One that the caller ignores, as `nohup` does, stays ignored.
+/// The signals are caught as long as one of these lives. One that the caller ignores, as `nohup` does, stays ignored.
 #[derive(Debug)]
-pub(super) struct Signals(Vec<(Signal, SigAction)>);
+pub(super) struct Signals(());
 
 impl Signals {
     /// From now on a signal sets the flag. One that has come to somebody who catches them already has come to this one,
     /// too: a rehearsal holds them around the `create` that does.
     pub(super) fn catch() -> Self {
-        if CATCHERS.fetch_add(1, Ordering::Relaxed) == 0 {
+        let mut catchers = CATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, found) = &mut *catchers;
+        if *count == 0 {
             CAME.store(false, Ordering::Relaxed);
             MUST_FINISH.store(false, Ordering::Relaxed);
             ALL.store(0, Ordering::Relaxed);
             SENT.store(0, Ordering::Relaxed);
+            *found = install();
         }
-        let flags = SaFlags::SA_RESTART | SaFlags::SA_SIGINFO;
-        let ours = SigAction::new(SigHandler::SigAction(note), flags, SigSet::empty());
-        let mut old = Vec::new();
-        for signal in CAUGHT {
-            // SAFETY: the handler makes one system call and touches atomics only.
-            let Ok(before) = (unsafe { sigaction(signal, &ours) }) else { continue };
-            if matches!(before.handler(), SigHandler::SigIgn) {
-                // SAFETY: what was there before, and is no function.
-                let _ = unsafe { sigaction(signal, &before) };
-            } else {
-                old.push((signal, before));
-            }
-        }
-        Self(old)
+        *count += 1;
+        Self(())
     }
 
     /// What says that a change shall be undone: one that must finish (`destroy`) never is, and a signal only makes it
@@ -72,13 +64,35 @@ fn bit(signal: libc::c_int) -> u64 {
     1 << (signal & 63)
 }
 
+/// Catches them, and gives what was there before of those that were not ignored.
+fn install() -> Vec<(Signal, SigAction)> {
+    let flags = SaFlags::SA_RESTART | SaFlags::SA_SIGINFO;
+    let ours = SigAction::new(SigHandler::SigAction(note), flags, SigSet::empty());
+    let mut found = Vec::new();
+    for signal in CAUGHT {
+        // SAFETY: the handler makes one system call and touches atomics only.
+        let Ok(before) = (unsafe { sigaction(signal, &ours) }) else { continue };
+        if matches!(before.handler(), SigHandler::SigIgn) {
+            // SAFETY: what was there before, and is no function.
+            let _ = unsafe { sigaction(signal, &before) };
+        } else {
+            found.push((signal, before));
+        }
+    }
+    found
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
-        for (signal, before) in &self.0 {
-            // SAFETY: what was there before: this program has no other handlers.
-            let _ = unsafe { sigaction(*signal, before) };
+        let mut catchers = CATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, found) = &mut *catchers;
+        *count -= 1;
+        if *count == 0 {
+            for (signal, before) in found.drain(..) {
+                // SAFETY: what was there before: this program has no other handlers.
+                let _ = unsafe { sigaction(signal, &before) };
+            }
         }
-        CATCHERS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -107,8 +121,12 @@ mod tests {
 
     use super::*;
 
+    /// One test at a time: there is one of everything here.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     #[test]
     fn what_a_process_sent_is_handed_on_once() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let signals = Signals::catch();
         raise(Signal::SIGHUP).unwrap();
         assert_eq!(signals.take(false), [Signal::SIGHUP]);
@@ -117,6 +135,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_came_stays_until_nobody_catches_them() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let outer = Signals::catch();
         raise(Signal::SIGTERM).unwrap();
         let inner = Signals::catch();
@@ -125,5 +144,16 @@ mod tests {
         assert!(outer.cancel(true).load(Ordering::Relaxed));
         drop(outer);
         assert!(!Signals::catch().cancel(true).load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn whoever_began_last_catches_them_though_the_first_ends_before() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = Signals::catch();
+        let last = Signals::catch();
+        drop(first);
+        // It would end this test.
+        raise(Signal::SIGINT).unwrap();
+        assert!(last.cancel(true).load(Ordering::Relaxed));
     }
 }

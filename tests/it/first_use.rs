@@ -65,7 +65,7 @@ fn guests_that_run_already_and_those_that_do_not() {
         assert_eq!((&waited["started"], &waited["running"]), (&serde_json::json!([]), &serde_json::json!(["vm1"])));
         assert!(waited["answered"]["vm1"].is_number(), "{waited}");
         let (code, out, err) = said(&lab, &["boot", "--all", "--wait"]);
-        assert!(code == 0 && err.contains("waiting for 2 guests"), "{err}");
+        assert!(code == 0 && err.contains("vm1: up after") && err.contains("vm2: up after"), "{err}");
         assert!(out.starts_with("on the network after ") && out.contains("vm1, vm2"), "{out}");
         lab.ok(&["stop", "vm2"]);
         assert_eq!(lab.ok(&["stop", "vm2"]), "vm2 is stopped already\n");
