@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What runs the guests of a scenario.
@@ -197,21 +198,26 @@ nic = "web"
 /// Types a command into the root shell on a guest's serial console, and reads until it has ended. The tiny guest's
 /// shell does not echo.
 pub(crate) fn on_console(socket: &str, command: &str) -> std::io::Result<(String, i32)> {
-    const END: &str = "END-OF-COMMAND-";
+    // Its own for each command: the answer to one that was typed before the shell was there comes when it is.
+    static COMMANDS: AtomicUsize = AtomicUsize::new(0);
+    let end = format!("END-OF-COMMAND-{}-", COMMANDS.fetch_add(1, Ordering::Relaxed));
     let mut console = UnixStream::connect(socket)?;
     console.set_read_timeout(Some(Duration::from_secs(120)))?;
-    console.write_all(format!("{command} 2>&1; echo {END}$?.\n").as_bytes())?;
+    console.write_all(format!("{command} 2>&1; echo {end}$?.\n").as_bytes())?;
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let length = console.read(&mut buffer)?;
+        let length = console.read(&mut buffer).map_err(|error| {
+            let tail = String::from_utf8_lossy(&seen[seen.len().saturating_sub(200)..]).into_owned();
+            std::io::Error::other(format!("{error}, after {} bytes that end in {tail:?}", seen.len()))
+        })?;
         if length == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         seen.extend(&buffer[..length]);
         let text = String::from_utf8_lossy(&seen);
-        let end = text.split_once(END).and_then(|(output, rest)| Some((output, rest.split_once('.')?.0)));
-        if let Some((output, code)) = end {
+        let answer = text.split_once(&end).and_then(|(output, rest)| Some((output, rest.split_once('.')?.0)));
+        if let Some((output, code)) = answer {
             return Ok((output.to_owned(), code.parse().map_err(std::io::Error::other)?));
         }
     }
