@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
 
+mod image;
 mod values;
 mod with;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use image::Image;
 pub use values::GuestName;
 pub(crate) use values::duration;
 pub use with::With;
@@ -289,6 +291,9 @@ pub enum Command {
         #[arg(long)]
         unprivileged: bool,
     },
+    /// Images of guests: download them, list them, remove those that nobody uses.
+    #[command(subcommand)]
+    Image(Image),
     /// Keep files for guests that come from another host; no verb for people.
     #[command(subcommand, hide = true)]
     Store(Store),

@@ -9,6 +9,7 @@ mod destroy;
 mod failure;
 mod gc;
 mod hosts;
+mod image;
 mod inside;
 mod keys;
 mod list;
@@ -42,7 +43,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Store};
+use crate::cli::{Cli, Command, Image, Store};
 pub use failure::Failure;
 use output::{Form, Output};
 
@@ -114,6 +115,9 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Exec { guest, command } => inside::exec(&guest.vm, &command),
         Command::Xml(guest) => wait_for(render::xml(&guest.vm, output)),
         Command::QemuArgs { guest, unprivileged } => wait_for(render::qemu_args(&guest.vm, unprivileged, output)),
+        Command::Image(Image::Pull { lab, names }) => image::pull(&lab, &names, output),
+        Command::Image(Image::List) => image::list(output),
+        Command::Image(Image::Prune { dry_run }) => image::prune(dry_run, output),
         Command::Store(Store::Has { digests }) => store::has(&digests, output),
         Command::Store(Store::Take { digest, size }) => store::take(&digest, size, output),
         Command::ProbePart { lab } => part::run(&lab, output),

@@ -11,6 +11,7 @@ mod read;
 mod sections;
 mod value;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -20,14 +21,15 @@ pub use entries::Entries;
 pub use guest::{RouteDef, UserDef};
 pub use key::Key;
 pub use problem::{Problem, ProblemReport, Problems};
-pub use value::{Bytes, Cpus, ExternalKind, Text};
+pub use value::{Bytes, Cpus, ExternalKind, Sha256, Sha512, Text};
 
 use crate::kinds::{
-    Accel, Across, Command, DeviceRef, Engine, ImageFormat, Mode, NicAddress, NicModel, Peer, Service, Wanted,
+    Accel, Across, Command, DeviceRef, Engine, Firmware, ImageFormat, Mode, NicAddress, NicModel, Peer, Service,
+    Snippet, Url, Wanted,
 };
 use crate::names::{
-    DomainName, HostName, IfName, ImageName, LabName, Login, Mac, NetName, PackageName, PasswordHash, UplinkName,
-    VlanId, VmName,
+    DiskName, DomainName, HostName, IfName, ImageName, LabName, Login, Mac, NetName, PackageName, PasswordHash,
+    UplinkName, VlanId, VmName,
 };
 
 /// A definition as written: nothing filled in, nothing compared.
@@ -143,6 +145,12 @@ pub struct ExternalDef {
 pub struct ImageDef {
     /// `file`
     pub file: Key<Text>,
+    /// `url`
+    pub url: Key<Url>,
+    /// `sha256` of the file or of what comes from the url
+    pub sha256: Key<Sha256>,
+    /// `sha512`
+    pub sha512: Key<Sha512>,
     /// `format`
     pub format: Key<ImageFormat>,
     /// `kernel`
@@ -170,6 +178,14 @@ pub struct VmDef {
     pub image: Key<ImageName>,
     /// `disk`
     pub disk: Key<Bytes<1>>,
+    /// `disks`, by name
+    pub disks: Key<DiskDefs>,
+    /// `firmware`
+    pub firmware: Key<Firmware>,
+    /// `qemu_args`, one or a list
+    pub qemu_args: Key<Vec<At<Text>>>,
+    /// `libvirt_xml`
+    pub libvirt_xml: Key<Snippet>,
     /// `user`
     pub user: Key<Login>,
     /// `ssh_keys`, one or a list
@@ -192,6 +208,23 @@ pub struct VmDef {
     pub description: Key<Text>,
     /// `host`: where it runs
     pub host: Key<HostName>,
+}
+
+/// The further disks of a guest, each with the place of its name.
+#[derive(Debug, Clone, Default)]
+pub struct DiskDefs(pub BTreeMap<DiskName, At<DiskDef>>);
+
+/// A further disk of a guest, `"10GiB"` being short for `{ size = "10GiB" }`.
+#[derive(Debug, Clone, Default)]
+pub struct DiskDef {
+    /// `size`
+    pub size: Key<Bytes<1>>,
+    /// `file`
+    pub file: Key<Text>,
+    /// `format`
+    pub format: Key<ImageFormat>,
+    /// `readonly`
+    pub readonly: Key<bool>,
 }
 
 /// One nic of a guest, `"web"` being short for `{ network = "web" }`.

@@ -6,12 +6,14 @@
 mod capacity;
 pub mod console;
 pub mod console_log;
+pub mod content;
 pub mod detach;
 mod disk;
 mod error;
 pub mod folder;
 mod identity;
 mod keeper;
+mod kept;
 pub mod libvirt;
 pub mod netns;
 mod port;
@@ -29,11 +31,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use capacity::capacity;
-pub use disk::{instance, is_in_use, prepare, public_host_key, reset};
+pub use disk::{base_of, instance, is_in_use, prepare, public_host_key, reset};
 use libvirt::Doors;
 
 pub use error::{BaseProblem, EngineError};
 pub use keeper::{KEEP, Keeper, keep};
+pub use kept::prepare_kept;
 pub use record::{Running, running, running_in};
 pub use scope::own_scope;
 

@@ -2,11 +2,15 @@
 
 mod expect;
 mod guest;
+mod snippet;
+mod url;
 
 use serde::Serialize;
 
 pub use expect::{Peer, Service, Wanted, WrongWord};
 pub use guest::{Command, NicAddress};
+pub use snippet::{Snippet, SnippetError};
+pub use url::{Url, UrlError};
 
 use crate::names::{DeviceName, Mac, NameError};
 
@@ -139,6 +143,24 @@ impl ImageFormat {
             ImageFormat::Qcow2 => "qcow2",
             ImageFormat::Raw => "raw",
         }
+    }
+}
+
+/// What starts a guest's operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// SeaBIOS, which QEMU brings.
+    #[default]
+    Bios,
+    /// UEFI by OVMF, with variables that each guest keeps.
+    Uefi,
+}
+
+impl Firmware {
+    /// Whether it is what a guest has where nothing is said.
+    pub fn is_bios(&self) -> bool {
+        *self == Firmware::Bios
     }
 }
 

@@ -34,6 +34,7 @@
 //! - [`engine`], guests
 //! - [`observe`], the state that there is
 //! - [`ledger`], what is remembered on disk
+//! - [`images`], what is in images, and downloads
 //! - [`apply`], carries out a plan
 //! - [`remote`], other hosts, over OpenSSH
 //! - [`cli`], the command line as clap sees it
@@ -45,6 +46,7 @@ pub mod commands;
 pub mod definition;
 pub mod desired;
 pub mod engine;
+pub mod images;
 pub mod kernel;
 pub mod kinds;
 pub mod ledger;

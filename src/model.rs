@@ -7,6 +7,7 @@
 mod across;
 mod address;
 mod devices;
+mod disk;
 mod expect;
 mod hosts;
 mod image;
@@ -31,10 +32,13 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
 use crate::names::{
-    DomainName, HostName, IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName,
+    DiskName, DomainName, HostName, IfName, ImageName, LabName, Mac, NetName, NsName, UplinkName, VlanId, VmName,
 };
 
 pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
+use crate::kinds::{Firmware, Snippet};
+pub use disk::Disk;
+pub use image::Base;
 pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};
 pub use route::{Automatic, ExtraRoute};
@@ -350,6 +354,18 @@ record! {
         image: Option<Image>,
         /// Size of its disk in bytes; `None`: the image's own.
         disk: Option<u64>,
+        /// Its further disks.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        disks: BTreeMap<DiskName, Disk>,
+        /// What starts its operating system.
+        #[serde(skip_serializing_if = "Firmware::is_bios")]
+        firmware: Firmware,
+        /// More arguments for QEMU.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        qemu_args: Vec<String>,
+        /// More devices of its libvirt domain.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        libvirt_xml: Option<Snippet>,
         /// The login that cloud-init makes.
         user: String,
         /// Keys that may log in, or files that hold them, as written in the definition.
@@ -377,8 +393,9 @@ record! {
     Image {
         /// Its name.
         name: ImageName,
-        /// The base disk, relative to the definition's folder or absolute; `None`: the guest has no disk.
-        file: Option<PathBuf>,
+        /// The base disk; `None`: the guest has no disk.
+        #[serde(flatten)]
+        base: Option<Base>,
         /// `qcow2` or `raw`.
         format: ImageFormat,
         /// A kernel to boot directly.

@@ -94,6 +94,18 @@ fn check_lab(what: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
+/// The longest serial number that a virtio disk can say (VIRTIO_BLK_ID_BYTES).
+const SERIAL_MAX: usize = 20;
+
+fn check_disk(what: &'static str, text: &str) -> Result<(), NameError> {
+    check_name(what, text)?;
+    if text.len() > SERIAL_MAX {
+        let help = "use at most 20 characters: the guest sees the name as the disk's serial number";
+        return Err(NameError::new(what, text, "is longer than 20 characters", help));
+    }
+    Ok(())
+}
+
 /// Makes a newtype over `String` with one parser for `FromStr`, `TryFrom<String>` and serde.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:path) => {
@@ -154,7 +166,12 @@ mod account;
 mod digest;
 
 pub use account::{DomainName, GroupName, Login, PackageName, PasswordHash, ShellPath};
-pub use digest::FileDigest;
+pub use digest::{Algorithm, FileDigest, Hasher};
+
+name_type! {
+    /// The name of a further disk of a guest, which its hardware says as its serial number.
+    DiskName, "disk name", check_disk
+}
 
 name_type! {
     /// The name of a lab: everything that one definition describes.

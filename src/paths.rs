@@ -12,6 +12,9 @@ pub const NETWORK_MANAGER_DROP_INS: &str = "/run/NetworkManager/conf.d";
 /// Where systemd-networkd reads network files that don't outlast a boot (systemd.network(5)).
 pub const NETWORKD_DROP_INS: &str = "/run/systemd/network";
 
+/// What the names of unfinished downloads begin with.
+pub const PART: &str = ".part-";
+
 /// In a hook, what stands before the state folder that holds the lab's ledger.
 pub const KEPT_IN: &str = "The lab is kept in the state folder ";
 
@@ -50,7 +53,8 @@ impl Default for Paths {
 }
 
 impl Paths {
-    /// Files that came from another machine, 0711: images, by what is in them. No lab's name begins with a dot.
+    /// Files that came from another machine or were downloaded, 0711: images, by what is in them. No lab's name begins
+    /// with a dot.
     pub fn files(&self) -> PathBuf {
         self.state.join(".files")
     }
@@ -58,6 +62,16 @@ impl Paths {
     /// One of them, 0644.
     pub fn file(&self, digest: &FileDigest) -> PathBuf {
         self.files().join(digest.as_str())
+    }
+
+    /// A download that is not finished, 0600 and locked by whoever goes on with it.
+    pub fn part(&self, digest: &FileDigest) -> PathBuf {
+        self.files().join(format!("{PART}{digest}"))
+    }
+
+    /// What is in images of the user's, as it was found out, 0600.
+    pub fn digests(&self) -> PathBuf {
+        self.files().join(".digests.json")
     }
 
     /// A lab's folder that survives a reboot, 0711.

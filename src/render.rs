@@ -14,12 +14,17 @@ pub mod shell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::model::{Model, Vm};
+use crate::model::{Base, Image, Model, Vm};
+use crate::names::FileDigest;
 use crate::rule;
+use crate::state::Kept;
 use seed::raw::RawUserData;
 
 /// The usual MTU of Ethernet in bytes; where a segment has it, nobody is told about it.
 pub const ETHERNET_MTU: u32 = 1500;
+
+/// Where downloaded files are unless `VMNET_STATE_DIR` says otherwise.
+const STORE: &str = "/var/lib/vmnet/.files";
 
 /// Where the files are that a definition names.
 #[derive(Debug, Clone, Copy)]
@@ -28,19 +33,37 @@ pub struct Files<'a> {
     pub folder: &'a Path,
     /// Those that stand elsewhere, by what the definition says: on hosts that got the definition from another one.
     pub elsewhere: &'a BTreeMap<String, PathBuf>,
+    /// The folder that holds what was downloaded, each file under what is in it.
+    pub store: &'a Path,
 }
 
 impl<'a> Files<'a> {
     /// All where the definition says.
     pub fn beside(folder: &'a Path) -> Self {
         static NONE: BTreeMap<String, PathBuf> = BTreeMap::new();
-        Self { folder, elsewhere: &NONE }
+        Self { folder, elsewhere: &NONE, store: Path::new(STORE) }
     }
 
     /// An absolute path from one that may be relative to the definition.
     pub fn find(&self, path: &Path) -> PathBuf {
         let moved = path.to_str().and_then(|path| self.elsewhere.get(path));
         moved.cloned().unwrap_or_else(|| self.folder.join(path))
+    }
+
+    /// Where the base disk of an image is, or will be once it is downloaded.
+    pub fn base(&self, image: &Image) -> Option<PathBuf> {
+        image.base().as_ref().map(|base| match base {
+            Base::File { file, .. } => self.find(file),
+            Base::Url { url, digest } => {
+                let moved = self.elsewhere.get(url.as_str());
+                moved.cloned().unwrap_or_else(|| self.store.join(digest.as_str()))
+            }
+        })
+    }
+
+    /// What is in a file that stands in the store.
+    pub fn stored(&self, path: &Path) -> Option<FileDigest> {
+        path.strip_prefix(self.store).ok()?.to_str()?.parse().ok()
     }
 }
 
@@ -96,6 +119,8 @@ pub struct GuestFiles {
     pub disk: Option<PathBuf>,
     /// The NoCloud seed, a FAT volume; `None` for a guest without cloud-init.
     pub seed: Option<PathBuf>,
+    /// UEFI variables and further disks.
+    pub kept: Kept,
 }
 
 #[cfg(test)]

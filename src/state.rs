@@ -6,6 +6,7 @@
 mod domain;
 mod facts;
 mod knob;
+mod more;
 mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +23,10 @@ pub use facts::{
 };
 
 pub use knob::{Knob, Odd, Place};
+pub use more::{DiskFile, FirmwareFiles, Kept, More, OwnDisk, Uefi};
 
 use crate::mark::Mark;
-use crate::names::{IfName, Mac, NsName, VlanId, VmName};
+use crate::names::{FileDigest, IfName, Mac, NsName, VlanId, VmName};
 
 /// The kernel objects, files and guests that one lab owns on one host.
 ///
@@ -472,6 +474,9 @@ pub struct QemuGuest {
     /// The files of the NoCloud seed (name and text), written to `seed.img` in the state folder at each start;
     /// none for a guest that does without cloud-init.
     pub seed: Vec<(String, String)>,
+    /// What most guests have nothing of.
+    #[serde(default)]
+    pub more: More,
 }
 
 /// A qcow2 overlay over a read-only base.
@@ -485,4 +490,7 @@ pub struct Overlay {
     pub base_format: String,
     /// Virtual size in bytes; `None`: the base's.
     pub size: Option<u64>,
+    /// What is in the base; `None`: whoever makes the overlay has to find out.
+    #[serde(default)]
+    pub digest: Option<FileDigest>,
 }

@@ -15,7 +15,7 @@ use vmnet::names::VmName;
 use vmnet::paths::Paths;
 use vmnet::plan::{Found, diff};
 use vmnet::reach::{self, Known, Report, Seen};
-use vmnet::render::qemu::{Privilege, SEED_IMAGE, by_hand, disk_name, overlay};
+use vmnet::render::qemu::{Privilege, SEED_IMAGE, by_hand, disk_name, kept, overlay};
 use vmnet::render::{Files, Given, GuestFiles, GuestView, domain, qemu, seed};
 use vmnet::rule;
 use vmnet::state::{Device, Facts, Guest, HostState, Table};
@@ -106,7 +106,9 @@ fn guest(model: &Model, name: &VmName, facts: &Facts) -> Guest {
     }
     let folder = PathBuf::from("/folder");
     let disk = overlay(&view, &folder.join(disk_name(1)));
-    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: vm.cloud_init().then(|| folder.join(SEED_IMAGE)) };
+    let kept = kept(&view, facts, &folder).unwrap_or_default();
+    let seed = vm.cloud_init().then(|| folder.join(SEED_IMAGE));
+    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed, kept };
     for privilege in [Privilege::Root, Privilege::Unprivileged] {
         if let Ok(by_hand) = by_hand(&view, &paths, facts, &files, privilege) {
             assert!(!by_hand.shell().contains('\0'));

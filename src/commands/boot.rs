@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::failure::Failure;
+use super::image;
 use super::lookup;
 use super::output::{Output, WARN, shown};
 use super::session::{Session, paths};
@@ -50,7 +51,10 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
     let wait = options.wait;
-    let (lab, _, vms) = lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
+    let (lab, before, vms) =
+        lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
+    // Before the lock: others need not wait for a download.
+    image::ready(&before, &vms, output)?;
     let mut session = Session::change_of(&lab, "boot")?;
     let source = session.applied()?;
     if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
@@ -140,11 +144,19 @@ pub(super) fn startable(
         Engine::Netns => Guest::Netns { ns: rule::guest_namespace(source.model.lab(), vm.name()) },
         Engine::Qemu => {
             images_exist(source, vm)?;
-            Guest::Qemu(Box::new(machine(session, source, facts, mtu, vm)?))
+            let mut guest = machine(session, source, facts, mtu, vm)?;
+            if let Some(disk) = &mut guest.disk {
+                disk.digest = image::content(&session.paths, source, vm, |_, _| {})?;
+            }
+            Guest::Qemu(Box::new(guest))
         }
         Engine::Libvirt => {
             images_exist(source, vm)?;
-            Guest::Libvirt(Box::new(domain(session, source, facts, mtu, vm)?))
+            let mut guest = domain(session, source, facts, mtu, vm)?;
+            if let Some(disk) = guest.files.as_mut().and_then(|files| files.disk.as_mut()) {
+                disk.digest = image::content(&session.paths, source, vm, |_, _| {})?;
+            }
+            Guest::Libvirt(Box::new(guest))
         }
     })
 }
@@ -200,13 +212,20 @@ pub(super) fn mtus(vm: &Vm, mtu: &BTreeMap<NetName, u32>) -> Vec<u32> {
 }
 
 pub(super) fn images_exist(source: &Source, vm: &Vm) -> Result<(), Failure> {
-    let Some(image) = vm.image() else { return Ok(()) };
-    for file in [image.file(), image.kernel(), image.initrd()].into_iter().flatten() {
+    for file in vm.image().iter().flat_map(|image| image.files()) {
         let path = source.files().find(file);
-        if !path.is_file() {
+        if let (false, Some(image)) = (path.is_file(), vm.image()) {
             let (vm, image, path) = (vm.name(), image.name(), path.display());
             let help = format!("put it there, or correct [image.{image}] and run vmnet create");
             return Err(Failure::advised(format!("vm {vm}: image {image}: {path} does not exist or is no file"), help));
+        }
+    }
+    for (file, _) in vm.disk_files() {
+        let path = source.files().find(file);
+        if !path.exists() {
+            let (vm, path) = (vm.name(), path.display());
+            let help = format!("put it there, or correct disks of vm {vm} and run vmnet create");
+            return Err(Failure::advised(format!("vm {vm}: disks: {path} does not exist"), help));
         }
     }
     Ok(())

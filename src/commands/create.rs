@@ -289,8 +289,10 @@ pub(super) fn missing_files(source: &Source, output: &Output) {
     }
     let images = source.model.vms().values().filter_map(|vm| vm.image().as_ref());
     let files = images.flat_map(|image| {
-        let files = [image.file(), image.kernel(), image.initrd()].into_iter().flatten();
-        files.map(move |file| (format!("image {}", image.name()), source.files().find(file)))
+        image.files().map(move |file| (format!("image {}", image.name()), source.files().find(file)))
+    });
+    let disks = source.model.vms().values().flat_map(|vm| {
+        vm.disk_files().map(move |(file, _)| ("disks", format!("vm {}: disks", vm.name()), source.files().find(file)))
     });
     let keys =
         source.model.vms().values().flat_map(|vm| {
@@ -298,7 +300,7 @@ pub(super) fn missing_files(source: &Source, output: &Output) {
         });
     // One of each kind is enough to know.
     let mut kinds = BTreeSet::new();
-    let all = files.map(|(of, path)| ("image", of, path)).chain(keys);
+    let all = files.map(|(of, path)| ("image", of, path)).chain(disks).chain(keys);
     for (_, of, path) in all.filter(|(kind, _, path)| !path.exists() && kinds.insert(*kind)) {
         let path = shown(&path);
         output.say(format_args!("{WARN}note{WARN:#}: {of}: {path} does not exist; boot will need it"));

@@ -32,7 +32,12 @@ pub(super) fn outdated(
                     true => facts.features.insert(Feature::VhostNet),
                     false => facts.features.remove(&Feature::VhostNet),
                 };
-                machine(session, source, facts, mtu, vm).is_ok_and(|now| now != **running)
+                let mut running = running.clone();
+                if let Some(disk) = &mut running.disk {
+                    // What was in the base is not looked for when nothing is to be started.
+                    disk.digest = None;
+                }
+                machine(session, source, facts, mtu, vm).is_ok_and(|now| now != *running)
             }
             Guest::Libvirt(running) => domain(session, source, facts, mtu, vm).is_ok_and(|now| now != **running),
             Guest::Netns { .. } => false,

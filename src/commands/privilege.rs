@@ -66,6 +66,8 @@ impl Needs {
             Command::Xml(_) | Command::QemuArgs { .. } => Self::PREPARE,
             // The word of consent alone, or files for later; root's files.
             Command::Confirm(_) | Command::Store(_) => Self::NOTHING,
+            // Folders of guests say what their disks were made of; the store is root's.
+            Command::Image(_) => Self::CONNECT,
             Command::Console(_) | Command::Logs { .. } => Self::CONNECT,
             Command::Ssh { .. } | Command::Exec { .. } | Command::Rebuild { .. } | Command::With(_) => Self::TheCallers,
             // What runs in the machines gives up what it does not need.

@@ -80,6 +80,11 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
         let message = "real guests run as a user of their own, and only root can become one: leave out --guests";
         return Err(Failure::lacks(format!("{message}, or run it as root (sudo vmnet …)")));
     }
+    if guests {
+        // The machines have no way outside.
+        let vms: Vec<_> = source.whole.vms().keys().cloned().collect();
+        super::image::ready(&source, &vms, output)?;
+    }
     let signals = Signals::catch();
     hold::leave().map_err(|error| machines::no_machine("of its own", error))?;
     let machines = Machines::start(&stage, &source)?;

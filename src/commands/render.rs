@@ -9,12 +9,12 @@ use super::failure::Failure;
 use super::output::{Output, WARN};
 use super::session::Session;
 use super::source::Source;
-use super::{keys, lookup, privilege};
+use super::{image, keys, lookup, privilege};
 use crate::engine::folder::{Owner, service_user};
 use crate::engine::{self};
 use crate::model::{Engine, Vm};
 use crate::render::libvirt::LIBVIRT_USER;
-use crate::render::qemu::{ByHand, Privilege, SEED_IMAGE, by_hand, disk_name, overlay};
+use crate::render::qemu::{ByHand, Privilege, SEED_IMAGE, by_hand, disk_name, kept, overlay};
 use crate::render::{GuestFiles, GuestView, domain, seed};
 use crate::state::Facts;
 
@@ -104,6 +104,7 @@ async fn with_files(
     if *vm.engine() == Engine::Netns {
         return Err(Failure::because(format!("vm {} is a namespace (engine = \"netns\"), no machine", vm.name())));
     }
+    image::ready(&source, std::slice::from_ref(vm.name()), output)?;
     super::boot::images_exist(&source, vm)?;
     if owner.uid != nix::unistd::geteuid().as_raw() {
         privilege::require_to_prepare()?;
@@ -124,9 +125,16 @@ async fn with_files(
     let view =
         GuestView { model: &source.model, vm, files: source.files(), given: &given, instance: INSTANCE, mtus: &mtus };
     let folder: PathBuf = session.paths.by_hand(&lab, vm.name(), owner.uid);
-    let disk = overlay(&view, &folder.join(disk_name(INSTANCE)));
+    let mut disk = overlay(&view, &folder.join(disk_name(INSTANCE)));
+    if let Some(disk) = &mut disk {
+        disk.digest = image::content(&session.paths, &source, vm, |_, _| {})?;
+    }
+    let kept = kept(&view, &observation.facts, &folder)
+        .map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))?;
     engine::prepare(vm.name(), &folder, owner, disk.as_ref(), &seed::files(&view)).await?;
-    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed: vm.cloud_init().then(|| folder.join(SEED_IMAGE)) };
+    engine::prepare_kept(vm.name(), &folder, owner, &kept).await?;
+    let seed = vm.cloud_init().then(|| folder.join(SEED_IMAGE));
+    let files = GuestFiles { disk: disk.map(|disk| disk.path), seed, kept };
     show(&view, &files, &observation.facts, &session.paths)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -47,19 +47,24 @@ pub(super) const GO_BACK: &str = "undo, since nobody confirmed it, of";
 
 /// Where things stand on disk: `VMNET_STATE_DIR` and `VMNET_RUN_DIR` move them.
 pub(super) fn paths() -> Result<Paths, Failure> {
-    let root = |variable: &str, default: PathBuf| match std::env::var_os(variable).map(PathBuf::from) {
-        None => Ok(default),
-        Some(path) if path.is_absolute() => Ok(path),
-        Some(path) => Err(Failure::Usage(format!("{variable}={} is not an absolute path", path.display()))),
-    };
-    let Paths { state, run } = Paths::default();
-    let paths = Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? };
+    let paths = folders()?;
     for folder in [&paths.state, &paths.run] {
         trust::way_to(folder).map_err(|error| {
             Failure::failed(format!("{} is no safe place; nothing was changed", folder.display()), error)
         })?;
     }
     Ok(paths)
+}
+
+/// As [`paths`], for who only wants to know.
+pub(super) fn folders() -> Result<Paths, Failure> {
+    let root = |variable: &str, default: PathBuf| match std::env::var_os(variable).map(PathBuf::from) {
+        None => Ok(default),
+        Some(path) if path.is_absolute() => Ok(path),
+        Some(path) => Err(Failure::Usage(format!("{variable}={} is not an absolute path", path.display()))),
+    };
+    let Paths { state, run } = Paths::default();
+    Ok(Paths { state: root("VMNET_STATE_DIR", state)?, run: root("VMNET_RUN_DIR", run)? })
 }
 
 /// One lab on this host.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::bundle::Bundle;
 use super::failure::Failure;
 use super::output::shown;
-use super::session::paths;
+use super::session::{folders, paths};
 use crate::definition::Definition;
 use crate::desired::Note;
 use crate::ledger::{self, Origin};
@@ -35,6 +35,8 @@ pub(super) struct Source {
     pub(super) model: Rc<Model>,
     /// What came with it.
     pub(super) origin: Origin,
+    /// The folder that holds what was downloaded.
+    store: PathBuf,
     /// The lock file as it was.
     pub(super) old_lock: Lock,
     /// Its text, where there is one.
@@ -145,7 +147,8 @@ impl Source {
                 let router_is_idle = says_router && model.router().is_none();
                 let model = Rc::new(model);
                 let (whole, old_lock_text) = (Rc::clone(&model), None);
-                Ok(Self { path, text, whole, model, origin, old_lock, old_lock_text, lock, router_is_idle })
+                let store = folders()?.files();
+                Ok(Self { path, text, whole, model, origin, store, old_lock, old_lock_text, lock, router_is_idle })
             }
             Err(problems) => Err(Failure::Definition { path, text, problems }),
         }
@@ -176,7 +179,8 @@ impl Source {
 
     /// Where the files are that the definition names.
     pub(super) fn files(&self) -> Files<'_> {
-        Files { folder: self.path.parent().unwrap_or(Path::new("/")), elsewhere: &self.origin.files }
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        Files { folder, elsewhere: &self.origin.files, store: &self.store }
     }
 
     /// Where the lock file is.

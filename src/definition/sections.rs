@@ -8,9 +8,10 @@ use super::guest::{ROUTE, USER};
 use super::read::Reader;
 use super::value::{FromValue, wrong};
 use super::{
-    At, Definition, ExpectDef, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem, Problems, RouterDef,
-    UplinkDef, VmDef,
+    At, Definition, DiskDef, DiskDefs, ExpectDef, ExternalDef, HostDef, ImageDef, Key, NetworkDef, NicDef, Problem,
+    Problems, RouterDef, UplinkDef, VmDef,
 };
+use crate::names::DiskName;
 
 /// The keys of each kind of table, in the order in which they are read.
 const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm", "host", "expect"];
@@ -20,7 +21,7 @@ const NETWORK: &[&str] =
     &["mode", "vlan", "uplink", "subnet", "gateway", "dns", "search", "mtu", "bridge", "ifname", "across", "hosts"];
 const ROUTER: &[&str] = &["host", "external"];
 const EXTERNAL: &[&str] = &["via", "uplink", "vlan", "address", "gateway", "snat", "transit"];
-const IMAGE: &[&str] = &["file", "format", "kernel", "initrd", "cmdline"];
+const IMAGE: &[&str] = &["file", "url", "sha256", "sha512", "format", "kernel", "initrd", "cmdline"];
 const VM: &[&str] = &[
     "nic",
     "engine",
@@ -29,6 +30,10 @@ const VM: &[&str] = &[
     "memory",
     "image",
     "disk",
+    "disks",
+    "firmware",
+    "qemu_args",
+    "libvirt_xml",
     "user",
     "ssh_keys",
     "cloud_init",
@@ -41,6 +46,7 @@ const VM: &[&str] = &[
     "description",
     "host",
 ];
+const DISK: &[&str] = &["size", "file", "format", "readonly"];
 const HOST: &[&str] = &["ssh", "underlay", "uplink", "network", "router"];
 const NETWORK_OF_HOST: &[&str] = &["uplink", "subnet", "mtu", "bridge", "ifname"];
 const ROUTER_OF_HOST: &[&str] = &["external"];
@@ -60,6 +66,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("a nic", NIC),
     ("a route", ROUTE),
     ("a user", USER),
+    ("a disk", DISK),
     ("[host.NAME]", HOST),
     ("[[expect]]", EXPECT),
 ];
@@ -181,6 +188,9 @@ fn image(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Proble
     let mut reader = Reader::new(table, what, IMAGE, problems);
     let image = ImageDef {
         file: reader.get("file", problems),
+        url: reader.get("url", problems),
+        sha256: reader.get("sha256", problems),
+        sha512: reader.get("sha512", problems),
         format: reader.get("format", problems),
         kernel: reader.get("kernel", problems),
         initrd: reader.get("initrd", problems),
@@ -216,6 +226,10 @@ fn vm(table: &DeTable<'_>, _: Range<usize>, what: &str, problems: &mut Problems)
         memory: reader.get("memory", problems),
         image: reader.get("image", problems),
         disk: reader.get("disk", problems),
+        disks: reader.get("disks", problems),
+        firmware: reader.get("firmware", problems),
+        qemu_args: reader.list("qemu_args", problems),
+        libvirt_xml: reader.get("libvirt_xml", problems),
         user: reader.get("user", problems),
         ssh_keys: reader.list("ssh_keys", problems),
         cloud_init: reader.get("cloud_init", problems),
@@ -290,4 +304,45 @@ fn nic(table: &DeTable<'_>, span: Range<usize>, problems: &mut Problems) -> NicD
     }
     reader.finish();
     nic
+}
+
+/// What can be read of them counts.
+impl FromValue for DiskDefs {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        let Some(table) = value.get_ref().as_table() else {
+            let help = "write { data = \"10GiB\" }: each disk has a name";
+            problems.push(wrong(value, "further disks are a table of named disks").help(help));
+            return None;
+        };
+        let mut disks = DiskDefs::default();
+        for (name, value) in table {
+            let disk = DiskDef::from_value(value, problems);
+            match (name.get_ref().parse::<DiskName>(), disk) {
+                (Ok(parsed), Some(disk)) => drop(disks.0.insert(parsed, At::new(name.span(), disk.into_inner()))),
+                (Ok(_), None) => {}
+                (Err(error), _) => problems.push(Problem::new(name.span(), error.to_string()).help(error.help())),
+            }
+        }
+        Some(At::new(value.span(), disks))
+    }
+}
+
+impl FromValue for DiskDef {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        let disk = match value.get_ref() {
+            DeValue::Table(table) => {
+                let mut reader = Reader::new(table, "a disk", DISK, problems);
+                let disk = DiskDef {
+                    size: reader.get("size", problems),
+                    file: reader.get("file", problems),
+                    format: reader.get("format", problems),
+                    readonly: reader.get("readonly", problems),
+                };
+                reader.finish();
+                disk
+            }
+            _ => DiskDef { size: Key::Is(FromValue::from_value(value, problems)?), ..DiskDef::default() },
+        };
+        Some(At::new(value.span(), disk))
+    }
 }

@@ -6,10 +6,12 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::{At, Problem, Problems};
-use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
+use crate::kinds::{
+    Accel, Across, DeviceRef, Engine, Firmware, ImageFormat, Mode, NicModel, Peer, Service, Snippet, Url, Wanted,
+};
 use crate::names::{
-    DomainName, GroupName, HostName, IfName, ImageName, LabName, Login, Mac, NetName, PackageName, PasswordHash,
-    ShellPath, UplinkName, VlanId, VmName, quoted,
+    Algorithm, DomainName, FileDigest, GroupName, HostName, IfName, ImageName, LabName, Login, Mac, NetName,
+    PackageName, PasswordHash, ShellPath, UplinkName, VlanId, VmName, quoted,
 };
 
 /// A value that a key of the definition may have.
@@ -25,6 +27,14 @@ pub struct Text(pub String);
 /// A number of bytes, at least `LEAST` MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes<const LEAST: u64>(pub u64);
+
+/// The SHA-256 of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sha256(pub FileDigest);
+
+/// The SHA-512 of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sha512(pub FileDigest);
 
 /// A number of virtual CPUs, 1 to 512.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +116,7 @@ named_values! {
     PackageName: "a package's name",
     DomainName: "a domain",
     PasswordHash: "a password's hash",
+    Url: "the address of an image",
 }
 
 /// Values that the standard or a library parses: their errors say little, so the help is ours.
@@ -190,6 +201,7 @@ words! {
         "e1000" => NicModel::E1000,
         "e1000e" => NicModel::E1000e,
     }
+    Firmware: "a firmware" { "bios" => Firmware::Bios, "uefi" => Firmware::Uefi, }
     ImageFormat: "an image format" { "qcow2" => ImageFormat::Qcow2, "raw" => ImageFormat::Raw, }
     ExternalKind: "a way to the outside" {
         "host" => ExternalKind::Host,
@@ -212,6 +224,45 @@ impl FromValue for Text {
             return None;
         }
         Some(At::new(value.span(), Text(text.to_owned())))
+    }
+}
+
+impl FromValue for Sha256 {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        digest(value, Algorithm::Sha256, problems).map(|digest| At::new(value.span(), Sha256(digest)))
+    }
+}
+
+impl FromValue for Sha512 {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        digest(value, Algorithm::Sha512, problems).map(|digest| At::new(value.span(), Sha512(digest)))
+    }
+}
+
+/// A digest of one kind; that of the other has its own key.
+fn digest(value: &At<DeValue<'_>>, wanted: Algorithm, problems: &mut Problems) -> Option<FileDigest> {
+    let text = string(value, "a digest", problems)?;
+    let word = wanted.word();
+    let help = match text.to_ascii_lowercase().parse::<FileDigest>() {
+        Ok(digest) if digest.algorithm() == wanted => return Some(digest),
+        Ok(digest) => format!("it is a {0}: write {0} = \"…\"", digest.algorithm().word()),
+        Err(_) => format!("write the {} hexadecimal digits that {word}sum prints", wanted.digits()),
+    };
+    problems.push(Problem::new(value.span(), format!("{} is no {word}", quoted(text))).help(help));
+    None
+}
+
+/// Several lines, as TOML has them between three quotes.
+impl FromValue for Snippet {
+    fn from_value(value: &At<DeValue<'_>>, problems: &mut Problems) -> Option<At<Self>> {
+        match string(value, "XML", problems)?.parse::<Self>() {
+            Ok(snippet) => Some(At::new(value.span(), snippet)),
+            Err(error) => {
+                let help = "write whole elements as they stand below <devices>, between three single quotes";
+                problems.push(Problem::new(value.span(), error.to_string()).help(help));
+                None
+            }
+        }
     }
 }
 

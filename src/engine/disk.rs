@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -14,9 +14,9 @@ use tokio::process::Command;
 use super::error::BaseProblem;
 use super::folder::{Folder, Owner};
 use super::seed::{self, HostKey};
-use super::{EngineError, identity};
+use super::{EngineError, content, identity, kept};
 use crate::kernel::child;
-use crate::names::VmName;
+use crate::names::{Algorithm, FileDigest, VmName};
 use crate::render::qemu::{SEED_IMAGE, disk_name};
 use crate::state::Overlay;
 
@@ -37,6 +37,12 @@ pub fn instance(folder: &Path) -> Result<u32, EngineError> {
     Ok(text.and_then(|text| text.trim().parse().ok()).unwrap_or(1))
 }
 
+/// What is in the base of the disk of the guest with this folder; `None` where that is not known.
+pub fn base_of(folder: &Path) -> Result<Option<FileDigest>, EngineError> {
+    let Some(folder) = Folder::open(folder)? else { return Ok(None) };
+    Ok(MadeOf::read(&folder)?.map(|made_of| made_of.digest))
+}
+
 /// Gives the guest with this folder a fresh disk at its next start. It does not run.
 pub fn reset(folder: &Path) -> Result<(), EngineError> {
     let number = instance(folder)?;
@@ -48,6 +54,7 @@ pub fn reset(folder: &Path) -> Result<(), EngineError> {
         return counted;
     }
     folder.remove(&disk_name(number))?;
+    kept::reset(&folder)?;
     // On a full disk only now there is room for the number; a fresh disk under the old one does no harm either.
     counted.or_else(|_| count())
 }
@@ -71,9 +78,8 @@ pub fn is_in_use(disk: &Path) -> io::Result<bool> {
 /// Makes the overlay where it is missing; says whether it did. Never leaves half of one.
 pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -> Result<bool, EngineError> {
     let name = disk.path.file_name().and_then(|name| name.to_str()).unwrap_or("disk.qcow2");
-    let identity = identity_of(vm, disk)?;
     if folder.has(name) {
-        same_base(vm, folder, &identity)?;
+        same_base(vm, folder, name, disk).await?;
         return Ok(false);
     }
     let size = match (base_size(vm, disk)?, disk.size) {
@@ -83,14 +89,21 @@ pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -
         (_, Some(wanted)) => wanted,
         (base, None) => base,
     };
-    folder.replace(BASE, identity.as_bytes())?;
+    let digest = match &disk.digest {
+        Some(digest) => digest.clone(),
+        None => digest_of(vm, disk, Algorithm::Sha256).await?,
+    };
     let new = format!("{name}.new");
     folder.remove(&new)?;
     let mut command = inside("qemu-img", folder)?;
     // -u: the base is not opened, so QEMU's user needs no way to it; what must be known of it is known.
     command.args(["create", "-q", "-u", "-f", "qcow2", "-F", &disk.base_format, "-b"]).arg(&disk.base);
     command.args([new.as_str(), &size.to_string()]);
-    let made = run(vm, "qemu-img", command).await;
+    let made = async {
+        run(vm, "qemu-img", command).await?;
+        MadeOf::now(disk, digest).write(folder)
+    };
+    let made = made.await;
     if made.is_err() {
         folder.remove(&new)?;
     }
@@ -99,62 +112,123 @@ pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -
     Ok(true)
 }
 
-/// What an overlay is an overlay of: a file's path, format, size in bytes and time of change in nanoseconds.
-fn identity_of(vm: &VmName, disk: &Overlay) -> Result<String, EngineError> {
-    let path = &disk.base;
-    let meta =
-        std::fs::metadata(path).map_err(|source| EngineError::Image { vm: vm.clone(), path: path.clone(), source })?;
-    let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    Ok(format!("{}\n{} {} {changed}\n", path.display(), disk.base_format, meta.len()))
+/// What an overlay is an overlay of. The digest counts: a base that was copied, touched or moved is the same one.
+#[derive(Debug, PartialEq, Eq)]
+struct MadeOf {
+    /// Where it was.
+    path: String,
+    /// What was meant by it.
+    format: String,
+    /// What was in it.
+    digest: FileDigest,
+}
+
+impl MadeOf {
+    fn now(disk: &Overlay, digest: FileDigest) -> Self {
+        Self { path: disk.base.display().to_string(), format: disk.base_format.clone(), digest }
+    }
+
+    /// As it stands in a guest's folder; `None` where nothing is there that can be understood.
+    fn read(folder: &Folder) -> Result<Option<Self>, EngineError> {
+        let text = folder.read(BASE)?.unwrap_or_default();
+        let parse = || {
+            // The path comes last: it may hold anything.
+            let (digest, rest) = text.split_once(' ')?;
+            let (format, path) = rest.split_once(' ')?;
+            let (path, digest) = (path.trim_end_matches('\n').to_owned(), digest.parse().ok()?);
+            Some(Self { path, format: format.to_owned(), digest })
+        };
+        Ok(parse())
+    }
+
+    fn write(&self, folder: &Folder) -> Result<(), EngineError> {
+        let Self { path, format, digest } = self;
+        folder.replace(BASE, format!("{digest} {format} {path}\n").as_bytes())
+    }
+}
+
+impl std::fmt::Display for MadeOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, format, digest } = self;
+        write!(f, "{} ({format}, {} {digest})", path.escape_debug(), digest.algorithm().word())
+    }
 }
 
 /// An overlay holds the blocks that differ from its base: over any other one it is garbage, and ruins itself when it
 /// is written to.
-fn same_base(vm: &VmName, folder: &Folder, base: &str) -> Result<(), EngineError> {
-    let made_of = folder.read(BASE)?.unwrap_or_default();
-    if made_of == base {
-        return Ok(());
+async fn same_base(vm: &VmName, folder: &Folder, name: &str, disk: &Overlay) -> Result<(), EngineError> {
+    let made_of = MadeOf::read(folder)?;
+    let algorithm = made_of.as_ref().map_or(Algorithm::Sha256, |made_of| made_of.digest.algorithm());
+    let digest = match &disk.digest {
+        Some(digest) if digest.algorithm() == algorithm => digest.clone(),
+        _ => digest_of(vm, disk, algorithm).await?,
+    };
+    let now = MadeOf::now(disk, digest);
+    match made_of {
+        Some(made_of) if made_of == now => Ok(()),
+        // The name in the header is for people, and for a QEMU that they start themselves.
+        Some(made_of) if (&made_of.digest, &made_of.format) == (&now.digest, &now.format) => {
+            let mut command = inside("qemu-img", folder)?;
+            command.args(["rebase", "-u", "-f", "qcow2", "-F", &disk.base_format, "-b"]).arg(&disk.base).arg(name);
+            run(vm, "qemu-img", command).await?;
+            now.write(folder)
+        }
+        made_of => Err(EngineError::OtherBase {
+            vm: vm.clone(),
+            made_of: made_of.map_or_else(|| "an unknown image".to_owned(), |made_of| made_of.to_string()),
+            wanted: now.to_string(),
+        }),
     }
-    let path = |text: &str| text.lines().next().unwrap_or("an unknown image").escape_debug().to_string();
-    Err(EngineError::OtherBase { vm: vm.clone(), made_of: path(&made_of), wanted: path(base) })
+}
+
+/// What is in a base, on a thread of its own: it may be large.
+async fn digest_of(vm: &VmName, disk: &Overlay, algorithm: Algorithm) -> Result<FileDigest, EngineError> {
+    let path = disk.base.clone();
+    let read = tokio::task::spawn_blocking(move || content::digest(&mut open_image(&path)?, algorithm, |_| {})).await;
+    let read = read.map_err(io::Error::other).and_then(|read| read);
+    read.map_err(|source| EngineError::Image { vm: vm.clone(), path: disk.base.clone(), source })
 }
 
 /// The virtual size of a base image in bytes, once it is known to be one.
 fn base_size(vm: &VmName, disk: &Overlay) -> Result<u64, EngineError> {
     let path = &disk.base;
     let fail = |source| EngineError::Image { vm: vm.clone(), path: path.clone(), source };
-    let bad = |problem| EngineError::Base { path: path.clone(), problem };
-    let mut file = open_image(path).map_err(fail)?;
+    let size = image_size(&mut open_image(path).map_err(fail)?, &disk.base_format).map_err(fail)?;
+    size.map_err(|problem| EngineError::Base { path: path.clone(), problem })
+}
+
+/// The virtual size of an image in bytes; or why it is no image of that format, or leads to other files.
+pub(super) fn image_size(file: &mut File, format: &str) -> io::Result<Result<u64, BaseProblem>> {
     let mut header = [0; 80];
-    let length = read_up_to(&mut file, &mut header).map_err(fail)?;
+    let length = read_up_to(file, &mut header)?;
     let qcow2 = length >= 72 && header.starts_with(b"QFI\xfb");
-    if disk.base_format != "qcow2" {
-        let bytes = file.metadata().map_err(fail)?.len();
-        return match qcow2 {
-            true => Err(bad(BaseProblem::IsQcow2)),
+    if format != "qcow2" {
+        let bytes = file.metadata()?.len();
+        return Ok(match qcow2 {
+            true => Err(BaseProblem::IsQcow2),
             // Hardly any file that is no disk gets past this: a definition can't lend a guest just any file of root's.
-            false if !bytes.is_multiple_of(512) || bytes == 0 => Err(bad(BaseProblem::Sectors { bytes })),
+            false if !bytes.is_multiple_of(512) || bytes == 0 => Err(BaseProblem::Sectors { bytes }),
             false => Ok(bytes),
-        };
+        });
     }
     if !qcow2 {
-        return Err(bad(BaseProblem::NotQcow2));
+        return Ok(Err(BaseProblem::NotQcow2));
     }
     // QEMU's docs/interop/qcow2: version at 4, backing file's place at 8, virtual size at 24, and from version 3
     // the incompatible features at 72, bit 2 of which is an external data file. All big-endian.
     let number = |at: usize| header[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     if number(8) != 0 {
-        return Err(bad(BaseProblem::Backing));
+        return Ok(Err(BaseProblem::Backing));
     }
     if header[7] >= 3 && number(72) & 4 != 0 {
-        return Err(bad(BaseProblem::DataFile));
+        return Ok(Err(BaseProblem::DataFile));
     }
-    Ok(number(24))
+    Ok(Ok(number(24)))
 }
 
 /// Opens a file of an image for reading; a folder or a FIFO is none.
 pub(super) fn open_image(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    use std::os::unix::fs::FileTypeExt;
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_file() || kind.is_block_device() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
@@ -211,7 +285,7 @@ pub fn public_host_key(folder: &Path) -> Result<Option<String>, EngineError> {
 }
 
 /// A helper program that runs as the folder's owner in the folder, without a privilege.
-fn inside(program: &'static str, folder: &Folder) -> Result<Command, EngineError> {
+pub(super) fn inside(program: &'static str, folder: &Folder) -> Result<Command, EngineError> {
     let missing = || EngineError::Spawn { program: program.into(), source: io::ErrorKind::NotFound.into() };
     let mut command = child::bare(&child::find(program).ok_or_else(missing)?);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -221,7 +295,7 @@ fn inside(program: &'static str, folder: &Folder) -> Result<Command, EngineError
     Ok(command)
 }
 
-async fn run(vm: &VmName, program: &'static str, mut command: Command) -> Result<(), EngineError> {
+pub(super) async fn run(vm: &VmName, program: &'static str, mut command: Command) -> Result<(), EngineError> {
     let output = command.output().await.map_err(|source| EngineError::Spawn { program: program.into(), source })?;
     if output.status.success() {
         return Ok(());

@@ -73,6 +73,37 @@ pub enum EngineError {
         /// QEMU's user.
         user: String,
     },
+    /// A file that is a further disk can't be opened.
+    #[error("cannot open {}, which is a disk of guest {vm}", path.display())]
+    Disk {
+        /// The guest.
+        vm: VmName,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that is a further disk is not the guest's to write to.
+    #[error("the user {user} may not write to {}, which is a disk of guest {vm}", path.display())]
+    DiskAccess {
+        /// The guest.
+        vm: VmName,
+        /// The file.
+        path: PathBuf,
+        /// QEMU's user.
+        user: String,
+    },
+    /// A file that is called a further disk is none.
+    #[error("{} can't be a disk of guest {vm}: {problem}", path.display())]
+    NoDisk {
+        /// The guest.
+        vm: VmName,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: BaseProblem,
+    },
     /// A base image that is not what it should be.
     #[error("{} can't be the base of a disk: {problem}", path.display())]
     Base {
@@ -254,6 +285,11 @@ impl EngineError {
             }
             EngineError::ImageAccess { path, .. } => format!("run: chmod a+r {}", path.display()),
             EngineError::Base { problem, .. } => problem.help().into(),
+            EngineError::NoDisk { problem, .. } => problem.help().into(),
+            EngineError::Disk { vm, .. } => format!("correct disks of vm {vm}, or put the file there"),
+            EngineError::DiskAccess { path, user, .. } => {
+                format!("run: chown {user} {}, or write readonly = true", path.display())
+            }
             EngineError::Folder { path, .. } => format!("look at {} and move it away", path.display()),
             EngineError::Record { path, .. } => format!("stop the guest's QEMU by hand and remove {}", path.display()),
             EngineError::Libvirt { source, .. } => source.help()?.into(),

@@ -124,7 +124,11 @@ impl Folder {
     pub fn replace(&self, name: &str, content: &[u8]) -> Result<(), EngineError> {
         let new = format!("{name}.new");
         let mut file = self.create(&new)?;
-        file.write_all(content).and_then(|()| file.sync_all()).map_err(|source| self.fail("write", name, source))?;
+        if let Err(source) = file.write_all(content).and_then(|()| file.sync_all()) {
+            // Half a file is of no use, and on a full disk in the way.
+            self.remove(&new)?;
+            return Err(self.fail("write", name, source));
+        }
         self.rename(&new, name)
     }
 

@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep};
 
 use super::folder::{Folder, service_user};
 use super::process::{self, Process};
-use super::{EngineError, PRESS_AGAIN, Stopped, disk, port};
+use super::{EngineError, PRESS_AGAIN, Stopped, disk, kept, port};
 use crate::kernel::Kernel;
 use crate::libvirt::xml;
 use crate::libvirt::{Answer, Ask, DomainState, Owner, Refusal, RefusalKind};
 use crate::names::{LabName, VmName};
 use crate::rule;
-use crate::state::{Domain, LibvirtGuest};
+use crate::state::{Domain, LibvirtFiles, LibvirtGuest};
 
 pub use door::{Door, DoorError, PROGRAM, program};
 pub use doors::Doors;
@@ -63,30 +63,37 @@ pub async fn undefine(doors: &Arc<Doors>, lab: &LabName, vm: &VmName) -> Result<
 /// # Errors
 /// Also when the guest runs already.
 pub async fn start(doors: &Arc<Doors>, vm: &VmName, guest: &LibvirtGuest) -> Result<(), EngineError> {
-    let mut made_disk = None;
     if let Some(files) = &guest.files {
         let (user, _) = service_user(&files.user)?;
         let folder = Folder::make(&files.state_dir, user)?;
-        if let Some(overlay) = &files.disk
-            && disk::make_overlay(vm, &folder, overlay).await?
-        {
-            made_disk = overlay.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        }
-        if let Err(error) = disk::make_seed(vm, &folder, &files.seed).await {
-            unmake(&folder, made_disk.as_deref())?;
-            return Err(error);
-        }
-        let begun = begin(doors, vm, guest).await;
+        let mut made = Vec::new();
+        let begun = async {
+            prepare(vm, &folder, files, &mut made).await?;
+            begin(doors, vm, guest).await
+        };
+        let begun = begun.await;
         if begun.is_err() {
-            unmake(&folder, made_disk.as_deref())?;
+            made.iter().try_for_each(|name| folder.remove(name))?;
         }
         return begun;
     }
     begin(doors, vm, guest).await
 }
 
-fn unmake(folder: &Folder, disk: Option<&str>) -> Result<(), EngineError> {
-    disk.map_or(Ok(()), |name| folder.remove(name))
+/// Makes what is missing in the guest's folder, and names it.
+async fn prepare(
+    vm: &VmName,
+    folder: &Folder,
+    files: &LibvirtFiles,
+    made: &mut Vec<String>,
+) -> Result<(), EngineError> {
+    if let Some(overlay) = &files.disk
+        && disk::make_overlay(vm, folder, overlay).await?
+    {
+        made.extend(overlay.path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    }
+    made.extend(kept::make(vm, folder, &files.kept).await?);
+    disk::make_seed(vm, folder, &files.seed).await
 }
 
 async fn begin(doors: &Arc<Doors>, vm: &VmName, guest: &LibvirtGuest) -> Result<(), EngineError> {

@@ -18,7 +18,7 @@ use super::process::{self, Process};
 use super::qmp::{Qmp, QmpError};
 use super::record::{self, Running};
 use super::scope::own_scope;
-use super::{EngineError, PRESS_AGAIN, Stopped, disk, identity, port, spawn};
+use super::{EngineError, PRESS_AGAIN, Stopped, disk, identity, kept, port, spawn};
 use crate::kernel::{Kernel, child, tap};
 use crate::names::{IfName, VmName};
 use crate::render::qemu::QMP_SOCKET;
@@ -39,6 +39,7 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 pub struct Prepared {
     launched: Launched,
     files: Vec<File>,
+    disks: Vec<File>,
     identity: (Owner, Option<u32>),
 }
 
@@ -50,7 +51,8 @@ pub struct Launched {
     guest: QemuGuest,
     run: Folder,
     state: Folder,
-    made_disk: bool,
+    /// Files in its folder that this start made.
+    made: Vec<String>,
     /// What keeps its console's log, once it is started.
     keeper: Option<Keeper>,
 }
@@ -76,6 +78,9 @@ pub async fn prepare(vm: &VmName, guest: &QemuGuest) -> Result<Prepared, EngineE
         check_kvm(vm, guest, owner, kvm_group)?;
     }
     let files = open_files(vm, guest, owner, kvm_group)?;
+    let may_write = |meta: &std::fs::Metadata| may(0o6, (meta.uid(), meta.gid(), meta.mode()), owner, kvm_group);
+    let disks = guest.more.files.iter().map(|file| kept::open(vm, file, &guest.user, may_write));
+    let disks = disks.collect::<Result<Vec<File>, _>>()?;
     let state = Folder::make(&guest.state_dir, owner)?;
     // Sockets of a QEMU that was killed: a new one would not bind to them. The folder was that QEMU's own.
     if let Some(old) = Folder::open(&guest.run_dir)? {
@@ -83,9 +88,9 @@ pub async fn prepare(vm: &VmName, guest: &QemuGuest) -> Result<Prepared, EngineE
     }
     let run = Folder::make(&guest.run_dir, owner)?;
     let (name, guest) = (vm.clone(), guest.clone());
-    let mut launched = Launched { vm: name, guest, run, state, made_disk: false, keeper: None };
+    let mut launched = Launched { vm: name, guest, run, state, made: Vec::new(), keeper: None };
     match launched.disks().await {
-        Ok(()) => Ok(Prepared { launched, files, identity: (owner, kvm_group) }),
+        Ok(()) => Ok(Prepared { launched, files, disks, identity: (owner, kvm_group) }),
         Err(error) => {
             launched.undo().await?;
             Err(error)
@@ -99,8 +104,8 @@ impl Prepared {
     /// # Errors
     /// Where the kernel or QEMU does not do it.
     pub async fn launch(self, kernel: &mut Kernel) -> Result<Launched, EngineError> {
-        let Self { mut launched, files, identity } = self;
-        match launched.begin(kernel, files, identity).await {
+        let Self { mut launched, files, disks, identity } = self;
+        match launched.begin(kernel, (files, disks), identity).await {
             Ok(()) => Ok(launched),
             Err(error) => {
                 launched.undo().await?;
@@ -112,10 +117,13 @@ impl Prepared {
 
 impl Launched {
     async fn disks(&mut self) -> Result<(), EngineError> {
-        let Self { vm, guest, state, made_disk, .. } = self;
-        if let Some(overlay) = &guest.disk {
-            *made_disk = disk::make_overlay(vm, state, overlay).await?;
+        let Self { vm, guest, state, made, .. } = self;
+        if let Some(overlay) = &guest.disk
+            && disk::make_overlay(vm, state, overlay).await?
+        {
+            made.extend(overlay.path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
+        made.extend(kept::make(vm, state, &guest.more.kept).await?);
         disk::make_seed(vm, state, &guest.seed).await
     }
 
@@ -123,12 +131,12 @@ impl Launched {
     async fn begin(
         &mut self,
         kernel: &mut Kernel,
-        files: Vec<File>,
+        (files, disks): (Vec<File>, Vec<File>),
         identity: (Owner, Option<u32>),
     ) -> Result<(), EngineError> {
-        let Self { vm, guest, run, state, made_disk: _, keeper } = self;
+        let Self { vm, guest, run, state, made: _, keeper } = self;
         // The descriptors live on in QEMU alone.
-        let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files, log: None };
+        let mut handed = Handed { taps: Vec::new(), vhosts: Vec::new(), files, disks, log: None };
         for (number, (name, link)) in guest.taps.iter().enumerate() {
             handed.taps.push(open_tap(kernel, name, link).await?);
             let wanted = format!("{{vhost:{number}}}");
@@ -186,17 +194,14 @@ impl Launched {
     }
 
     async fn undo(self) -> Result<(), EngineError> {
-        let Self { vm, guest, run, state, made_disk, keeper } = self;
+        let Self { vm, guest, run, state, made, keeper } = self;
         if let Some(process) = record::running_in(&guest.run_dir)?.and_then(|record| record.process()) {
             end(&vm, &process).await?;
         }
         Keeper::ended(keeper).await;
         record::remove(&guest.run_dir)?;
         run.remove_all()?;
-        if let (true, Some(name)) = (made_disk, guest.disk.as_ref().and_then(|disk| disk.path.file_name())) {
-            state.remove(&name.to_string_lossy())?;
-        }
-        Ok(())
+        made.iter().try_for_each(|name| state.remove(name))
     }
 }
 
@@ -278,6 +283,8 @@ struct Handed {
     /// In the order of the TAPs, and `None` where one goes without.
     vhosts: Vec<Option<OwnedFd>>,
     files: Vec<File>,
+    /// The user's files that are further disks.
+    disks: Vec<File>,
     /// Where its console goes beside the socket.
     log: Option<PipeWriter>,
 }
@@ -285,7 +292,7 @@ struct Handed {
 impl Handed {
     fn descriptors(&self) -> Vec<RawFd> {
         let sockets = self.taps.iter().chain(self.vhosts.iter().flatten()).map(AsRawFd::as_raw_fd);
-        let files = self.files.iter().map(AsRawFd::as_raw_fd);
+        let files = self.files.iter().chain(&self.disks).map(AsRawFd::as_raw_fd);
         sockets.chain(files).chain(self.log.iter().map(AsRawFd::as_raw_fd)).collect()
     }
 
@@ -306,9 +313,11 @@ impl Handed {
         let mut text = arg.to_owned();
         let taps = self.taps.iter().map(|fd| Some(fd.as_raw_fd())).collect();
         let vhosts = self.vhosts.iter().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)).collect();
-        let files = self.files.iter().map(|fd| Some(fd.as_raw_fd())).collect();
+        let numbers = |files: &[File]| files.iter().map(|fd| Some(fd.as_raw_fd())).collect();
+        let (files, disks) = (numbers(&self.files), numbers(&self.disks));
         let log = vec![self.log.as_ref().map(AsRawFd::as_raw_fd)];
-        let kinds: [(&str, Vec<Option<RawFd>>); 4] = [("tap", taps), ("vhost", vhosts), ("file", files), ("log", log)];
+        let kinds: [(&str, Vec<Option<RawFd>>); 5] =
+            [("tap", taps), ("vhost", vhosts), ("file", files), ("disk", disks), ("log", log)];
         for (kind, numbers) in kinds {
             for (place, number) in numbers.iter().enumerate() {
                 if let Some(number) = number {
@@ -379,7 +388,12 @@ fn spawn(
     let log = run.create(LOG)?;
     let fail = |source| EngineError::Spawn { program: guest.program.clone(), source };
     let mut command = child::bare(&guest.program);
-    command.env_clear().args(handed.args(&guest.args)).stdout(log.try_clone().map_err(fail)?).stderr(log);
+    command
+        .env_clear()
+        .args(handed.args(&guest.args))
+        .args(&guest.more.args)
+        .stdout(log.try_clone().map_err(fail)?)
+        .stderr(log);
     identity::drop_in_child(&mut command, owner, kvm_group, run.as_fd(), &handed.descriptors());
     let write = |pid| {
         let started = process::start_time(pid).unwrap_or_default();
@@ -412,6 +426,7 @@ mod tests {
             vhosts: vec![None, Some(file().into())],
             files: vec![file()],
             log: None,
+            disks: vec![file()],
         };
         let words = ["-netdev", "tap,fd={tap:0},vhostfd={vhost:1}", "-kernel", "/proc/self/fd/{file:0}", "-append"];
         let args: Vec<String> = words.iter().chain(&["{tap:0} {file:0}"]).map(|word| (*word).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Files that came from another machine (images), each under the name of what is in it.
+//! Files that came from another machine or were downloaded (images), each under the name of what is in it.
 //!
 //! A file is there whole or not at all: it is written under another name, compared, and takes its place by rename.
 
@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use sha2::{Digest, Sha256};
 
 use super::{LedgerError, ground};
-use crate::names::FileDigest;
+use crate::names::{FileDigest, Hasher};
 use crate::paths::Paths;
 
 /// What unfinished files begin with.
@@ -50,7 +49,7 @@ pub enum TakeError {
     )]
     Other {
         /// What came.
-        found: String,
+        found: FileDigest,
         /// What was announced.
         wanted: FileDigest,
     },
@@ -88,7 +87,7 @@ pub fn take(
 ) -> Result<bool, TakeError> {
     let folder = paths.files();
     let failed = |source| TakeError::Io { folder: folder.clone(), source };
-    make(&paths.state, 0o711).and_then(|()| make(&folder, 0o711)).map_err(failed)?;
+    make_folder(paths).map_err(failed)?;
     if has(paths, digest)? {
         return Ok(false);
     }
@@ -99,16 +98,27 @@ pub fn take(
         Ok(()) | Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENODEV) => {}
         Err(errno) => return Err(failed(errno.into())),
     }
-    let found = copy(&unfinished.file, size, from, on_progress, &failed)?;
-    if found != digest.as_str() {
+    let hash = Hasher::of(digest.algorithm());
+    let found = copy(&unfinished.file, hash, size, from, on_progress, &failed)?;
+    if found != *digest {
         return Err(TakeError::Other { found, wanted: digest.clone() });
     }
-    // Not by the mode of the opening call: the umask would narrow it.
-    unfinished.file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
-    unfinished.file.sync_all().map_err(failed)?;
-    fs::rename(&unfinished.path, paths.file(digest)).map_err(failed)?;
-    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    settle(paths, digest, &unfinished.file, &unfinished.path).map_err(failed)?;
     Ok(true)
+}
+
+/// Gives a file that is whole its place.
+pub(crate) fn settle(paths: &Paths, digest: &FileDigest, file: &File, path: &Path) -> io::Result<()> {
+    // Not by the mode of the opening call: the umask would narrow it.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.sync_all()?;
+    fs::rename(path, paths.file(digest))?;
+    File::open(paths.files())?.sync_all()
+}
+
+/// Makes the folder where it is missing.
+pub(crate) fn make_folder(paths: &Paths) -> io::Result<()> {
+    make(&paths.state, 0o711).and_then(|()| make(&paths.files(), 0o711))
 }
 
 /// fallocate(2) knows no length of nothing.
@@ -119,12 +129,12 @@ fn length(size: u64) -> io::Result<libc::off_t> {
 /// Copies, and gives the digest of what came.
 fn copy(
     mut to: &File,
+    mut hash: Hasher,
     size: u64,
     mut from: impl Read,
     mut on_progress: impl FnMut(u64),
     failed: &impl Fn(io::Error) -> TakeError,
-) -> Result<String, TakeError> {
-    let mut hash = Sha256::new();
+) -> Result<FileDigest, TakeError> {
     let mut buffer = vec![0; 1 << 20];
     let (mut got, mut told) = (0, 0);
     while got < size {
@@ -143,7 +153,7 @@ fn copy(
             on_progress(got);
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash.finish())
 }
 
 fn make(folder: &Path, mode: u32) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::disk;
 use super::hosts::host_of;
 use super::image::images;
 use super::lock::Lock;
@@ -10,8 +11,9 @@ use super::{Accel, Engine, Image, Network, Nic, Vm, setup};
 use crate::definition::{At, Definition, Key, Problem, Problems, VmDef};
 use crate::names::{ImageName, LabName, NetName, VmName};
 
-/// Nics for which QEMU's q35 machine has slots, beside disk, seed and random numbers; one or two are left.
-const MOST_NICS: usize = 24;
+/// Nics and further disks for which QEMU's q35 machine has slots, beside disk, seed and random numbers; one or two are
+/// left.
+const MOST_DEVICES: usize = 24;
 
 /// Every guest, and the lock file that goes with them.
 pub(super) fn vms(
@@ -33,6 +35,7 @@ pub(super) fn vms(
         let nics = by_vm.remove(name).unwrap_or_default();
         vms.insert(name.clone(), vm(name, def, nics, definition, &images, problems));
     }
+    disk::shared(&vms, definition, problems);
     // Where no guest takes it, nobody else complains.
     if let Key::Is(image) = &definition.defaults.image {
         look_up(image, definition, &images, problems);
@@ -58,9 +61,11 @@ fn vm(
         problems
             .push(problem.help("add image = \"…\", one of [image.*], or engine = \"netns\" for a guest without one"));
     }
-    if engine.is_machine() && nics.len() > MOST_NICS {
-        let problem = Problem::new(at.span(), format!("vm {name} has {} nics", nics.len()));
-        problems.push(problem.help(format!("QEMU's machine has room for {MOST_NICS}: use several guests")));
+    let disks = disk::disks(name, def.disks.or(&defaults.disks), problems);
+    if engine.is_machine() && nics.len() + disks.len() > MOST_DEVICES {
+        let more = if disks.is_empty() { String::new() } else { format!(" and {} further disks", disks.len()) };
+        let problem = Problem::new(at.span(), format!("vm {name} has {} nics{more}", nics.len()));
+        problems.push(problem.help(format!("QEMU's machine has room for {MOST_DEVICES}: use several guests")));
     }
     let image = image.as_ref().and_then(|image| look_up(image, definition, images, problems));
     let keys = def.ssh_keys.or(&defaults.ssh_keys);
@@ -74,6 +79,10 @@ fn vm(
         memory: def.memory.or(&defaults.memory).value().map_or(1 << 30, |memory| memory.0),
         image: image.filter(|_| engine.is_machine()).cloned(),
         disk: def.disk.or(&defaults.disk).value().map(|disk| disk.0),
+        disks,
+        firmware: def.firmware.or(&defaults.firmware).value().copied().unwrap_or_default(),
+        qemu_args: def.qemu_args.or(&defaults.qemu_args).items().map(|arg| arg.get_ref().0.clone()).collect(),
+        libvirt_xml: def.libvirt_xml.or(&defaults.libvirt_xml).value().cloned(),
         user: def.user.or(&defaults.user).value().map_or_else(|| setup::LOGIN.to_owned(), ToString::to_string),
         host: host_of(name, definition).cloned(),
         autostart: def.autostart.or(&defaults.autostart).value().is_some_and(|autostart| *autostart),

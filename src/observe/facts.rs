@@ -9,7 +9,7 @@ use super::census::Census;
 use super::domains::{self, FOLDERS_OF_DOMAINS};
 use super::{Scope, files, firewall};
 use crate::kernel::{caps, child, modules, sysctl};
-use crate::state::{Facts, ForeignNamespace, ServiceUser, Tool};
+use crate::state::{Facts, FirmwareFiles, ForeignNamespace, ServiceUser, Tool};
 
 /// Reads everything but what was `seen` already: devices, routes, tables and domains.
 pub(super) fn read(scope: &Scope, census: &Census, seen: Facts) -> Facts {
@@ -27,6 +27,7 @@ pub(super) fn read(scope: &Scope, census: &Census, seen: Facts) -> Facts {
         without_ipv6: !sysctl::has_ipv6(),
         bridge_netfilter: sysctl::read("bridge/bridge-nf-call-iptables").ok().flatten().as_deref() == Some("1"),
         sysctls: sysctls(&scope.sysctls),
+        firmware: firmware(),
         qemu_user: user(&scope.qemu_user),
         foreign_files: files::foreign(scope),
         foreign_macs: domains::macs(scope, FOLDERS_OF_DOMAINS),
@@ -47,6 +48,20 @@ fn namespaces(census: &Census) -> BTreeMap<String, ForeignNamespace> {
 /// A program on the fixed search path.
 pub fn find_tool(tool: Tool) -> Option<PathBuf> {
     child::find(tool.program())
+}
+
+/// Where distributions put UEFI for x86-64 guests, without secure boot, with the variables that belong to it: Debian and
+/// Ubuntu, the same before they had 4 MiB of it, Fedora, Arch Linux.
+const FIRMWARE: [(&str, &str); 4] = [
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+];
+
+fn firmware() -> Option<FirmwareFiles> {
+    let found = FIRMWARE.iter().find(|(code, variables)| Path::new(code).is_file() && Path::new(variables).is_file());
+    found.map(|(code, variables)| FirmwareFiles { code: code.into(), variables: variables.into() })
 }
 
 /// Whether a service runs: its folder is there, and its control group has a process (cgroups(7)). Without systemd,

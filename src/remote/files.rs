@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::error::{RemoteError, Trouble};
 use super::event::Event;
 use super::{Answer, Place};
-use crate::names::FileDigest;
+use crate::engine::content;
+use crate::names::{Algorithm, FileDigest};
 
 /// What is in a file: its SHA-256, and its size in bytes. A thread of its own reads it.
 ///
@@ -27,20 +26,8 @@ pub async fn digest(path: &Path) -> Result<(FileDigest, u64), Trouble> {
 
 fn read(path: &Path) -> std::io::Result<(FileDigest, u64)> {
     let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            length => {
-                hash.update(&buffer[..length]);
-                size += length as u64;
-            }
-        }
-    }
-    let text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((text.parse().map_err(std::io::Error::other)?, size))
+    let size = file.metadata()?.len();
+    Ok((content::digest(&mut file, Algorithm::Sha256, |_| {})?, size))
 }
 
 /// What a host has of some files.

@@ -3,15 +3,19 @@
 //! Serialized, never pasted together, so markup in a kernel command line stays text. What XML 1.0 can't hold at all
 //! is an error. Pure.
 
+mod more;
+
 use std::path::{Path, PathBuf};
 
 use quick_xml::se::Serializer;
 use serde::Serialize;
 
+use super::qemu::placed;
 use super::{ETHERNET_MTU, GuestFiles, GuestView};
 use crate::libvirt::xml::METADATA_NAMESPACE;
 use crate::model::Accel;
 use crate::rule;
+use more::{CommandLine, Loader, Nvram, QEMU_NAMESPACE, add_devices, firmware};
 
 /// A value that can't stand in a domain.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,9 @@ fn text(view: &GuestView<'_>, domain: &Domain) -> Result<String, DomainError> {
         .map_err(|source| DomainError::Serialize { vm: vm(), source })?;
     serializer.indent(' ', 2);
     domain.serialize(serializer).map_err(|source| DomainError::Serialize { vm: vm(), source })?;
+    if let Some(snippet) = view.vm.libvirt_xml() {
+        add_devices(&mut text, snippet);
+    }
     text.push('\n');
     Ok(text)
 }
@@ -74,6 +81,8 @@ fn text(view: &GuestView<'_>, domain: &Domain) -> Result<String, DomainError> {
 struct Domain {
     #[serde(rename = "@type")]
     kind: &'static str,
+    #[serde(rename = "@xmlns:qemu", skip_serializing_if = "Option::is_none")]
+    qemu_namespace: Option<&'static str>,
     name: String,
     uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +96,8 @@ struct Domain {
     on_reboot: &'static str,
     on_crash: &'static str,
     devices: Devices,
+    #[serde(rename = "qemu:commandline", skip_serializing_if = "Option::is_none")]
+    qemu: Option<CommandLine>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +131,10 @@ struct Memory {
 struct Os {
     #[serde(rename = "type")]
     kind: OsType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loader: Option<Loader>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nvram: Option<Nvram>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,7 +188,12 @@ struct Disk {
     source: DiskSource,
     #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
     backing: Option<Backing>,
+    /// Says that there is none, so that nobody looks for one in the file.
+    #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
+    no_backing: Option<Empty>,
     target: DiskTarget,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     readonly: Option<Empty>,
 }
@@ -225,7 +245,7 @@ struct SecLabel {
 #[derive(Serialize)]
 struct DiskTarget {
     #[serde(rename = "@dev")]
-    device: &'static str,
+    device: String,
     #[serde(rename = "@bus")]
     bus: &'static str,
 }
@@ -334,14 +354,19 @@ impl Domain {
         let boot_file = |what, path: Option<&PathBuf>| {
             path.map(|path| text(what, view.absolute(path).to_string_lossy().into_owned())).transpose()
         };
+        let (loader, nvram) = firmware(view, files)?;
+        let qemu = CommandLine::of(view)?;
         let os = Os {
             kind: OsType { arch: "x86_64", machine: "q35", kind: "hvm" },
+            loader,
+            nvram,
             kernel: boot_file("kernel", image.and_then(|image| image.kernel().as_ref()))?,
             initrd: boot_file("initrd", image.and_then(|image| image.initrd().as_ref()))?,
             cmdline: image.and_then(|i| i.cmdline().clone()).map(|line| text("cmdline", line)).transpose()?,
         };
         Ok(Self {
             kind,
+            qemu_namespace: qemu.is_some().then_some(QEMU_NAMESPACE),
             name: view.full_name(),
             uuid: rule::guest_uuid(lab, vm),
             description: view.vm.description().clone().map(|line| text("description", line)).transpose()?,
@@ -361,15 +386,16 @@ impl Domain {
             on_reboot: "restart",
             on_crash: "destroy",
             devices: Devices::of(view, files)?,
+            qemu,
         })
     }
 }
 
 impl Disk {
     /// The overlay when it is writable, the seed when it is not.
-    fn new(view: &GuestView<'_>, path: &Path, target: &'static str, writable: bool) -> Result<Self, DomainError> {
+    fn new(view: &GuestView<'_>, path: &Path, target: &str, writable: bool) -> Result<Self, DomainError> {
         let image = view.vm.image().as_ref().filter(|_| writable);
-        let base = image.and_then(|image| Some((view.absolute(image.file().as_ref()?), image.format().word())));
+        let base = image.and_then(|image| Some((view.files.base(image)?, image.format().word())));
         let backing = match base {
             Some((base, format)) => Some(Backing {
                 kind: "file",
@@ -392,7 +418,9 @@ impl Disk {
                 seclabel: None,
             },
             backing,
-            target: DiskTarget { device: target, bus: "virtio" },
+            no_backing: None,
+            target: DiskTarget { device: target.to_owned(), bus: "virtio" },
+            serial: None,
             readonly: (!writable).then_some(Empty {}),
         })
     }
@@ -406,6 +434,11 @@ impl Devices {
         }
         if let Some(seed) = &files.seed {
             disk.push(Disk::new(view, seed, if disk.is_empty() { "vda" } else { "vdb" }, false)?);
+        }
+        for further in &placed(view, &files.kept) {
+            // At most 24 of them, so one letter does.
+            let letter = char::from(b'a' + u8::try_from(disk.len()).unwrap_or(25).min(25));
+            disk.push(Disk::further(view, further, format!("vd{letter}"))?);
         }
         let interface = view.model.nics(view.vm).map(|(number, nic, network)| Interface {
             kind: "bridge",

@@ -32,10 +32,11 @@ pub fn guest(view: &GuestView<'_>, paths: &Paths, facts: &Facts) -> Result<Libvi
     let disk = overlay(view, &state_dir.join(disk_name(view.instance)));
     let seed = seed::files(view);
     let seed_image = (!seed.is_empty()).then(|| state_dir.join(SEED_IMAGE));
-    let files = GuestFiles { disk: disk.as_ref().map(|disk| disk.path.clone()), seed: seed_image };
+    let kept = qemu::kept(view, facts, &state_dir)?;
+    let files = GuestFiles { disk: disk.as_ref().map(|disk| disk.path.clone()), seed: seed_image, kept: kept.clone() };
     let domain::Made { xml, made } = domain::made(view, &files)?;
     let domain = Domain { made: made.clone(), autostart: *view.vm.autostart(), xml };
-    let files = LibvirtFiles { user: LIBVIRT_USER.into(), state_dir, disk, seed };
+    let files = LibvirtFiles { user: LIBVIRT_USER.into(), state_dir, disk, seed, kept };
     Ok(LibvirtGuest {
         lab: lab.clone(),
         name: rule::domain_name(lab, vm),

@@ -5,12 +5,15 @@
 //! pair of the network. Pure: nothing is started here.
 
 mod by_hand;
+mod disks;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 pub use by_hand::{ByHand, Privilege, by_hand};
+pub(super) use disks::placed;
+pub use disks::{VARIABLES, kept, own_disk_name};
 
 use super::{ETHERNET_MTU, GuestView, seed};
 use crate::mark::Mark;
@@ -18,7 +21,7 @@ use crate::model::{Accel, NicModel};
 use crate::names::IfName;
 use crate::paths::Paths;
 use crate::rule;
-use crate::state::{Facts, Feature, Link, LinkKind, Overlay, QemuGuest, Tool};
+use crate::state::{Facts, Feature, Link, LinkKind, More, Overlay, QemuGuest, Tool};
 
 /// The socket of the QEMU monitor protocol in a guest's run folder.
 pub const QMP_SOCKET: &str = "qmp.sock";
@@ -50,6 +53,12 @@ pub enum LackError {
         /// Why, as far as it is known.
         reason: String,
     },
+    /// Firmware.
+    #[error("guest {vm} has firmware = \"uefi\", which this host does not have")]
+    Uefi {
+        /// The guest.
+        vm: String,
+    },
     /// The unprivileged user.
     #[error("guest {vm} would run as the user {QEMU_USER}, which this host does not have")]
     User {
@@ -68,6 +77,7 @@ impl LackError {
                  slow emulation"
                     .into()
             }
+            LackError::Uefi { .. } => "install the package ovmf (edk2-ovmf elsewhere than on Debian and Ubuntu)".into(),
             LackError::User { .. } => format!(
                 "run: useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin --groups kvm {QEMU_USER}"
             ),
@@ -83,12 +93,14 @@ pub fn guest(view: &GuestView<'_>, paths: &Paths, facts: &Facts) -> Result<QemuG
     let vhost = facts.features.contains(&Feature::VhostNet);
     let state_dir = paths.guest_state(lab, vm);
     let disk = overlay(view, &state_dir.join(disk_name(view.instance)));
+    let kept = kept(view, facts, &state_dir)?;
     let mut files = Vec::new();
-    let mut args = common(view);
+    let mut args = common(view, disks::machine(kept.uefi.as_ref()));
     args.extend(strings(&["-display", "none"]));
     let seed = seed::files(view);
     let seed_image = (!seed.is_empty()).then(|| state_dir.join(SEED_IMAGE));
     storage(disk.as_ref(), seed_image.as_deref(), &mut files, &mut args);
+    let disk_files = disks::storage(view, &kept, &state_dir, &mut args);
     for (number, nic, _) in view.model.nics(view.vm) {
         let mut netdev = format!("tap,id=net{number},fd={{tap:{number}}}");
         if vhost && *nic.model() == NicModel::Virtio {
@@ -125,6 +137,7 @@ pub fn guest(view: &GuestView<'_>, paths: &Paths, facts: &Facts) -> Result<QemuG
         state_dir,
         disk,
         seed,
+        more: More { args: view.vm.qemu_args().clone(), files: disk_files, kept },
     })
 }
 
@@ -136,8 +149,9 @@ pub fn disk_name(instance: u32) -> String {
 /// The overlay at `path` over the guest's image; `None` where the image has no disk.
 pub fn overlay(view: &GuestView<'_>, path: &Path) -> Option<Overlay> {
     let image = view.vm.image().as_ref()?;
-    let base = view.absolute(image.file().as_ref()?);
-    Some(Overlay { path: path.to_owned(), base, base_format: image.format().word().to_owned(), size: *view.vm.disk() })
+    let base = view.files.base(image)?;
+    let (base_format, size) = (image.format().word().to_owned(), *view.vm.disk());
+    Some(Overlay { path: path.to_owned(), base, base_format, size, digest: None })
 }
 
 /// The TAPs of a guest in nic order, as its start makes them.
@@ -186,14 +200,14 @@ pub(super) fn has_what_machines_need(view: &GuestView<'_>, facts: &Facts) -> Res
 }
 
 /// What every guest has, however it is started.
-fn common(view: &GuestView<'_>) -> Vec<String> {
+fn common(view: &GuestView<'_>, machine: &str) -> Vec<String> {
     let (accel, cpu) = match view.vm.accel() {
         Accel::Kvm => ("kvm", "host"),
         Accel::Tcg => ("tcg,thread=multi", "max"),
     };
     // Names are of [a-z0-9-], so no comma can begin another option.
     let mut args = vec!["-name".into(), format!("guest={}", view.full_name())];
-    args.extend(strings(&["-nodefaults", "-no-user-config", "-machine", "q35", "-accel", accel, "-cpu", cpu]));
+    args.extend(strings(&["-nodefaults", "-no-user-config", "-machine", machine, "-accel", accel, "-cpu", cpu]));
     args.extend(["-smp".into(), view.vm.cpus().to_string(), "-m".into(), memory(*view.vm.memory())]);
     args.extend(["-uuid".into(), rule::guest_uuid(view.model.lab(), view.vm.name())]);
     args.extend(strings(&["-object", "rng-random,id=rng0,filename=/dev/urandom"]));

@@ -9,7 +9,7 @@ use crate::definition::Definition;
 use crate::model::Lock;
 use crate::model::resolve;
 use crate::paths::Paths;
-use crate::state::{Facts, Feature, ServiceUser, Tool};
+use crate::state::{Facts, Feature, FirmwareFiles, Kept, ServiceUser, Tool};
 
 const LAB: &str = r#"
 lab = "campus"
@@ -58,6 +58,10 @@ fn facts() -> Facts {
     Facts {
         tools: Tool::ALL.iter().map(|tool| (*tool, Path::new("/usr/bin").join(tool.program()))).collect(),
         features: BTreeSet::from(Feature::ALL),
+        firmware: Some(FirmwareFiles {
+            code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            variables: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+        }),
         qemu_user: Some(ServiceUser { name: qemu::QEMU_USER.into(), uid: 990, gid: 990, kvm_gid: Some(104) }),
         ..Facts::default()
     }
@@ -78,7 +82,11 @@ fn with_view<T>(text: &str, vm: &str, work: impl FnOnce(&GuestView<'_>) -> T) ->
 }
 
 fn files() -> GuestFiles {
-    GuestFiles { disk: Some("/srv/a,b/disk.qcow2".into()), seed: Some("/srv/a,b/seed.img".into()) }
+    GuestFiles {
+        disk: Some("/srv/a,b/disk.qcow2".into()),
+        seed: Some("/srv/a,b/seed.img".into()),
+        kept: Kept::default(),
+    }
 }
 
 fn args_of(vm: &str) -> String {
@@ -100,6 +108,57 @@ fn arguments_of_a_guest_with_a_disk() {
 #[test]
 fn arguments_of_a_guest_that_boots_its_kernel_directly() {
     insta::assert_snapshot!(args_of("vm2"));
+}
+
+/// A guest with everything that most have nothing of; values that mean something to a reader.
+const APPLIANCE: &str = r#"
+lab = "campus"
+[network.web]
+mode = "isolated"
+[image.appliance]
+url = "https://cloud.example/appliance.qcow2"
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+[vm.vm1]
+nic = "web"
+image = "appliance"
+accel = "tcg"
+firmware = "uefi"
+disks = { data = "10GiB", iso = { file = "a,b.raw", readonly = true }, old = { file = "/srv/old.qcow2" } }
+qemu_args = ["-device", "virtio-balloon-pci,id=\"<{tap:0}>\""]
+libvirt_xml = '''
+<watchdog model='itco'
+  action='reset'/>
+<memballoon model='none'/>
+'''
+"#;
+
+fn of_appliance<T>(show: impl FnOnce(&GuestView<'_>, &GuestFiles) -> T) -> T {
+    with_view(APPLIANCE, "vm1", |view| {
+        let kept = qemu::kept(view, &facts(), Path::new("/srv/a,b")).unwrap();
+        show(view, &GuestFiles { kept, ..files() })
+    })
+}
+
+#[test]
+fn arguments_of_an_appliance() {
+    let guest = with_view(APPLIANCE, "vm1", |view| qemu::guest(view, &Paths::default(), &facts()).unwrap());
+    let lines = guest.args.join("\n").replace("\n-", "\n\n-");
+    insta::assert_snapshot!(format!("{lines}\n\nfiles: {:?}\n{:#?}\n{:#?}", guest.files, guest.disk, guest.more));
+}
+
+#[test]
+fn command_line_of_an_appliance() {
+    insta::assert_snapshot!(of_appliance(|view, files| {
+        qemu::by_hand(view, &Paths::default(), &facts(), files, Privilege::Root).unwrap().shell()
+    }));
+}
+
+#[test]
+fn domain_of_an_appliance() {
+    let xml = of_appliance(|view, files| domain::xml(view, files).unwrap());
+    let mut reader = quick_xml::Reader::from_str(&xml);
+    while !matches!(reader.read_event().unwrap(), quick_xml::events::Event::Eof) {}
+    insta::assert_snapshot!(xml);
 }
 
 #[test]
@@ -204,7 +263,8 @@ fn qemu_reads_hostile_values_back() {
         assert_eq!(guest.files[0], Path::new("/f").join(value));
         let place = guest.args.iter().position(|arg| arg == "-append").unwrap();
         assert_eq!(guest.args[place + 1], value);
-        let disk = GuestFiles { disk: Some(Path::new("/d").join(value)), seed: Some("/seed".into()) };
+        let disk =
+            GuestFiles { disk: Some(Path::new("/d").join(value)), seed: Some("/seed".into()), kept: Kept::default() };
         let by_hand = qemu::by_hand(view, &Paths::default(), &facts(), &disk, Privilege::Root).unwrap();
         let doubled = format!("file=/d/{},format=qcow2,if=virtio", value.replace(',', ",,"));
         assert!(by_hand.args.contains(&doubled), "{:?}", by_hand.args);
@@ -247,7 +307,7 @@ fn libvirt_reads_hostile_values_back() {
         file: String,
     }
     hostile_views(|value, view| {
-        let disk = GuestFiles { disk: Some(value.into()), seed: Some("/seed".into()) };
+        let disk = GuestFiles { disk: Some(value.into()), seed: Some("/seed".into()), kept: Kept::default() };
         let xml = domain::xml(view, &disk).unwrap();
         let read: Read = quick_xml::de::from_str(&xml).unwrap();
         assert_eq!(read.os.cmdline, value, "{xml}");
@@ -258,7 +318,7 @@ fn libvirt_reads_hostile_values_back() {
 #[test]
 fn a_domain_refuses_what_xml_cannot_hold() {
     with_view(LAB, "vm1", |view| {
-        let disk = GuestFiles { disk: Some("/a\u{1}b".into()), seed: Some("/seed".into()) };
+        let disk = GuestFiles { disk: Some("/a\u{1}b".into()), seed: Some("/seed".into()), kept: Kept::default() };
         assert!(matches!(domain::xml(view, &disk), Err(domain::DomainError::Character { found: '\u{1}', .. })));
     });
 }
@@ -270,6 +330,13 @@ fn what_the_host_lacks_is_named_with_a_remedy() {
     let mut no_user = facts();
     no_user.qemu_user = None;
     assert!(lack("vm1", &no_user).help().contains("useradd"));
+    let mut no_uefi = facts();
+    no_uefi.firmware = None;
+    let lack =
+        |facts: &Facts| with_view(APPLIANCE, "vm1", |view| qemu::guest(view, &Paths::default(), facts).unwrap_err());
+    assert!(lack(&no_uefi).help().contains("ovmf"));
+    let lack =
+        |vm: &str, facts: &Facts| with_view(LAB, vm, |view| qemu::guest(view, &Paths::default(), facts).unwrap_err());
     let mut no_kvm = facts();
     no_kvm.features.remove(&Feature::Kvm);
     assert!(lack("vm2", &no_kvm).help().contains("accel = \"tcg\""));

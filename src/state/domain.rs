@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Link, Overlay};
+use super::{Kept, Link, Overlay};
 use crate::names::{IfName, LabName};
 
 /// What libvirt has defined for a guest, running or not.
@@ -63,6 +63,9 @@ pub struct LibvirtFiles {
     pub disk: Option<Overlay>,
     /// The files of the seed (name and text), written to `seed.img` at each start.
     pub seed: Vec<(String, String)>,
+    /// UEFI variables and further disks to make when they do not exist.
+    #[serde(default)]
+    pub kept: Kept,
 }
 
 /// What came of asking libvirt.

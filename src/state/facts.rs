@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{ForeignDomain, Libvirt};
+use super::{FirmwareFiles, ForeignDomain, Libvirt};
 use crate::names::{IfName, Mac, NsName, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
@@ -52,6 +52,9 @@ pub struct Facts {
     /// The present value of every sysctl of the host's namespace that a plan may change, by path below
     /// `/proc/sys/net`.
     pub sysctls: BTreeMap<String, String>,
+    /// UEFI for guests, where a package brought it.
+    #[serde(default)]
+    pub firmware: Option<FirmwareFiles>,
     /// The user that QEMU runs as, where it exists.
     pub qemu_user: Option<ServiceUser>,
     /// Files that stand where a plan may write one, and don't carry the lab's mark.

@@ -8,8 +8,9 @@ use std::process::Command;
 use vmnet::engine::folder::Owner;
 use vmnet::engine::{self, BaseProblem, EngineError};
 use vmnet::names::VmName;
-use vmnet::state::Overlay;
+use vmnet::state::{FirmwareFiles, Kept, Overlay, OwnDisk, Uefi};
 
+use crate::private::{private, sh};
 use crate::skip::skip_this;
 
 /// A folder for one test, with a base image of 1 MiB.
@@ -50,7 +51,7 @@ impl Place {
 
     fn overlay(&self, base: &str, base_format: &str, size: Option<u64>) -> Overlay {
         let path = self.folder().join("disk-1.qcow2");
-        Overlay { path, base: self.path(base), base_format: base_format.into(), size }
+        Overlay { path, base: self.path(base), base_format: base_format.into(), size, digest: None }
     }
 
     fn prepare(&self, overlay: &Overlay) -> Result<(), EngineError> {
@@ -105,15 +106,109 @@ fn a_disk_meets_no_other_base_than_its_own() {
     let overlay = place.overlay("base.qcow2", "qcow2", None);
     place.prepare(&overlay).unwrap();
     place.prepare(&overlay).unwrap();
-    place.qemu_img(&["create", "-q", "-f", "qcow2", "other.qcow2", "1M"]);
+    place.qemu_img(&["create", "-q", "-f", "qcow2", "other.qcow2", "2M"]);
     let other = place.overlay("other.qcow2", "qcow2", None);
     assert!(matches!(place.prepare(&other), Err(EngineError::OtherBase { .. })));
     // The same path, and another image by now.
+    fs::rename(place.path("base.qcow2"), place.path("moved.qcow2")).unwrap();
     fs::rename(place.path("other.qcow2"), place.path("base.qcow2")).unwrap();
-    assert!(matches!(place.prepare(&overlay), Err(EngineError::OtherBase { .. })));
+    let Err(error @ EngineError::OtherBase { .. }) = place.prepare(&overlay) else { panic!("it was taken") };
+    // Both are named by what is in them, and there is a way on.
+    let text = error.to_string();
+    assert_eq!(text.matches("(qcow2, sha256 ").count(), 2, "{text}");
+    assert!(error.help().unwrap().contains("vmnet reset vm1"));
+    // What is said beforehand of the content counts; it is not read again.
+    let claimed = Overlay { digest: Some("0".repeat(64).parse().unwrap()), ..overlay.clone() };
+    assert!(matches!(place.prepare(&claimed), Err(EngineError::OtherBase { .. })));
     engine::reset(&place.folder()).unwrap();
     let fresh = Overlay { path: place.folder().join("disk-2.qcow2"), ..overlay };
     place.prepare(&fresh).unwrap();
+}
+
+#[test]
+fn the_content_of_a_base_counts_and_not_where_or_when() {
+    let Some(place) = Place::new() else { return };
+    let overlay = place.overlay("base.qcow2", "qcow2", None);
+    place.prepare(&overlay).unwrap();
+    let inode = overlay.path.metadata().unwrap().ino();
+    let later = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(3600);
+    fs::File::options().append(true).open(place.path("base.qcow2")).unwrap().set_modified(later).unwrap();
+    place.prepare(&overlay).unwrap();
+    // On another host it stands elsewhere; whoever starts QEMU by hand follows the name in the header.
+    fs::rename(place.path("base.qcow2"), place.path("moved.qcow2")).unwrap();
+    let moved = Overlay { base: place.path("moved.qcow2"), ..overlay.clone() };
+    place.prepare(&moved).unwrap();
+    assert_eq!(overlay.path.metadata().unwrap().ino(), inode);
+    let info = place.qemu_img(&["info", "--output=json", overlay.path.to_str().unwrap()]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["backing-filename"], place.path("moved.qcow2").to_str().unwrap());
+    // Whether the definition says the one digest or the other.
+    let sha512 = Command::new("sha512sum").arg(place.path("moved.qcow2")).output().unwrap();
+    let sha512 = String::from_utf8(sha512.stdout).unwrap()[..128].parse().unwrap();
+    place.prepare(&Overlay { digest: Some(sha512), ..moved.clone() }).unwrap();
+    // The same bytes, meant otherwise, are another disk.
+    let raw = Overlay { base_format: "raw".into(), ..moved };
+    assert!(matches!(place.prepare(&raw), Err(EngineError::OtherBase { .. })));
+}
+
+#[test]
+fn further_disks_and_variables_are_made_once_and_survive_as_they_should() {
+    let Some(place) = Place::new() else { return };
+    fs::write(place.path("template.fd"), vec![7; 4096]).unwrap();
+    let own = |name: &str| OwnDisk { path: place.folder().join(name), size: 2 << 20 };
+    let firmware = FirmwareFiles { code: "/code".into(), variables: place.path("template.fd") };
+    let uefi = Uefi { firmware, variables: place.folder().join("uefi-vars.fd") };
+    let kept = Kept { uefi: Some(uefi), disks: vec![own("extra-data.qcow2")] };
+    let vm: VmName = "vm1".parse().unwrap();
+    let owner = Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() };
+    let prepare = |kept: &Kept| place.runtime.block_on(engine::prepare_kept(&vm, &place.folder(), owner, kept));
+    prepare(&kept).unwrap();
+    assert_eq!(place.names(), ["extra-data.qcow2", "uefi-vars.fd"]);
+    let info = place.qemu_img(&["info", "--output=json", own("extra-data.qcow2").path.to_str().unwrap()]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!((&info["virtual-size"], &info["format"]), (&(2 << 20).into(), &"qcow2".into()));
+    // What the guest wrote stays.
+    fs::write(place.folder().join("uefi-vars.fd"), "boot entries").unwrap();
+    let inode = own("extra-data.qcow2").path.metadata().unwrap().ino();
+    prepare(&kept).unwrap();
+    assert_eq!(fs::read_to_string(place.folder().join("uefi-vars.fd")).unwrap(), "boot entries");
+    engine::reset(&place.folder()).unwrap();
+    assert_eq!(own("extra-data.qcow2").path.metadata().unwrap().ino(), inode);
+    assert!(!place.names().contains(&"uefi-vars.fd".to_owned()));
+    // One that can't be made leaves nothing of what was made with it.
+    let too_large = OwnDisk { size: u64::MAX - 511, ..own("extra-huge.qcow2") };
+    let bad = Kept { disks: vec![own("extra-new.qcow2"), too_large], ..kept };
+    assert!(prepare(&bad).is_err());
+    assert!(!place.names().iter().any(|name| name.contains("new") || name.contains("huge")), "{:?}", place.names());
+}
+
+#[test]
+fn on_a_full_disk_nothing_half_made_stays() {
+    private(|| {
+        let Some(place) = Place::new() else { return };
+        fs::create_dir_all(place.path("state")).unwrap();
+        let state = place.path("state").display().to_string();
+        sh(&format!("mount -t tmpfs -o size=256k,mode=711 tmpfs {state}; mkdir -p {state}/lab/guests"));
+        let overlay = place.overlay("base.qcow2", "qcow2", None);
+        // Room for the folder, and not for a disk of 200 KiB.
+        sh(&format!("head -c 128k /dev/zero >{state}/full"));
+        let error = place.prepare(&overlay).unwrap_err();
+        assert!(error.to_string().contains("No space left"), "{error}");
+        assert_eq!(place.names(), Vec::<String>::new());
+        let template = place.path("template.fd");
+        fs::write(&template, vec![7; 500 << 10]).unwrap();
+        let firmware = FirmwareFiles { code: "/code".into(), variables: template };
+        let uefi = Uefi { firmware, variables: place.folder().join("uefi-vars.fd") };
+        let kept = Kept { uefi: Some(uefi), disks: Vec::new() };
+        let (vm, owner) = ("vm1".parse().unwrap(), Owner { uid: 0, gid: 0 });
+        let made = place.runtime.block_on(engine::prepare_kept(&vm, &place.folder(), owner, &kept));
+        assert!(matches!(made, Err(EngineError::File { .. })), "{made:?}");
+        assert_eq!(place.names(), Vec::<String>::new());
+        sh(&format!("rm {state}/full; mount -o remount,size=8m {state}"));
+        place.prepare(&overlay).unwrap();
+        drop(place.qemu_img(&["check", "-q", overlay.path.to_str().unwrap()]));
+        sh(&format!("umount {state}"));
+    });
 }
 
 #[test]

@@ -178,6 +178,7 @@ fn every_key_is_documented_and_no_other() {
         ("`[vm.NAME]`", "[vm.x]\nzzzzzz = 1"),
         ("`[host.NAME]`", "[host.x]\nzzzzzz = 1"),
         ("`[[expect]]`", "[[expect]]\nzzzzzz = 1"),
+        ("A disk", "[vm.x]\ndisks.d = { zzzzzz = 1 }"),
         ("A nic", "[vm.x]\nnic = { zzzzzz = 1 }"),
         ("A route", "[vm.x]\nnic = { network = \"x\", routes = { zzzzzz = 1 } }"),
         ("A user", "[vm.x]\nusers = { zzzzzz = 1 }"),

@@ -24,6 +24,7 @@ mod foreign;
 mod fuzz;
 mod hooks;
 mod hosts;
+mod images;
 mod install;
 mod kernel_apply;
 mod kernel_observe;

@@ -269,6 +269,7 @@ fn add_guest(state: &mut HostState, i: usize, net: &Net, master: &str) {
                 state_dir: format!("/var/lib/vmnet/campus/guests/{vm}").into(),
                 disk: None,
                 seed: Vec::new(),
+                more: Default::default(),
             };
             state.guests.insert(vm, Guest::Qemu(Box::new(qemu)));
         }

@@ -108,8 +108,8 @@ pub(super) fn destroy(connect: &Connect, uuid: &str, owner: &Owner) -> Result<An
 
 pub(super) fn undefine(connect: &Connect, uuid: &str, owner: &Owner) -> Result<Answer, Refusal> {
     let Some(domain) = of_it(connect, uuid, owner)? else { return Ok(Answer::Done) };
-    // With what hangs on it, or libvirt refuses.
-    let all = sys::VIR_DOMAIN_UNDEFINE_NVRAM
+    // With what hangs on it, or libvirt refuses; UEFI variables are the guest's, as its disk is.
+    let all = sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
         | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;

@@ -7,15 +7,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::outcome::{document, paragraph, sentence, worst};
+use super::send::Known;
 use super::survey::Survey;
-use super::{Call, Fleet, Member, Outcome, Outcomes, listed};
+use super::{Call, Fleet, Member, Outcome, Outcomes, Way, listed};
 use crate::commands::boot;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
-use crate::names::VmName;
+use crate::names::{ImageName, VmName};
 
 /// How much longer than it waits for guests `boot` may take.
 const BOOTING: Duration = Duration::from_secs(10 * 60);
+
+/// How long a host may download images: many at a slow line.
+const DOWNLOADING: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Guests by name; `None`: all of the lab.
 pub(super) type Guests = Option<BTreeSet<VmName>>;
@@ -61,9 +65,30 @@ impl Fleet {
         self.merged(self.start(guests, options).await)
     }
 
+    /// `vmnet image pull`: each host downloads what its own guests need.
+    pub(super) async fn pull(&self, names: &[ImageName]) -> Result<ExitCode, Failure> {
+        self.all_here()?;
+        let mut calls = BTreeMap::new();
+        for member in &self.members {
+            let images = member.model.vms().values().filter_map(|vm| vm.image().as_ref());
+            let own: BTreeSet<&ImageName> =
+                images.filter(|image| image.url().is_some()).map(|image| image.name()).collect();
+            let wanted: Vec<&ImageName> =
+                own.into_iter().filter(|own| names.is_empty() || names.contains(own)).collect();
+            if !wanted.is_empty() {
+                let mut call = self.with_definition(member, &["image", "pull"], &Known::new())?.within(DOWNLOADING);
+                call.args.extend(wanted.into_iter().map(ToString::to_string));
+                calls.insert(member.name.clone(), call);
+            }
+        }
+        self.merged(self.ask("images", |member| calls.get(&member.name).cloned()).await)
+    }
+
     /// Starts guests. One that fails is told by the result of its host and its exit code.
     pub(super) async fn start(&self, guests: &Guests, options: boot::Options) -> Outcomes {
         let boot::Options { wait, jobs, overcommit } = options;
+        // Beforehand, since it may take hours. Where it fails, the guests that need it fail below and say why.
+        self.ask("images", |member| self.downloads(member, guests)).await;
         let mut flags: Vec<String> = wait.map(|limit| format!("--wait={}", limit.as_secs())).into_iter().collect();
         flags.extend(jobs.map(|jobs| format!("--jobs={jobs}")));
         flags.extend(overcommit.then(|| "--overcommit".to_owned()));
@@ -89,6 +114,18 @@ impl Fleet {
             help: None,
             code: worst(outcomes).max(1),
         })
+    }
+
+    /// What a host has to download for guests; `None` where it has nothing to.
+    fn downloads(&self, member: &Member, guests: &Guests) -> Option<Call> {
+        let is_meant = |name: &VmName| guests.as_ref().is_none_or(|guests| guests.contains(name));
+        let vms = member.model.vms().values().filter(|vm| is_meant(vm.name()));
+        let images = vms.filter_map(|vm| vm.image().as_ref()).filter(|image| image.url().is_some());
+        let names: BTreeSet<&str> = images.map(|image| image.name().as_str()).collect();
+        let args = ["image", "pull", self.lab().as_str()].into_iter().chain(names.iter().copied());
+        // A rehearsed host has no way outside; it was sent what it needs.
+        let has_way = member.way != Way::Rehearsed;
+        (has_way && !names.is_empty()).then(|| Call::of(args).within(DOWNLOADING))
     }
 
     /// `vmnet stop`

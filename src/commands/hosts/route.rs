@@ -12,7 +12,7 @@ use super::enter::enter;
 use super::rebuild::Rebuild;
 use super::with::With;
 use super::{Fleet, Options};
-use crate::cli::{self, Command, GuestName};
+use crate::cli::{self, Command, GuestName, Image};
 use crate::commands::boot;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
@@ -72,6 +72,7 @@ async fn on_fleet(fleet: &Fleet, command: &Command) -> Result<ExitCode, Failure>
         Command::Status(_) => fleet.status().await,
         Command::Ps(_) => fleet.ps().await,
         Command::Verify { junit, outside, .. } => fleet.verify(junit.as_deref(), outside).await,
+        Command::Image(Image::Pull { names, .. }) => fleet.pull(names).await,
         Command::Boot { guests, wait, jobs, overcommit } => {
             fleet.boot(&named(guests)?, boot::Options { wait: *wait, jobs: *jobs, overcommit: *overcommit }).await
         }
@@ -89,6 +90,9 @@ fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
         Command::Plan { file, hosts, .. } | Command::Create { file, hosts, .. } => {
             let source = if hosts.here.is_some() { None } else { with_hosts(&file.file, file.named.as_ref(), hosts)? };
             Some((hosts, source))
+        }
+        Command::Image(Image::Pull { lab, .. }) if lab.hosts.here.is_none() => {
+            Some((&lab.hosts, with_hosts(Path::new(&lab.lab), lab.named.as_ref(), &lab.hosts)?))
         }
         Command::Destroy { lab, .. }
         | Command::Status(lab)

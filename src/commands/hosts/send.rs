@@ -40,9 +40,16 @@ impl Fleet {
         for vm in member.model.vms().values() {
             // Images are where they are: a rehearsed host has this machine's files. What `~` means it does not know.
             let image = vm.image().as_ref().filter(|_| member.way != Way::Rehearsed);
-            let files = image.into_iter().flat_map(|image| [image.file(), image.kernel(), image.initrd()]).flatten();
+            // What is downloaded each host fetches itself; what a guest writes to stays where it is.
+            let disks = vm.disk_files().filter(|(_, readonly)| *readonly && member.way != Way::Rehearsed);
+            let files = image.into_iter().flat_map(|image| image.files()).chain(disks.map(|(file, _)| file));
             let files = files.filter_map(|file| Some((file.to_str()?.to_owned(), self.source.files().find(file))));
             needed.extend(files);
+            // A rehearsed host has no way outside.
+            let downloaded = vm.image().as_ref().filter(|_| member.way == Way::Rehearsed);
+            needed.extend(
+                downloaded.and_then(|image| Some((image.url()?.to_string(), self.source.files().base(image)?))),
+            );
             needed.extend(keys::entries(vm).map(|(_, entry)| (entry.clone(), keys::expand(&self.source, entry))));
         }
         needed

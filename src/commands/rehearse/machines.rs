@@ -87,7 +87,8 @@ impl Machines {
 /// Folders below `/run`, of which machines have their own, that hold files of the definition.
 fn below_run(source: &Source) -> BTreeSet<PathBuf> {
     let images = source.whole.vms().values().filter_map(|vm| vm.image().as_ref());
-    let files = images.flat_map(|image| [image.file(), image.kernel(), image.initrd()].into_iter().flatten());
+    let disks = source.whole.vms().values().flat_map(|vm| vm.disk_files().map(|(file, _)| file));
+    let files = images.flat_map(|image| image.files()).chain(disks);
     let files = files.map(|file| source.files().find(file)).chain([source.path.clone()]);
     let folders = files.filter_map(|file| std::fs::canonicalize(file.parent()?).ok());
     folders.filter(|folder| folder.starts_with("/run") && folder != Path::new("/run")).collect()

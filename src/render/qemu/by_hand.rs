@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{LackError, common, direct_boot, nic_device, option_value, program, strings};
+use super::{LackError, common, direct_boot, disks, nic_device, option_value, program, strings};
 use crate::model::NicModel;
 use crate::paths::Paths;
 use crate::render::{GuestFiles, GuestView, shell};
@@ -67,7 +67,7 @@ pub fn by_hand(
     privilege: Privilege,
 ) -> Result<ByHand, LackError> {
     let program = program(view, facts)?;
-    let mut args = common(view);
+    let mut args = common(view, disks::machine(None));
     // No sandbox here: `spawn=deny` would kill QEMU when it runs the hook or the helper.
     args.extend(strings(&["-display", "none", "-serial", "mon:stdio"]));
     if let Some(disk) = &files.disk {
@@ -76,6 +76,7 @@ pub fn by_hand(
     if let Some(seed) = &files.seed {
         args.extend(["-drive".into(), format!("file={},format=raw,if=virtio,readonly=on", option_value(seed))]);
     }
+    disks::by_hand(view, &files.kept, &mut args);
     let (mut bridge_conf, mut used_helper) = (Vec::new(), None);
     for (number, nic, network) in view.model.nics(view.vm) {
         let bridge = network.bridge().name();
@@ -104,6 +105,7 @@ pub fn by_hand(
         args.extend(["-netdev".into(), netdev, "-device".into(), nic_device(view, number)]);
     }
     args.extend(direct_boot(view, |path| path.to_string_lossy().into_owned()));
+    args.extend(view.vm.qemu_args().iter().cloned());
     bridge_conf.sort();
     bridge_conf.dedup();
     Ok(ByHand { program, args, bridge_conf, helper: used_helper })

@@ -92,7 +92,11 @@ fn row_42_domain_xml() {
         let path = format!("x{text}");
         let model = model_of(text, &path);
         let xml = with_view(&model, &folder, &[], |view| {
-            let files = GuestFiles { disk: Some(folder.join("disk.qcow2")), seed: Some(folder.join("seed")) };
+            let files = GuestFiles {
+                disk: Some(folder.join("disk.qcow2")),
+                seed: Some(folder.join("seed")),
+                kept: Default::default(),
+            };
             domain::xml(view, &files).unwrap()
         });
         let absolute = folder.join(&path).to_string_lossy().into_owned();
