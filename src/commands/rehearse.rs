@@ -80,11 +80,7 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
         let message = "real guests run as a user of their own, and only root can become one: leave out --guests";
         return Err(Failure::lacks(format!("{message}, or run it as root (sudo vmnet …)")));
     }
-    if guests {
-        // The machines have no way outside.
-        let vms: Vec<_> = source.whole.vms().keys().cloned().collect();
-        super::image::ready(&source, &vms, output)?;
-    }
+    download(guests, &source, output)?;
     let signals = Signals::catch();
     hold::leave().map_err(|error| machines::no_machine("of its own", error))?;
     let machines = Machines::start(&stage, &source)?;
@@ -114,6 +110,12 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     }
     output.result(&report, || text + &report.text())?;
     Ok(ExitCode::from(code))
+}
+
+/// What real guests boot, before the machines are there: these have no way outside.
+fn download(guests: bool, source: &Source, output: &Output) -> Result<(), Failure> {
+    let vms: Vec<_> = source.whole.vms().keys().filter(|_| guests).cloned().collect();
+    super::image::ready(source, &vms, output)
 }
 
 /// Waits for a signal that ends it.

@@ -3,9 +3,10 @@
 use std::fs;
 
 use crate::matrix::rows::json;
+use crate::private_libvirt::{self, Libvirt};
 use crate::sandbox;
 use crate::skip::skip;
-use crate::world::{Lab, sh, succeeds};
+use crate::world::{Engine, Lab, sh, succeeds};
 
 const LAB: &str = r#"
 lab = "more"
@@ -146,5 +147,50 @@ libvirt_xml = '''
         fs::write("/run/lab/vm1.xml", xml.replace("memballoon", "memballon")).unwrap();
         assert!(!succeeds("virt-xml-validate /run/lab/vm1.xml domain"));
         lab.ok(&["destroy", "--purge"]);
+    });
+}
+
+/// The same by libvirt: it is libvirt that opens the files and writes the variables.
+#[test]
+fn a_guest_of_libvirt_has_all_of_it() {
+    const NAME: &str = "images::machines::a_guest_of_libvirt_has_all_of_it";
+    let vm = r#"
+[vm.vm1]
+nic = "web"
+memory = "256MiB"
+firmware = "uefi"
+disks = { data = "8MiB", old = { file = "old.qcow2" }, tools = { file = "tools.raw", readonly = true } }
+qemu_args = ["-fw_cfg", "name=opt/vmnet/{tap:0},string=hello"]
+libvirt_xml = "<watchdog model='i6300esb' action='reset'/>"
+"#;
+    if !succeeds("[ -e build/vm-images/tiny/vmlinuz ] && [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ]") {
+        return skip(NAME, "needs the small guest (make vm-images) and OVMF");
+    }
+    if private_libvirt::missing(NAME) {
+        return;
+    }
+    sandbox::run(NAME, || {
+        let _libvirt = Libvirt::start();
+        let lab = Lab::of(&format!("{LAB}{vm}"), Engine::Libvirt("tcg"));
+        sh(
+            "qemu-img create -q -f qcow2 /run/lab/old.qcow2 2M; truncate -s 3M /run/lab/tools.raw; chmod 644 /run/lab/*",
+        );
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1", "--wait=300s"]);
+        let pid = json(&lab.ok(&["ps", "more", "--json"]))["vms"][0]["pid"].to_string();
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        for word in ["OVMF_CODE_4M.fd", "uefi-vars.fd", "extra-data.qcow2", "old.qcow2", "tools.raw", "i6300esb"] {
+            assert!(line.contains(word), "{word} is not in {line}");
+        }
+        assert!(line.contains("name=opt/vmnet/{tap:0},string=hello"), "{line}");
+        assert_eq!(json(&lab.ok(&["ps", "more", "--json"]))["vms"][0]["outdated"], false);
+        lab.ok(&["stop", "vm1"]);
+        lab.ok(&["boot", "vm1", "--wait=300s"]);
+        lab.ok(&["destroy", "--stop"]);
+        for kept in ["extra-data.qcow2", "uefi-vars.fd"] {
+            assert!(fs::exists(format!("/run/state/more/guests/vm1/{kept}")).unwrap(), "{kept}");
+        }
+        lab.ok(&["gc", "--purge"]);
     });
 }
