@@ -24,6 +24,7 @@ scripts = \
 	benches/hosts \
 	benches/inside \
 	benches/libvirt \
+	benches/libvirt-networks \
 	benches/model \
 	benches/networks \
 	benches/run \

@@ -1,6 +1,7 @@
 //! The command line as clap sees it. Its types stop here: commands take them apart and know no clap.
 
 mod image;
+mod plug;
 mod values;
 mod with;
 
@@ -13,6 +14,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use image::Image;
+pub use plug::{Model, Plug};
 pub use values::GuestName;
 pub(crate) use values::duration;
 pub use with::With;
@@ -238,6 +240,18 @@ pub enum Command {
         #[arg(long)]
         stop: bool,
     },
+    /// Plug a domain of libvirt's that is nobody's guest into a network of a lab of this host: now, where it runs, and
+    /// for its next starts. Where it is plugged in already, nothing is done.
+    Attach {
+        /// What, and where.
+        #[command(flatten)]
+        plug: Plug,
+        /// The kind of NIC that it sees.
+        #[arg(long, value_enum, default_value_t = Model::Virtio)]
+        model: Model,
+    },
+    /// Take away what attach plugged in.
+    Detach(Plug),
     /// List guests with the MAC, TAP, bridge and address of each nic.
     Ps(Lab),
     /// Talk to a guest's serial console; Ctrl-] leaves.

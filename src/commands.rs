@@ -1,5 +1,6 @@
 //! One verb a file, thin: read, observe, plan, apply, show. Everything between is in the rooms below.
 
+mod attach;
 mod boot;
 mod bundle;
 mod check;
@@ -105,6 +106,8 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode, Failure> {
         Command::Reset { guests, stop } => {
             wait_for(stop::reset(&guests.vms, lookup::of(&guests)?.as_deref(), stop, output))
         }
+        Command::Attach { plug, model } => attach::attach(&plug.domain, &plug.network, model.into(), output),
+        Command::Detach(plug) => attach::detach(&plug.domain, &plug.network, output),
         Command::Ps(lab) => wait_for(ps::run(&lookup::meant(&lab)?, output)),
         Command::Console(guest) => inside::console(&guest.vm),
         Command::Logs { guest, follow, lines, previous, raw } => {

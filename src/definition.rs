@@ -41,6 +41,8 @@ pub struct Definition {
     pub lab: Key<LabName>,
     /// The name that it was given in place of its own ([`Definition::called`]); `None`: it runs under its own.
     pub alias: Option<LabName>,
+    /// `libvirt`: whether each network gets one of libvirt's
+    pub libvirt: Key<bool>,
     /// `[uplink.*]`
     pub uplinks: Entries<UplinkName, UplinkDef>,
     /// `[defaults.vm]`
@@ -266,11 +268,13 @@ pub struct ExpectDef {
 }
 
 impl Definition {
-    /// The same lab with namespaces for guests, whatever it says of their engines.
+    /// The same lab with namespaces for guests, whatever it says of their engines, and without libvirt, which is not
+    /// there.
     #[must_use]
     pub fn rehearsed(mut self) -> Self {
         let netns = || Key::Is(At::new(0..0, Engine::Netns));
         self.vms.values_mut().for_each(|vm| vm.engine = netns());
+        self.libvirt = Key::Is(At::new(0..0, false));
         self
     }
 

@@ -12,6 +12,7 @@ mod devices;
 mod firewall;
 mod foreign;
 mod guests;
+mod libvirt;
 mod nft;
 mod outside;
 mod refusal;
@@ -93,6 +94,7 @@ pub fn sketch(model: &Model, host: &Host<'_>) -> (Desired, Vec<Refusal>) {
     guests::guests(&mut context);
     firewall::tables(&mut context);
     services::files(&mut context);
+    libvirt::networks(&mut context);
     collisions::names_are_free(&mut context);
     context.finish()
 }

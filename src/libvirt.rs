@@ -5,6 +5,7 @@
 //! one that has taken a name meanwhile; and whatever would end or remove one says whose it must be by its metadata, which
 //! `vmnet-libvirt` looks at right before.
 
+pub mod plug;
 pub mod xml;
 
 use std::fmt;
@@ -90,10 +91,14 @@ pub enum Ask {
     },
     /// All networks, defined or active.
     Networks,
-    /// Define a network, start it, and have libvirt start it when the host boots.
-    AddNetwork {
+    /// Define a network, or define it anew: as it is in force from now on, too.
+    DefineNetwork {
         /// Its XML.
         xml: String,
+        /// Whether it is started.
+        active: bool,
+        /// Whether libvirt starts it when the host boots.
+        autostart: bool,
     },
     /// Stop and forget a network; one that is not there is none.
     RemoveNetwork {
@@ -218,8 +223,10 @@ pub struct Network {
     pub persistent: bool,
     /// Whether libvirt starts it when the host boots.
     pub autostart: bool,
-    /// Its XML.
+    /// What it is: as it is in force, or as it is defined where it is not started.
     pub xml: String,
+    /// How it is defined, where it is started and persistent: what it will be when it starts the next time.
+    pub next: Option<String>,
 }
 
 /// Why libvirt, or `vmnet-libvirt` itself, did not do it. Whole: nothing of what libvirt says is lost.

@@ -69,6 +69,9 @@ record! {
     Model {
         /// Its name.
         lab: LabName,
+        /// What it says of libvirt's networks; `None`: nothing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        libvirt: Option<bool>,
         /// The host whose part this is; `None`: all of it.
         here: Option<HostName>,
         /// Its hosts; none where the definition names none: then it is this machine's.
@@ -446,6 +449,16 @@ impl Model {
 
     /// Whether libvirt has to be asked about this lab.
     pub fn uses_libvirt(&self) -> bool {
+        self.has_libvirt_guests() || self.has_libvirt_networks()
+    }
+
+    /// Whether each network gets one of libvirt's, for machines that others start: as the definition says, else where
+    /// libvirt runs guests of the lab.
+    pub fn has_libvirt_networks(&self) -> bool {
+        self.libvirt.unwrap_or_else(|| self.has_libvirt_guests())
+    }
+
+    fn has_libvirt_guests(&self) -> bool {
         self.vms.values().any(|vm| vm.engine == Engine::Libvirt)
     }
 

@@ -13,6 +13,7 @@ mod guests;
 mod libvirt;
 mod links;
 mod marks;
+mod networks;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ pub use facts::find_tool;
 pub use files::{below_hooks, kept_in};
 pub use libvirt::runs as libvirt_runs;
 pub use marks::{Doubt, Marked, Marks, Thing, marks};
+pub use networks::networks_of;
 pub use tables::{Commit, Recorded};
 
 use crate::engine::EngineError;
@@ -64,7 +66,7 @@ pub struct Scope {
     pub guest_devices: bool,
     /// The user that QEMU runs as.
     pub qemu_user: String,
-    /// Whether libvirt is asked: the lab has guests there, or had some.
+    /// Whether libvirt is asked: the lab has guests or networks there, or had some.
     pub libvirt: bool,
 }
 
@@ -196,6 +198,7 @@ fn look(scope: &Scope, doors: &Doors) -> Result<(Census, Observation), ObserveEr
         files: files.ours,
         guests,
         domains: domains.domains,
+        libvirt_networks: domains.networks,
     };
     let facts = Facts {
         devices: sorted.devices,
@@ -204,6 +207,7 @@ fn look(scope: &Scope, doors: &Doors) -> Result<(Census, Observation), ObserveEr
         tables: found.foreign,
         libvirt: domains.libvirt,
         foreign_domains: domains.foreign,
+        foreign_networks: domains.foreign_networks,
         ..Facts::default()
     };
     let mut inside = sorted.inside;

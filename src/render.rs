@@ -7,6 +7,7 @@
 pub mod domain;
 pub mod hooks;
 pub mod libvirt;
+pub mod network;
 pub mod qemu;
 pub mod seed;
 pub mod shell;

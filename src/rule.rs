@@ -67,6 +67,13 @@ pub fn guest_mac(lab: &LabName, vm: &VmName, network: &NetName, number: usize, a
     unicast([0x52, 0x54, 0x00, digest[0], digest[1], digest[2]])
 }
 
+/// The MAC of an interface that is plugged into somebody's domain: QEMU's prefix and 24 bits of a hash of lab, network
+/// and the domain's UUID. `attempt` is 0 unless somebody has that one already.
+pub fn attached_mac(lab: &LabName, network: &NetName, uuid: &str, attempt: u32) -> Mac {
+    let digest = hash(&["attached", lab.as_str(), network.as_str(), uuid, &attempt.to_string()]);
+    unicast([0x52, 0x54, 0x00, digest[0], digest[1], digest[2]])
+}
+
 /// The MAC of a device of ours (bridge, veth end, macvlan): locally administered, 40 bits of a hash of the lab and
 /// the device's role and full name.
 pub fn device_mac(lab: &LabName, role: &str, name: &str) -> Mac {
@@ -84,7 +91,21 @@ pub fn port_mac(lab: &LabName, role: &str, name: &str) -> Mac {
 /// The UUID of a guest for hypervisors that want one: 122 bits of a hash of lab and guest as version 8, which
 /// RFC 9562 leaves to the maker's own rule.
 pub fn guest_uuid(lab: &LabName, vm: &VmName) -> String {
-    let digest = hash(&["uuid", lab.as_str(), vm.as_str()]);
+    uuid(&["uuid", lab.as_str(), vm.as_str()])
+}
+
+/// What libvirt calls a network of a lab.
+pub fn libvirt_network_name(lab: &LabName, network: &NetName) -> String {
+    format!("{lab}-{network}")
+}
+
+/// The UUID of a network in libvirt, by the same rule.
+pub fn libvirt_network_uuid(lab: &LabName, network: &NetName) -> String {
+    uuid(&["network-uuid", lab.as_str(), network.as_str()])
+}
+
+fn uuid(parts: &[&str]) -> String {
+    let digest = hash(parts);
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     bytes[6] = 0x80 | (bytes[6] & 0x0f);

@@ -6,6 +6,7 @@
 mod domain;
 mod facts;
 mod knob;
+mod libvirt;
 mod more;
 mod pairs;
 
@@ -21,8 +22,8 @@ pub use domain::{Domain, ForeignDomain, Libvirt, LibvirtFiles, LibvirtGuest};
 pub use facts::{
     Device, Facts, Feature, ForeignNamespace, ForwardDrop, FoundRoute, HiddenVlan, NO_MODULES, ServiceUser, Tool,
 };
-
 pub use knob::{Knob, Odd, Place};
+pub use libvirt::{ForeignNetwork, ForeignNic, LibvirtNetwork};
 pub use more::{DiskFile, FirmwareFiles, Kept, More, OwnDisk, Uefi};
 
 use crate::mark::Mark;
@@ -56,6 +57,9 @@ pub struct HostState {
     /// What libvirt has defined for guests, whether they run or not.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub domains: BTreeMap<VmName, Domain>,
+    /// libvirt's networks, by the names that they have there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub libvirt_networks: BTreeMap<String, LibvirtNetwork>,
 }
 
 impl HostState {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::engine::EngineError;
+use crate::engine::libvirt::DoorError;
 use crate::kernel::KernelError;
 use crate::kernel::nft::NftError;
 use crate::ledger::LedgerError;
@@ -75,6 +76,26 @@ pub enum OpError {
         #[source]
         source: io::Error,
     },
+    /// libvirt did not do something with a network.
+    #[error("cannot {action} libvirt network {}", name.escape_debug())]
+    LibvirtNetwork {
+        /// `add`, `change` or `remove`.
+        action: &'static str,
+        /// What libvirt calls it.
+        name: String,
+        /// Why.
+        #[source]
+        source: DoorError,
+    },
+    /// A network of libvirt's can't be written as XML.
+    #[error("libvirt network {} can't be written as XML", name.escape_debug())]
+    Unwritable {
+        /// What libvirt calls it.
+        name: String,
+        /// Why.
+        #[source]
+        source: quick_xml::SeError,
+    },
     /// A guest did not start or stop.
     #[error("cannot {action} guest {vm}")]
     Guest {
@@ -101,6 +122,7 @@ impl OpError {
             Self::Kernel(error) | Self::Nft(NftError::Kernel(error)) => error.help().map(str::to_owned),
             Self::Guest { source, .. } => source.help(),
             Self::Ended { vm } => Some(format!("vmnet logs {vm} shows its console")),
+            Self::LibvirtNetwork { source, .. } => source.help().map(str::to_owned),
             _ => None,
         }
     }
@@ -110,6 +132,7 @@ impl OpError {
         match self {
             Self::Kernel(error) => error.errno() == Some(libc::EOPNOTSUPP),
             Self::Guest { source, .. } => source.is_lack(),
+            Self::LibvirtNetwork { source, .. } => source.is_lack(),
             Self::NoNft => true,
             _ => false,
         }

@@ -14,10 +14,12 @@ use crate::engine::libvirt::Doors;
 use crate::engine::{self, EngineError};
 use crate::kernel::nft::Nft;
 use crate::kernel::{Kernel, KernelError, Request, caps, child, modules, netns, sysctl};
-use crate::names::{IfName, VmName};
+use crate::libvirt::Ask;
+use crate::names::{IfName, LabName, VmName};
 use crate::observe::{self, Observation, ObserveError, Recorded, Scope};
 use crate::plan::{LinkChange, Op, Plan};
-use crate::state::{Feature, Guest, HostState, LinkId, Ns, SettingKey, TableId, Tool};
+use crate::render;
+use crate::state::{Feature, Guest, HostState, LibvirtNetwork, LinkId, Ns, SettingKey, TableId, Tool};
 
 /// This machine, as the host of one lab.
 #[derive(Debug)]
@@ -141,6 +143,9 @@ impl KernelHost {
             | Op::Reload { .. }
             | Op::DefineGuest { .. }
             | Op::UndefineGuest { .. }
+            | Op::AddLibvirtNetwork { .. }
+            | Op::ChangeLibvirtNetwork { .. }
+            | Op::RemoveLibvirtNetwork { .. }
             | Op::StartGuest { .. }
             | Op::StopGuest { .. } => return None,
         })
@@ -253,6 +258,24 @@ impl KernelHost {
         }
     }
 
+    /// Networks of libvirt's, all through one door: each takes milliseconds.
+    fn libvirt_networks(&self, ops: &[Op], answers: &mut Answers) {
+        let lab = &self.scope.lab;
+        for (op, answer) in ops.iter().zip(answers) {
+            let (action, name, ask) = match op {
+                Op::AddLibvirtNetwork { name, network } => ("add", name, define(lab, name, network)),
+                Op::ChangeLibvirtNetwork { name, network } => ("change", name, define(lab, name, network)),
+                Op::RemoveLibvirtNetwork { name, uuid } => {
+                    let (uuid, lab) = (uuid.clone(), lab.to_string());
+                    ("remove", name, Ok(Ask::RemoveNetwork { uuid, lab }))
+                }
+                _ => continue,
+            };
+            let failed = |source| OpError::LibvirtNetwork { action, name: name.clone(), source };
+            *answer = Some(ask.and_then(|ask| self.doors.ask_now(&ask).map(drop).map_err(failed)));
+        }
+    }
+
     /// What libvirt shall know of guests.
     async fn domains(&mut self, ops: &[Op], answers: &mut Answers) {
         let (doors, lab) = (&self.doors, &self.scope.lab);
@@ -313,6 +336,9 @@ impl KernelHost {
             | Op::RemoveTable { .. }
             | Op::DefineGuest { .. }
             | Op::UndefineGuest { .. }
+            | Op::AddLibvirtNetwork { .. }
+            | Op::ChangeLibvirtNetwork { .. }
+            | Op::RemoveLibvirtNetwork { .. }
             | Op::StartGuest { .. }
             | Op::StopGuest { .. } => Err(OpError::Unanswered),
         }
@@ -339,6 +365,7 @@ impl Host for KernelHost {
         self.requests(ops, &mut answers).await;
         self.settings(ops, &mut answers);
         self.tables(ops, &mut answers);
+        self.libvirt_networks(ops, &mut answers);
         self.domains(ops, &mut answers).await;
         self.guests(ops, &mut answers).await;
         let mut all = Vec::with_capacity(ops.len());
@@ -356,6 +383,12 @@ impl Host for KernelHost {
         self.scope.tables = recorded;
         Ok(state)
     }
+}
+
+fn define(lab: &LabName, name: &str, network: &LibvirtNetwork) -> Result<Ask, OpError> {
+    let xml = render::network::network(lab, name, network)
+        .map_err(|source| OpError::Unwritable { name: name.to_owned(), source })?;
+    Ok(Ask::DefineNetwork { xml, active: network.active, autostart: network.autostart })
 }
 
 fn guest_failed(action: &'static str, vm: &VmName, source: EngineError) -> OpError {

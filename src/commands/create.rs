@@ -249,6 +249,7 @@ fn sign(op: &Op) -> char {
         | Op::ReplaceTable { .. }
         | Op::RestoreTable { .. }
         | Op::DefineGuest { .. }
+        | Op::AddLibvirtNetwork { .. }
         | Op::StartGuest { .. } => '+',
         Op::RemoveNamespace { .. }
         | Op::RemoveLink { .. }
@@ -258,11 +259,13 @@ fn sign(op: &Op) -> char {
         | Op::RemoveTable { .. }
         | Op::RemoveFile { .. }
         | Op::UndefineGuest { .. }
+        | Op::RemoveLibvirtNetwork { .. }
         | Op::StopGuest { .. } => '-',
         Op::SetIpv6 { .. }
         | Op::SetTxChecksum { .. }
         | Op::ChangeLink { .. }
         | Op::ChangeTable { .. }
+        | Op::ChangeLibvirtNetwork { .. }
         | Op::Set { .. }
         | Op::Reload { .. } => '~',
     }

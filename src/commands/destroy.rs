@@ -10,7 +10,7 @@ use super::list;
 use super::lookup;
 use super::output::{GOOD, Output, WARN, foreign, shown};
 use super::privilege;
-use super::session::{Session, silent, unobservable};
+use super::session::{Session, kept, silent, unobservable};
 use super::source::remove_if_there;
 use crate::names::{LabName, VmName};
 use crate::observe::{self, Doubt, Observation};
@@ -85,10 +85,10 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses where libvirt says nothing and may have guests of the lab; with force it goes on, and says so.
+/// Refuses where libvirt says nothing and may have guests or networks of the lab; with force it goes on, and says so.
 fn answers(session: &mut Session, observation: &Observation, options: Options, output: &Output) -> Result<(), Failure> {
     let Some(silence) = observation.facts.libvirt.silence() else { return Ok(()) };
-    let left: Vec<String> = observe::domains_of(&session.lab).into_iter().map(|domain| domain.name).collect();
+    let left = kept(&session.lab);
     match (left.is_empty(), options.force) {
         (true, _) => {}
         (false, false) => return Err(silent(&session.lab, &silence)),

@@ -1,4 +1,4 @@
-//! Names on the command line: which lab, which guest.
+//! Names on the command line: which lab, which guest, which network.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::source::Source;
 use super::standing::undone;
 use crate::cli::{self, GuestName};
 use crate::ledger::{self, Ledger, change};
-use crate::names::{LabName, VmName};
+use crate::names::{LabName, NetName, VmName};
 use crate::paths::Paths;
 
 /// The definition that is meant where none is named.
@@ -179,6 +179,51 @@ pub(super) fn guest(argument: &str) -> Result<(LabName, VmName), Failure> {
         labs => {
             let names: Vec<String> = labs.iter().map(|lab| format!("{lab}/{vm}")).collect();
             Err(Failure::Usage(format!("several labs have a guest {vm}: say {}", names.join(" or "))))
+        }
+    }
+}
+
+/// A network: `campus/web`, or `web` in the working directory's lab, else in the only lab that has one of that name.
+pub(super) fn network(argument: &str) -> Result<(LabName, NetName), Failure> {
+    let usage = |error: crate::names::NameError| Failure::Usage(error.to_string());
+    let (lab, name) = match argument.split_once('/') {
+        Some((lab, name)) => (Some(lab.parse::<LabName>().map_err(usage)?), name),
+        None => (None, argument),
+    };
+    let network: NetName = name.parse().map_err(usage)?;
+    let labs = match lab {
+        Some(lab) => vec![lab],
+        None => ledger::labs(&paths()?)?,
+    };
+    let here = Path::new(DEFAULT_FILE).exists().then(|| self::lab(DEFAULT_FILE)).transpose().unwrap_or(None);
+    let mut found: Vec<LabName> = Vec::new();
+    for lab in &labs {
+        match applied(lab) {
+            Ok((_, source)) if source.model.networks().contains_key(&network) => found.push(lab.clone()),
+            Ok(_) => {}
+            Err(failure) if labs.len() == 1 => return Err(failure),
+            Err(_) => {}
+        }
+    }
+    found = match here.filter(|here| found.contains(here)) {
+        Some(here) => vec![here],
+        None => found,
+    };
+    match (found.as_slice(), labs.as_slice()) {
+        ([lab], _) => Ok((lab.clone(), network)),
+        ([], [only]) => {
+            let (_, source) = applied(only)?;
+            let all: Vec<&str> = source.model.networks().keys().map(NetName::as_str).collect();
+            let here = source.origin.here.as_ref().map(|host| format!(" on host {host}")).unwrap_or_default();
+            Err(Failure::because(format!("lab {only} has no network {network}{here}; it has {}", all.join(", "))))
+        }
+        ([], []) => Err(Failure::because(format!("no lab on this host has a network {network}: none is created"))),
+        ([], labs) => {
+            Err(Failure::because(format!("no lab on this host has a network {network} (labs: {})", names(labs))))
+        }
+        (labs, _) => {
+            let said: Vec<String> = labs.iter().map(|lab| format!("{lab}/{network}")).collect();
+            Err(Failure::Usage(format!("several labs have a network {network}: say {}", said.join(" or "))))
         }
     }
 }

@@ -60,6 +60,8 @@ impl Needs {
             | Command::Stop { .. }
             | Command::Shutdown
             | Command::Reset { .. } => Self::CHANGE,
+            // libvirt does it.
+            Command::Attach { .. } | Command::Detach(_) => Self::LOOK,
             // It enters the router's namespace.
             Command::Reach { .. } => Self::LOOK,
             Command::Verify { .. } | Command::ProbePart { .. } => Self::PROBE,

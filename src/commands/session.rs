@@ -18,7 +18,7 @@ use super::signals::Signals;
 use super::source::Source;
 use super::standing::{interrupted, unconfirmed};
 use super::unrecorded;
-pub(super) use libvirt::silent;
+pub(super) use libvirt::{kept, silent};
 
 use crate::apply::{self, ApplyError, KernelHost, Report, Work};
 use crate::desired::{Desired, Host, Refusal, forwarding, sketch};
@@ -40,7 +40,7 @@ const LOCK_LIMIT: Duration = Duration::from_secs(120);
 pub(super) const RESTORE: &str = "restore";
 
 /// Verbs that leave the definition as it was applied.
-const OF_GUESTS: [&str; 3] = ["boot", "stop", "reset"];
+const OF_GUESTS: [&str; 5] = ["boot", "stop", "reset", "attach", "detach"];
 
 /// What the watcher of an unconfirmed change does when its time has passed.
 pub(super) const GO_BACK: &str = "undo, since nobody confirmed it, of";

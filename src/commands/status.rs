@@ -50,6 +50,8 @@ struct Report<'a> {
     obstacles: Vec<String>,
     /// Devices that are not the lab's on its bridges, stacked on its links or in its namespaces.
     foreign: Vec<drift::Foreign>,
+    /// Domains of libvirt's that are not the lab's guests, on its networks.
+    foreign_domains: Vec<drift::ForeignUser>,
     /// Files, tables, rules and routes of others in places that are the lab's.
     beside: Vec<drift::Other>,
     notes: &'a [Note],
@@ -100,6 +102,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let differences = differences(&observation.state, &wanted.state, &session.to_restore(), extent);
     let model = &source.model;
     let ports = ports(&observation);
+    let bridges = model.networks().values().map(|network| network.bridge().name().as_str()).collect();
     let report = Report {
         lab: lab.as_str(),
         file: ledger.path.display().to_string(),
@@ -123,6 +126,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         differences: differences.into_iter().map(drift::DifferenceReport::from).collect(),
         drift: &plan.waves,
         foreign: drift::foreign_devices(&observation, &session.remotes()?),
+        foreign_domains: drift::foreign_users(&observation, &bridges),
         beside: drift::beside(&observation, &wanted.state),
         obstacles,
         notes: &notes,
@@ -203,6 +207,10 @@ fn text(report: &Report<'_>) -> String {
     }
     for device in &report.foreign {
         text.push_str(&format!("{WARN}not this lab's:{WARN:#} {}\n", device.text));
+    }
+    // Those that run were told by their devices.
+    for domain in report.foreign_domains.iter().filter(|domain| !domain.live) {
+        text.push_str(&format!("{WARN}not this lab's:{WARN:#} {}\n", domain.text));
     }
     for other in &report.beside {
         text.push_str(&format!("{WARN}not this lab's:{WARN:#} {}\n", other.text));

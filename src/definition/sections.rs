@@ -14,7 +14,8 @@ use super::{
 use crate::names::DiskName;
 
 /// The keys of each kind of table, in the order in which they are read.
-const DEFINITION: &[&str] = &["lab", "uplink", "defaults", "network", "router", "image", "vm", "host", "expect"];
+const DEFINITION: &[&str] =
+    &["lab", "libvirt", "uplink", "defaults", "network", "router", "image", "vm", "host", "expect"];
 const UPLINK: &[&str] = &["device"];
 const DEFAULTS: &[&str] = &["vm"];
 const NETWORK: &[&str] =
@@ -76,6 +77,7 @@ pub(super) fn definition(table: &At<DeTable<'_>>, problems: &mut Problems) -> De
     let definition = Definition {
         alias: None,
         lab: reader.get("lab", problems),
+        libvirt: reader.get("libvirt", problems),
         uplinks: reader.section("uplink", problems, uplink),
         defaults: match reader.table("defaults", "defaults", problems, defaults) {
             Key::Is(defaults) => defaults.into_inner(),

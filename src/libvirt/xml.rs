@@ -72,24 +72,52 @@ pub fn domain(text: &str) -> Described {
     found
 }
 
-/// The lab that a network is of; `None` for one that vmnet did not make.
-pub fn lab_of_network(text: &str) -> Option<String> {
-    let mut lab = None;
+/// What a network's XML says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescribedNetwork {
+    /// Its name, where it is a text of one piece.
+    pub name: Option<String>,
+    /// The lab that it is of; `None` for one that vmnet did not make.
+    pub lab: Option<String>,
+    /// The network of the lab.
+    pub network: Option<String>,
+    /// What it does with packets: `bridge`, `nat`, …
+    pub forward: Option<String>,
+    /// Its bridge.
+    pub bridge: Option<String>,
+}
+
+/// Reads the XML of a network. What can't be read further says nothing more.
+pub fn network(text: &str) -> DescribedNetwork {
+    let mut found = DescribedNetwork::default();
     elements(text, &mut Vec::new(), &mut |path, tag| {
-        if matches!(path, [.., metadata, network] if metadata == "metadata" && network == "network") {
-            lab = lab.take().or_else(|| is_ours(tag).then(|| attribute(tag, "lab"))?);
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            [.., "metadata", "network"] if is_ours(tag) && found.lab.is_none() => {
+                found.lab = attribute(tag, "lab");
+                found.network = attribute(tag, "network");
+            }
+            [.., "network", "forward"] => found.forward = attribute(tag, "mode"),
+            [.., "network", "bridge"] => found.bridge = attribute(tag, "name"),
+            _ => {}
         }
     });
-    lab
+    found.name = child(text, "name");
+    found
 }
 
 /// The UUID that a domain or network says it has.
 pub fn uuid(text: &str) -> Option<String> {
+    child(text, "uuid")
+}
+
+/// The text of an element right below the outermost one.
+fn child(text: &str, name: &str) -> Option<String> {
     let mut reader = Reader::from_str(text);
     let mut depth = 0;
     loop {
         match reader.read_event().ok()? {
-            Event::Start(tag) if depth == 1 && tag.local_name().as_ref() == "uuid" => {
+            Event::Start(tag) if depth == 1 && tag.local_name().as_ref() == name => {
                 return Some(reader.read_text(tag.name()).ok()?.trim().to_owned());
             }
             Event::Start(_) => depth += 1,
@@ -170,16 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_network_says_its_lab() {
+    fn a_network_says_its_lab_and_its_bridge() {
         let of = |namespace: &str| {
             format!(
-                "<network><name>campus-web</name><metadata><vmnet:network xmlns:vmnet='{namespace}' lab='campus'/>\
-                 </metadata></network>"
+                "<network><name>campus-web</name><metadata><vmnet:network xmlns:vmnet='{namespace}' lab='campus' \
+                 network='web'/></metadata><forward mode='bridge'/><bridge name='br-web'/></network>"
             )
         };
-        assert_eq!(lab_of_network(&of(METADATA_NAMESPACE)).as_deref(), Some("campus"));
-        assert_eq!(lab_of_network(&of("urn:other")), None);
-        assert_eq!(lab_of_network("<network><name>default</name></network>"), None);
+        let said = network(&of(METADATA_NAMESPACE));
+        assert_eq!((said.lab.as_deref(), said.network.as_deref()), (Some("campus"), Some("web")));
+        assert_eq!((said.forward.as_deref(), said.bridge.as_deref()), (Some("bridge"), Some("br-web")));
+        assert_eq!(said.name.as_deref(), Some("campus-web"));
+        assert_eq!(network(&of("urn:other")).lab, None);
+        assert_eq!(network("<network><name>default</name></network>").lab, None);
     }
 
     #[test]

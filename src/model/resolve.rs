@@ -29,6 +29,7 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
     let Definition {
         lab,
         alias,
+        libvirt,
         uplinks,
         defaults: _,
         networks,
@@ -68,7 +69,8 @@ pub fn resolve(definition: &Definition, lock: &Lock) -> Result<Resolved, Problem
     hosts::joined(&networks, definition, &mut problems);
     let uplinks = read_uplinks(uplinks, &mut problems);
     let (elsewhere, expects, view) = (Vec::new(), Vec::new(), View::default());
-    let mut model = Model { lab, here: None, hosts, uplinks, networks, router, elsewhere, vms, expects, view };
+    let libvirt = libvirt.value().copied();
+    let mut model = Model { lab, libvirt, here: None, hosts, uplinks, networks, router, elsewhere, vms, expects, view };
     model.expects = expect::assertions(&model, definition, &mut problems);
     across::reachable(&model, definition, &mut problems);
     devices::names_differ(&model, definition, &mut problems);

@@ -57,6 +57,7 @@ pub fn slice(whole: &Model, here: &HostName) -> Option<Model> {
     let elsewhere = if router.is_some() { elsewhere(whole, here) } else { Vec::new() };
     Some(Model {
         lab: whole.lab.clone(),
+        libvirt: whole.libvirt,
         here: Some(here.clone()),
         hosts: whole.hosts.clone(),
         uplinks,

@@ -67,8 +67,8 @@ fn guest_of(text: &str) -> Option<(LabName, VmName)> {
     (xml::uuid(domain)? == rule::guest_uuid(&lab, &vm)).then_some((lab, vm))
 }
 
-/// The domains in a folder of libvirt's, each by its name.
-fn texts(folder: &str) -> Vec<(String, String)> {
+/// The domains or networks in a folder of libvirt's, each by its name.
+pub(super) fn texts(folder: &str) -> Vec<(String, String)> {
     // Who may not read them may not make a lab either.
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.flatten().map(|entry| entry.path());

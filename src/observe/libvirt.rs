@@ -1,4 +1,4 @@
-//! What libvirt has: the domains of the lab's guests, and those of others.
+//! What libvirt has: the domains of the lab's guests, its networks, and those of others.
 //!
 //! A domain is a guest's where its metadata name lab and guest and say what it was made of, and its UUID is the one
 //! that the guest gets: a clone has the metadata, too.
@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::Scope;
+use super::{Scope, networks};
 use crate::engine::libvirt::Doors;
 use crate::libvirt::xml::{self, Described};
 use crate::libvirt::{self, Answer, Ask};
@@ -14,7 +14,9 @@ use crate::mark::Mark;
 use crate::names::{IfName, LabName, VmName};
 use crate::render::ETHERNET_MTU;
 use crate::rule;
-use crate::state::{Domain, ForeignDomain, Libvirt, LibvirtGuest, Link, LinkKind, Odd};
+use crate::state::{
+    Domain, ForeignDomain, ForeignNetwork, ForeignNic, Libvirt, LibvirtGuest, LibvirtNetwork, Link, LinkKind, Odd,
+};
 
 /// What libvirt has.
 #[derive(Debug, Default)]
@@ -27,6 +29,10 @@ pub(super) struct Found {
     pub domains: BTreeMap<VmName, Domain>,
     /// The domains of others.
     pub foreign: Vec<ForeignDomain>,
+    /// The lab's networks by name.
+    pub networks: BTreeMap<String, LibvirtNetwork>,
+    /// The networks of others.
+    pub foreign_networks: Vec<ForeignNetwork>,
 }
 
 impl Found {
@@ -55,11 +61,14 @@ pub(super) fn ask(scope: &Scope, doors: &Doors) -> Found {
     if !scope.libvirt {
         return Found::default();
     }
-    match doors.ask_now(&Ask::Domains) {
-        Ok(Answer::Domains { domains }) => sort(&scope.lab, &domains),
+    match (doors.ask_now(&Ask::Networks), doors.ask_now(&Ask::Domains)) {
+        (Ok(Answer::Networks { networks }), Ok(Answer::Domains { domains })) => {
+            let (networks, foreign_networks) = networks::sort(&scope.lab, networks);
+            Found { networks, foreign_networks, ..sort(&scope.lab, &domains) }
+        }
         // Each question has its own kind of answer.
-        Ok(_) => Found::default(),
-        Err(error) => {
+        (Ok(_), Ok(_)) => Found::default(),
+        (Err(error), _) | (_, Err(error)) => {
             let why = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             let why = why.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             let help = error.help().map(str::to_owned);
@@ -73,9 +82,10 @@ fn sort(lab: &LabName, domains: &[libvirt::Domain]) -> Found {
     for domain in domains {
         let described = xml::domain(&domain.xml);
         let Some((vm, made)) = guest_of(lab, domain, &described) else {
-            let by_hand = described.owner.is_some_and(|owner| owner.lab == lab.as_str()) && described.made.is_none();
+            let by_hand =
+                described.owner.as_ref().is_some_and(|owner| owner.lab == lab.as_str()) && described.made.is_none();
             let (name, uuid) = (domain.name.clone(), domain.uuid.clone());
-            found.foreign.push(ForeignDomain { name, uuid, by_hand });
+            found.foreign.push(ForeignDomain { name, uuid, by_hand, nics: nics(domain, described) });
             continue;
         };
         let defined = domain.persistent.then(|| defined(domain, &made));
@@ -88,6 +98,14 @@ fn sort(lab: &LabName, domains: &[libvirt::Domain]) -> Found {
         found.domains.extend(defined.map(|defined| (vm, defined)));
     }
     found
+}
+
+/// The interfaces of a foreign domain, and those that it will have when it starts the next time.
+fn nics(domain: &libvirt::Domain, now: Described) -> Vec<ForeignNic> {
+    let nic = |live| move |nic: xml::Nic| ForeignNic { live, network: nic.network, bridge: nic.bridge, tap: nic.tap };
+    let next = domain.next.as_deref().map(xml::domain).unwrap_or_default();
+    let now = now.nics.into_iter().map(nic(domain.state.has_process()));
+    now.chain(next.nics.into_iter().map(nic(false))).collect()
 }
 
 /// The guest that a domain is, and the digest of what it was made of.
@@ -179,7 +197,10 @@ mod tests {
         ] {
             let found = sort(&lab(), std::slice::from_ref(&domain));
             assert!(found.domains.is_empty());
-            assert_eq!(found.foreign, [ForeignDomain { name: domain.name, uuid: domain.uuid, by_hand }]);
+            let [foreign] = found.foreign.as_slice() else { panic!("{:?}", found.foreign) };
+            assert_eq!((&foreign.name, &foreign.uuid, foreign.by_hand), (&domain.name, &domain.uuid, by_hand));
+            let taps: Vec<_> = foreign.nics.iter().map(|nic| (nic.live, nic.tap.as_deref())).collect();
+            assert_eq!(taps, [(false, Some("vm1-0-ab12")), (false, Some("vnet3"))]);
         }
         let other = sort(&"other".parse().unwrap(), &[domain("campus-vm1", &own, None)]);
         assert!(!other.foreign[0].by_hand, "it is another lab's");

@@ -1,8 +1,8 @@
 //! [`marks`]: what on this host says by its mark that it is a lab's, whichever lab.
 //!
 //! A link is a lab's by alias and group together, or as a TAP by its alias; a route on a foreign device by its metric; a
-//! namespace by the alias of its `lo`; a table by its comment; a file by the mark in its text; a domain of libvirt by its
-//! metadata; a folder below our own roots by its name. What only looks like ours is told apart: it is listed and never touched.
+//! namespace by the alias of its `lo`; a table by its comment; a file by the mark in its text; a domain or network of libvirt by
+//! its metadata; a folder below our own roots by its name. What only looks like ours is told apart: it is listed and never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ObserveError, domains, files};
+use super::{ObserveError, domains, files, networks};
 use crate::kernel::dump::{Dumper, KindData, LinkRow};
 use crate::kernel::netns::{self, Standing};
 use crate::kernel::nftables;
@@ -25,7 +25,7 @@ use crate::state::{File, Ns};
 /// Something that is there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Thing {
-    /// `link`, `namespace`, `table`, `file`, `domain`, `folder` or `route`.
+    /// `link`, `namespace`, `table`, `file`, `domain`, `libvirt network`, `folder` or `route`.
     pub what: &'static str,
     /// Its name; untrusted.
     pub name: String,
@@ -92,6 +92,9 @@ pub fn marks(paths: &Paths, known: &[LabName]) -> Result<Marks, ObserveError> {
     drop_ins(&mut marks);
     for domain in domains::domains() {
         marks.add(&domain.lab, "domain", domain.name);
+    }
+    for (lab, name) in networks::networks() {
+        marks.add(&lab, "libvirt network", name);
     }
     tables(&mut marks);
     links(known, &mut marks)?;

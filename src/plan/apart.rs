@@ -68,7 +68,10 @@ impl Apart {
             | Op::RemoveTable { .. }
             | Op::WriteFile { .. }
             | Op::RemoveFile { .. }
-            | Op::Reload { .. } => None,
+            | Op::Reload { .. }
+            | Op::AddLibvirtNetwork { .. }
+            | Op::ChangeLibvirtNetwork { .. }
+            | Op::RemoveLibvirtNetwork { .. } => None,
         }
     }
 

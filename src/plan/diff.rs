@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use super::elements;
 use super::{LinkChange, Op, Plan, Service};
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
-use crate::state::{Address, File, HostState, Knob, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey, Table};
+use crate::state::{
+    Address, File, HostState, Knob, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey, Table,
+};
 
 /// What stood in a setting before a lab changed it: what it goes back to.
 pub type Found = BTreeMap<SettingKey, String>;
@@ -22,6 +24,7 @@ pub fn diff(current: &HostState, desired: &HostState, found: &Found, own_groups:
     let mut ops = Vec::new();
     guests(current, desired, &mut ops);
     domains(current, desired, &mut ops);
+    libvirt_networks(current, desired, &mut ops);
     let links = Links::of(current, desired);
     links.ops(current, desired, own_groups, &mut ops);
     namespaces(current, desired, &mut ops);
@@ -55,6 +58,24 @@ fn domains(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
     }
     for (vm, domain) in desired.domains.iter().filter(|(vm, domain)| current.domains.get(*vm) != Some(*domain)) {
         ops.push(Op::DefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
+    }
+}
+
+fn libvirt_networks(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
+    // One with another UUID is another one, and libvirt has only one of a name.
+    let same = |a: &LibvirtNetwork, b: &LibvirtNetwork| a.uuid == b.uuid;
+    for (name, network) in &current.libvirt_networks {
+        if !desired.libvirt_networks.get(name).is_some_and(|wanted| same(network, wanted)) {
+            ops.push(Op::RemoveLibvirtNetwork { name: name.clone(), uuid: network.uuid.clone() });
+        }
+    }
+    for (name, network) in &desired.libvirt_networks {
+        let (name, network) = (name.clone(), network.clone());
+        match current.libvirt_networks.get(&name) {
+            Some(is) if *is == network => {}
+            Some(is) if same(is, &network) => ops.push(Op::ChangeLibvirtNetwork { name, network }),
+            Some(_) | None => ops.push(Op::AddLibvirtNetwork { name, network }),
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::state::{Address, BridgeSettings, File, HostState, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table};
+use crate::state::{
+    Address, BridgeSettings, File, HostState, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Route, SettingKey, Table,
+};
 
 /// How much of what should be is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Object {
     Table,
     /// A file.
     File,
+    /// A network of libvirt's.
+    LibvirtNetwork,
 }
 
 /// How it differs.
@@ -83,6 +87,7 @@ impl fmt::Display for Difference {
             Object::Address => "address ",
             Object::Route => "route ",
             Object::Table => "table ",
+            Object::LibvirtNetwork => "libvirt network ",
             Object::Link if matches!(problem, Problem::Differs { .. }) => "",
             Object::Link => "link ",
             Object::Setting | Object::File => "",
@@ -142,6 +147,7 @@ pub fn differences(
     }
     tables(current, wanted, is_there, &mut found);
     files(current, wanted, &mut found);
+    libvirt_networks(current, wanted, &mut found);
     found.list
 }
 
@@ -332,6 +338,32 @@ fn files(current: &HostState, wanted: &HostState, found: &mut Found) {
     let goes = |(path, file): &(&PathBuf, &File)| !wanted.files.contains_key(*path) && file.is_made(path);
     for (path, _) in current.files.iter().filter(goes) {
         found.push(Object::File, &path.display().to_string(), &Ns::Host, Problem::Unexpected);
+    }
+}
+
+fn libvirt_networks(current: &HostState, wanted: &HostState, found: &mut Found) {
+    for (name, should) in &wanted.libvirt_networks {
+        let mut push = |problem| found.push(Object::LibvirtNetwork, name, &Ns::Host, problem);
+        let Some(is) = current.libvirt_networks.get(name) else {
+            push(Problem::Missing);
+            continue;
+        };
+        let LibvirtNetwork { uuid, network: _, bridge, active, autostart } = should;
+        let mut differs = |property, is: String, should: String| {
+            if is != should {
+                push(Problem::Differs { property, should: Some(should), is });
+            }
+        };
+        let on = |bridge: &str| if bridge.is_empty() { "on no bridge".to_owned() } else { format!("on {bridge}") };
+        differs("bridge", on(&is.bridge), on(bridge));
+        let state = |active: bool| if active { "started" } else { "not started" }.to_owned();
+        differs("state", state(is.active), state(*active));
+        let switch = |on: bool| format!("autostart {}", if on { "on" } else { "off" });
+        differs("autostart", switch(is.autostart), switch(*autostart));
+        differs("uuid", format!("UUID {}", is.uuid), format!("UUID {uuid}"));
+    }
+    for name in current.libvirt_networks.keys().filter(|name| !wanted.libvirt_networks.contains_key(*name)) {
+        found.push(Object::LibvirtNetwork, name, &Ns::Host, Problem::Unexpected);
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::Op;
 use crate::names::NsName;
-use crate::state::{Device, Facts, HostState, LinkId, LinkKind, Ns};
+use crate::state::{Device, Facts, ForeignNic, HostState, LinkId, LinkKind, Ns};
 
 /// Links in the lab's namespaces that are not the lab's.
 pub type Strangers = BTreeMap<NsName, BTreeMap<String, Device>>;
@@ -64,6 +64,15 @@ pub enum Hurt {
         /// What it sits on.
         on: LinkId,
     },
+    /// A domain of libvirt's, of which this is an interface.
+    Domain {
+        /// The domain.
+        device: String,
+        /// What it is plugged into, for people.
+        on: String,
+        /// Whether it runs; else it could not start any more.
+        live: bool,
+    },
     /// In a namespace that goes.
     Inside {
         /// The foreign device.
@@ -74,12 +83,13 @@ pub enum Hurt {
 }
 
 impl Hurt {
-    /// The foreign device.
+    /// The foreign device, or domain.
     pub fn device(&self) -> &str {
         match self {
             Self::Port { device, .. }
             | Self::Stacked { device, .. }
             | Self::Elsewhere { device, .. }
+            | Self::Domain { device, .. }
             | Self::Inside { device, .. } => device,
         }
     }
@@ -92,6 +102,10 @@ impl fmt::Display for Hurt {
             Self::Port { of, .. } => write!(f, "a port of {of}"),
             Self::Stacked { on, .. } => write!(f, "stacked on {on}"),
             Self::Elsewhere { place, on, .. } => write!(f, "in {}, stacked on {on}", place.escape_debug()),
+            Self::Domain { on, live: true, .. } => write!(f, "a libvirt domain that runs on {}", on.escape_debug()),
+            Self::Domain { on, live: false, .. } => {
+                write!(f, "a libvirt domain that is defined to be on {}", on.escape_debug())
+            }
             Self::Inside { ns, .. } => write!(f, "in namespace {ns}"),
         }
     }
@@ -105,9 +119,10 @@ pub fn hurt<'a>(
     strangers: &Strangers,
     remotes: &[Remote],
 ) -> BTreeSet<Hurt> {
+    let ops: Vec<&Op> = ops.into_iter().collect();
     let mut links = BTreeSet::<LinkId>::new();
     let mut namespaces = BTreeSet::<&NsName>::new();
-    for op in ops {
+    for op in &ops {
         match op {
             Op::RemoveLink { id } => drop(links.insert(id.clone())),
             Op::RemoveGroup { ns, group, count: _ } => {
@@ -133,6 +148,10 @@ pub fn hurt<'a>(
         }
     }
     on_links(&Ns::Host, &facts.devices, &links, &mut all);
+    let (domains, taps) = domains(&ops, facts, &links);
+    // Said once, by the name that people know.
+    all.retain(|hurt| !matches!(hurt, Hurt::Port { device, .. } if taps.contains(device.as_str())));
+    all.extend(domains);
     for (ns, devices) in strangers {
         if namespaces.contains(ns) {
             all.extend(devices.keys().map(|device| Hurt::Inside { device: device.clone(), ns: ns.clone() }));
@@ -141,6 +160,50 @@ pub fn hurt<'a>(
         }
     }
     all
+}
+
+/// The domains of libvirt's that use a network or bridge that goes, and the devices of those that run.
+fn domains<'f>(ops: &[&Op], facts: &'f Facts, gone: &BTreeSet<LinkId>) -> (BTreeSet<Hurt>, BTreeSet<&'f str>) {
+    let (mut networks, mut comes) = (BTreeSet::new(), BTreeSet::new());
+    for op in ops {
+        match op {
+            Op::RemoveLibvirtNetwork { name, .. } => drop(networks.insert(name.as_str())),
+            Op::AddLibvirtNetwork { name, .. } => drop(comes.insert(name.as_str())),
+            _ => {}
+        }
+    }
+    let on = |nic: &ForeignNic| {
+        let goes = |name: &&String| networks.contains(name.as_str()) && !comes.contains(name.as_str());
+        let network = nic.network.as_ref().filter(goes).map(|name| format!("libvirt network {name}"));
+        let is_link = |name: &&String| name.parse().is_ok_and(|name| gone.contains(&LinkId::host(name)));
+        // One that does not run gets its bridge from its network, whatever that is by then.
+        let by_bridge = nic.bridge.as_ref().filter(|_| nic.live || nic.network.is_none());
+        network.or_else(|| by_bridge.filter(is_link).cloned())
+    };
+    let (mut all, mut taps) = (BTreeSet::new(), BTreeSet::new());
+    // One made of what `vmnet xml` printed is the lab's own guest; while it runs, its ports count.
+    for domain in facts.foreign_domains.iter().filter(|domain| !domain.by_hand) {
+        for nic in &domain.nics {
+            let Some(on) = on(nic) else { continue };
+            if nic.live {
+                taps.extend(nic.tap.as_deref());
+            }
+            all.insert(Hurt::Domain { device: domain.name.clone(), on, live: nic.live });
+        }
+    }
+    let runs: BTreeSet<(String, String)> = all.iter().filter_map(running).collect();
+    all.retain(|hurt| match hurt {
+        Hurt::Domain { device, on, live: false } => !runs.contains(&(device.clone(), on.clone())),
+        _ => true,
+    });
+    (all, taps)
+}
+
+fn running(hurt: &Hurt) -> Option<(String, String)> {
+    match hurt {
+        Hurt::Domain { device, on, live: true } => Some((device.clone(), on.clone())),
+        _ => None,
+    }
 }
 
 fn on_links(ns: &Ns, devices: &BTreeMap<String, Device>, gone: &BTreeSet<LinkId>, all: &mut BTreeSet<Hurt>) {
@@ -272,6 +335,51 @@ mod tests {
         let one = [Op::RemoveNamespace { ns: router() }];
         let all = texts(&one, &Facts::default(), &inside("wg0", Device::default()));
         assert_eq!(all, ["wg0: in namespace vmnet-campus"]);
+    }
+
+    #[test]
+    fn domains_on_what_goes_are_hurt() {
+        let nic = |live, network: Option<&str>, bridge: Option<&str>| ForeignNic {
+            live,
+            network: network.map(str::to_owned),
+            bridge: bridge.map(str::to_owned),
+            tap: live.then(|| "vnet0".to_owned()),
+        };
+        let domain = |name: &str, by_hand, nics| crate::state::ForeignDomain {
+            name: name.to_owned(),
+            uuid: String::new(),
+            by_hand,
+            nics,
+        };
+        let mut facts = facts(&[("vnet0", port("br-web")), ("vnet1", port("br-web"))]);
+        facts.foreign_domains = vec![
+            // What runs is said once, although it is defined, too.
+            domain("runs", false, vec![nic(true, Some("n"), Some("br-web")), nic(false, Some("n"), None)]),
+            domain("off", false, vec![nic(false, Some("n"), None)]),
+            domain("by-bridge", false, vec![nic(false, None, Some("br-web"))]),
+            domain("elsewhere", false, vec![nic(true, Some("m"), Some("br-m")), nic(false, None, Some("br-m"))]),
+            domain("own", true, vec![nic(false, Some("n"), Some("br-web"))]),
+        ];
+        let remove = Op::RemoveLibvirtNetwork { name: "n".into(), uuid: String::new() };
+        let bridge = Op::RemoveLink { id: id(&Ns::Host, "br-web") };
+        let told = |ops: &[Op]| texts(ops, &facts, &Strangers::new());
+        let runs = "runs: a libvirt domain that runs on libvirt network n";
+        let off = "off: a libvirt domain that is defined to be on libvirt network n";
+        assert_eq!(told(std::slice::from_ref(&remove)), [off, runs]);
+        let by_bridge = "by-bridge: a libvirt domain that is defined to be on br-web";
+        assert_eq!(told(&[remove.clone(), bridge.clone()]), ["vnet1: a port of br-web", by_bridge, off, runs]);
+        assert_eq!(
+            told(&[bridge]),
+            ["vnet1: a port of br-web", by_bridge, "runs: a libvirt domain that runs on br-web"]
+        );
+        let network = crate::state::LibvirtNetwork {
+            uuid: "other".into(),
+            network: "web".into(),
+            bridge: "br-web".into(),
+            active: true,
+            autostart: true,
+        };
+        assert_eq!(told(&[remove, Op::AddLibvirtNetwork { name: "n".into(), network }]), [""; 0]);
     }
 
     #[test]

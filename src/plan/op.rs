@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::elements::SetChange;
 use crate::names::{NsName, VmName};
 use crate::state::{
-    Address, BridgeSettings, Domain, Feature, File, Guest, Link, LinkId, LinkKind, Ns, Odd, Route, SettingKey, TableId,
+    Address, BridgeSettings, Domain, Feature, File, Guest, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Odd, Route,
+    SettingKey, TableId,
 };
 
 /// One effect. The executor has one arm for each.
@@ -158,6 +159,27 @@ pub enum Op {
         /// What is defined.
         domain: Box<Domain>,
     },
+    /// Define a network of libvirt's and start it, so that others can plug their machines into one of the lab's.
+    AddLibvirtNetwork {
+        /// What libvirt calls it.
+        name: String,
+        /// What it shall be.
+        network: LibvirtNetwork,
+    },
+    /// Define it anew, and make it so at once.
+    ChangeLibvirtNetwork {
+        /// What libvirt calls it.
+        name: String,
+        /// What it shall be.
+        network: LibvirtNetwork,
+    },
+    /// Stop a network of libvirt's and have it forgotten.
+    RemoveLibvirtNetwork {
+        /// What libvirt calls it.
+        name: String,
+        /// Its UUID.
+        uuid: String,
+    },
     /// Start a guest.
     StartGuest {
         /// Its name.
@@ -225,6 +247,9 @@ impl Op {
             | Op::Reload { .. }
             | Op::DefineGuest { .. }
             | Op::UndefineGuest { .. }
+            | Op::AddLibvirtNetwork { .. }
+            | Op::ChangeLibvirtNetwork { .. }
+            | Op::RemoveLibvirtNetwork { .. }
             | Op::StopGuest { .. } => None,
         }
     }
@@ -359,6 +384,13 @@ impl fmt::Display for Op {
                 write!(f, "define guest {vm} in libvirt (autostart {})", on_off(domain.autostart))
             }
             Op::UndefineGuest { vm, domain: _ } => write!(f, "undefine guest {vm} in libvirt"),
+            Op::AddLibvirtNetwork { name, network } => {
+                write!(f, "add libvirt network {} on {}", name.escape_debug(), LibvirtText(network))
+            }
+            Op::ChangeLibvirtNetwork { name, network } => {
+                write!(f, "set libvirt network {}: on {}", name.escape_debug(), LibvirtText(network))
+            }
+            Op::RemoveLibvirtNetwork { name, uuid: _ } => write!(f, "remove libvirt network {}", name.escape_debug()),
             Op::StartGuest { vm, guest } => write!(f, "start guest {vm} ({})", guest.engine()),
             Op::StopGuest { vm, guest } => write!(f, "stop guest {vm} ({})", guest.engine()),
         }
@@ -370,6 +402,16 @@ fn link_word(link: &Link) -> String {
         LinkKind::Vlan { parent, id } => format!("sub-interface of {parent} for VLAN {id},"),
         LinkKind::Macvlan { parent } => format!("macvlan of {parent},"),
         kind @ (LinkKind::Bridge(_) | LinkKind::Veth { .. } | LinkKind::Tap) => kind.word().to_owned(),
+    }
+}
+
+struct LibvirtText<'a>(&'a LibvirtNetwork);
+
+impl fmt::Display for LibvirtText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LibvirtNetwork { uuid: _, network: _, bridge, active, autostart } = self.0;
+        let (state, autostart) = (if *active { "started" } else { "not started" }, on_off(*autostart));
+        write!(f, "{} ({state}, autostart {autostart})", bridge.escape_debug())
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Phase {
     StopGuests,
     /// libvirt forgets those that are off and shall not be started any more.
     UndefineGuests,
+    /// Nobody plugs anything more into what goes.
+    RemoveLibvirtNetworks,
     /// Routes leave while their links are still there.
     RemoveRoutes,
     /// So do addresses.
@@ -58,6 +60,8 @@ pub enum Phase {
     Routes,
     /// Settings of the host, some of them of links that exist only now.
     HostSettings,
+    /// libvirt hands out the bridges, which are there by now.
+    LibvirtNetworks,
     /// libvirt learns what it is to start.
     DefineGuests,
     /// Guests.
@@ -70,6 +74,8 @@ impl Phase {
         match op {
             Op::StopGuest { .. } => Self::StopGuests,
             Op::UndefineGuest { .. } => Self::UndefineGuests,
+            Op::RemoveLibvirtNetwork { .. } => Self::RemoveLibvirtNetworks,
+            Op::AddLibvirtNetwork { .. } | Op::ChangeLibvirtNetwork { .. } => Self::LibvirtNetworks,
             Op::RemoveRoute(_) => Self::RemoveRoutes,
             Op::RemoveAddress(_) => Self::RemoveAddresses,
             Op::RemoveLink { id } if id.ns != Ns::Host => Self::RemoveInnerLinks,
@@ -108,6 +114,7 @@ impl Phase {
         match self {
             Self::StopGuests => "stopping guests",
             Self::UndefineGuests => "undefining guests",
+            Self::RemoveLibvirtNetworks => "removing libvirt networks",
             Self::RemoveRoutes => "removing routes",
             Self::RemoveAddresses => "removing addresses",
             Self::RemoveInnerLinks => "removing links in namespaces",
@@ -130,6 +137,7 @@ impl Phase {
             Self::Addresses => "adding addresses",
             Self::Routes => "adding routes",
             Self::HostSettings => "setting up the host",
+            Self::LibvirtNetworks => "adding libvirt networks",
             Self::DefineGuests => "defining guests",
             Self::StartGuests => "starting guests",
         }

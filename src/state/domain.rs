@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, Link, Overlay};
+use super::{ForeignNic, Kept, Link, Overlay};
 use crate::names::{IfName, LabName};
 
 /// What libvirt has defined for a guest, running or not.
@@ -108,4 +108,7 @@ pub struct ForeignDomain {
     pub uuid: String,
     /// Whether somebody made it of what `vmnet xml` printed for a guest of the lab's.
     pub by_hand: bool,
+    /// Its interfaces, those that it has now and those that it is defined with.
+    #[serde(default)]
+    pub nics: Vec<ForeignNic>,
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{FirmwareFiles, ForeignDomain, Libvirt};
+use super::{FirmwareFiles, ForeignDomain, ForeignNetwork, Libvirt};
 use crate::names::{IfName, Mac, NsName, VlanId};
 
 /// What the pure side knows of a host. Read-only input of every plan; a test writes it as data.
@@ -66,6 +66,9 @@ pub struct Facts {
     /// Domains of libvirt that are not the lab's guests, where libvirt was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_domains: Vec<ForeignDomain>,
+    /// Networks of libvirt that are not the lab's, where it was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_networks: Vec<ForeignNetwork>,
     /// MACs that foreign libvirt domains of this host use, with the domain's name.
     pub foreign_macs: BTreeMap<Mac, String>,
 }

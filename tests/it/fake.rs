@@ -167,6 +167,24 @@ impl FakeHost {
                 self.state.domains.remove(vm);
                 Ok(())
             }
+            Op::AddLibvirtNetwork { name, network } => {
+                self.need_bridge(&Ns::Host, &network.bridge)?;
+                let before = self.state.libvirt_networks.insert(name.clone(), network.clone());
+                before.map_or(Ok(()), |_| Err(libc::EEXIST))
+            }
+            Op::ChangeLibvirtNetwork { name, network } => {
+                self.need_bridge(&Ns::Host, &network.bridge)?;
+                let is = self.state.libvirt_networks.get_mut(name).ok_or(libc::ENOENT)?;
+                if is.uuid != network.uuid {
+                    return Err(libc::EEXIST);
+                }
+                is.clone_from(network);
+                Ok(())
+            }
+            Op::RemoveLibvirtNetwork { name, uuid } => {
+                self.state.libvirt_networks.retain(|is, network| is != name || network.uuid != *uuid);
+                Ok(())
+            }
             Op::StartGuest { vm, guest } => {
                 if matches!(&**guest, Guest::Libvirt(_)) && !self.state.domains.contains_key(vm) {
                     return Err(libc::ENOENT);

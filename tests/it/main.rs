@@ -30,6 +30,7 @@ mod kernel_apply;
 mod kernel_observe;
 mod kernel_vlan;
 mod libvirt;
+mod libvirt_networks;
 mod many;
 mod matrix;
 mod one_go;

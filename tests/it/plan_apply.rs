@@ -193,6 +193,8 @@ fn two_states() -> (HostState, HostState) {
         down: false,
         stp: false,
         foreign: false,
+        libvirt: true,
+        spoilt: false,
     };
     let empty = states::Shape { nets: vec![None; 3], rules: 0, files: 0, forwards: false, outside: false };
     let full = states::Shape { nets: vec![Some(net); 3], rules: 1, files: 2, forwards: true, outside: true };

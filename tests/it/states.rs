@@ -5,8 +5,8 @@ use vmnet::names::{IfName, LabName, NetName, VlanId, VmName};
 use vmnet::paths;
 use vmnet::rule;
 use vmnet::state::{
-    Address, BridgeSettings, Domain, Family, File, Guest, HostState, LibvirtGuest, Link, LinkId, LinkKind, Namespace,
-    Ns, QemuGuest, Route, SettingKey, Table, TableId,
+    Address, BridgeSettings, Domain, Family, File, Guest, HostState, LibvirtGuest, LibvirtNetwork, Link, LinkId,
+    LinkKind, Namespace, Ns, QemuGuest, Route, SettingKey, Table, TableId,
 };
 
 /// The lab of all tests.
@@ -35,6 +35,10 @@ pub(crate) struct Net {
     pub stp: bool,
     /// A port of the foreign bridge, not of its own.
     pub foreign: bool,
+    /// It is a network of libvirt's, too.
+    pub libvirt: bool,
+    /// Another tool stopped that one, or made another one of it.
+    pub spoilt: bool,
 }
 
 /// What runs on a network.
@@ -81,8 +85,10 @@ fn shape(drift: BoxedStrategy<bool>) -> impl Strategy<Value = Shape> {
     let guest =
         prop_oneof![Just(Runs::Nothing), Just(Runs::Netns), Just(Runs::Qemu), Just(Runs::Libvirt), Just(Runs::Off)];
     let mtu = prop_oneof![Just(1500), Just(9000)];
-    let net = (any::<[bool; 5]>(), mtu, guest, drift.clone(), drift).prop_map(
-        |([vlan, routed, route, foreign, more], mtu, guest, down, stp)| Net {
+    let net = (any::<[bool; 6]>(), mtu, guest, drift.clone(), drift.clone(), drift).prop_map(
+        |([vlan, routed, route, foreign, more, libvirt], mtu, guest, down, stp, spoilt)| Net {
+            libvirt,
+            spoilt,
             vlan,
             routed,
             route: route && routed && !down,
@@ -208,6 +214,17 @@ fn add_net(state: &mut HostState, i: usize, net: &Net) {
             state.routes.insert(Route { ns: far.ns, to, via, dev: far.name, metric: 0 });
         }
     }
+    if net.libvirt {
+        let uuid = if net.spoilt && net.more { "another" } else { "own" };
+        let network = LibvirtNetwork {
+            uuid: format!("{uuid} {i}"),
+            network: net_name(i).to_string(),
+            bridge: master.clone(),
+            active: !net.spoilt,
+            autostart: !net.spoilt,
+        };
+        state.libvirt_networks.insert(format!("campus-n{i}"), network);
+    }
     add_guest(state, i, net, &master);
 }
 
@@ -228,6 +245,8 @@ fn add_outside(state: &mut HostState) {
         down: false,
         stp: false,
         foreign: false,
+        libvirt: false,
+        spoilt: false,
     };
     state.links.insert(id.clone(), link(LinkKind::Macvlan { parent: name("eno1") }, "outside", &id, &net));
     for (address, to, via) in [("192.0.2.9/24", "0.0.0.0/0", "192.0.2.1"), ("2001:db8::9/64", "::/0", "2001:db8::1")] {

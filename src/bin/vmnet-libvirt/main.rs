@@ -78,7 +78,7 @@ fn answer(connection: &mut Option<Connect>, ask: Ask) -> Result<Answer, Refusal>
         Ask::Attach { uuid, xml, scope } => domains::attach(connect, &uuid, &text(xml)?, scope),
         Ask::Detach { uuid, xml, scope } => domains::detach(connect, &uuid, &text(xml)?, scope),
         Ask::Networks => Ok(Answer::Networks { networks: networks::all(connect).map_err(from)? }),
-        Ask::AddNetwork { xml } => networks::add(connect, &text(xml)?),
+        Ask::DefineNetwork { xml, active, autostart } => networks::define(connect, &text(xml)?, active, autostart),
         Ask::RemoveNetwork { uuid, lab } => networks::remove(connect, &uuid, &lab),
     }
 }

@@ -3,9 +3,10 @@
 use virt::connect::Connect;
 use virt::error::Error;
 use virt::network::Network;
+use virt::sys;
 use vmnet::libvirt::{self, Answer, Refusal, RefusalKind, xml};
 
-use super::refusal::{from, own};
+use super::refusal::{self, from, own};
 
 /// All, by name. One that goes while it is looked at is passed over.
 pub(super) fn all(connect: &Connect) -> Result<Vec<libvirt::Network>, Error> {
@@ -23,32 +24,64 @@ fn about(network: &Network) -> Result<libvirt::Network, Error> {
         persistent,
         autostart: persistent && network.get_autostart()?,
         xml: network.get_xml_desc(0)?,
+        next: next(network, persistent)?,
     })
 }
 
-/// Defines a network, starts it, and sets it to start by itself. On a failure it is gone again.
-pub(super) fn add(connect: &Connect, text: &str) -> Result<Answer, Refusal> {
-    let Some(lab) = xml::lab_of_network(text) else {
+/// How a network is defined, where that may differ from how it is in force.
+fn next(network: &Network, persistent: bool) -> Result<Option<String>, Error> {
+    if !persistent || !network.is_active()? {
+        return Ok(None);
+    }
+    match network.get_xml_desc(sys::VIR_NETWORK_XML_INACTIVE) {
+        Ok(xml) => Ok(Some(xml)),
+        // Drivers that know of one form only.
+        Err(error) if refusal::kind(&error) == RefusalKind::Unsupported => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Defines a network, and makes it so: what libvirt has in force of an earlier definition ends. Where that fails for
+/// one that was not there before, it is gone again.
+pub(super) fn define(connect: &Connect, text: &str, active: bool, autostart: bool) -> Result<Answer, Refusal> {
+    let Some(lab) = xml::network(text).lab else {
         return Err(own(RefusalKind::Foreign, "a network without vmnet's mark is not vmnet's to define".to_owned()));
     };
     // libvirt would replace anybody's.
-    if let Some(uuid) = xml::uuid(text) {
-        of_it(connect, &uuid, &lab)?;
-    }
-    let network = Network::define_xml(connect, text).map_err(from)?;
-    let begin = || -> Result<(), Error> {
-        if !network.is_active()? {
-            network.create()?;
-        }
-        network.set_autostart(true).map(drop)
+    let before = match xml::uuid(text) {
+        Some(uuid) => of_it(connect, &uuid, &lab)?,
+        None => None,
     };
-    begin().map_err(|error| {
+    let network = Network::define_xml(connect, text).map_err(from)?;
+    settle(&network, text, active, autostart).map_err(|error| {
         // What was half made is no use to anybody; the first failure is the one that counts.
-        let _: Result<_, _> = network.destroy();
-        let _: Result<_, _> = network.undefine();
+        if before.is_none() {
+            let _: Result<_, _> = network.destroy();
+            let _: Result<_, _> = network.undefine();
+        }
         from(error)
     })?;
     Ok(Answer::Defined { uuid: network.get_uuid_string().map_err(from)? })
+}
+
+fn settle(network: &Network, text: &str, active: bool, autostart: bool) -> Result<(), Error> {
+    let in_force = |text: &str| {
+        let said = xml::network(text);
+        (said.forward, said.bridge)
+    };
+    if network.is_active()? {
+        let stays = in_force(text) == in_force(&network.get_xml_desc(0)?);
+        if !active || !stays {
+            network.destroy()?;
+        }
+    }
+    if active && !network.is_active()? {
+        network.create()?;
+    }
+    if network.get_autostart()? != autostart {
+        network.set_autostart(autostart)?;
+    }
+    Ok(())
 }
 
 pub(super) fn remove(connect: &Connect, uuid: &str, lab: &str) -> Result<Answer, Refusal> {
@@ -74,7 +107,7 @@ fn of_it(connect: &Connect, uuid: &str, lab: &str) -> Result<Option<Network>, Re
         Err(refusal) => return Err(refusal),
     };
     let text = network.get_xml_desc(0).map_err(from)?;
-    if xml::lab_of_network(&text).as_deref() == Some(lab) {
+    if xml::network(&text).lab.as_deref() == Some(lab) {
         return Ok(Some(network));
     }
     let name = network.get_name().unwrap_or_else(|_| uuid.to_owned());

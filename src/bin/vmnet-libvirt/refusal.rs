@@ -16,7 +16,7 @@ pub(super) fn from(error: Error) -> Refusal {
 
 /// By libvirt's own numbers; words only where one number means several things (libvirt reports everything about its
 /// socket as a system error, with the reason in the text).
-fn kind(error: &Error) -> RefusalKind {
+pub(super) fn kind(error: &Error) -> RefusalKind {
     let says = |words: &[&str]| words.iter().any(|word| error.message().contains(word));
     match error.code() {
         ErrorNumber::SystemError if error.domain() == ErrorDomain::Rpc && says(&["Permission denied"]) => {

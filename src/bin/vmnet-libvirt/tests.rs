@@ -105,20 +105,27 @@ fn anybody_elses_domain_is_left_alone() {
 }
 
 #[test]
-fn networks_come_and_go_and_others_stay() {
+fn networks_come_change_and_go_and_others_stay() {
     let mut asked = Asked::open();
     let xml = format!(
         "<network><name>campus-web</name><uuid>{UUID}</uuid><metadata><vmnet:network xmlns:vmnet='{METADATA_NAMESPACE}' \
          lab='campus'/></metadata><forward mode='bridge'/><bridge name='br-web'/></network>"
     );
-    assert_eq!(asked.ask(Ask::AddNetwork { xml: xml.clone() }), Ok(Answer::Defined { uuid: UUID.into() }));
-    let is = asked.network("campus-web").unwrap();
-    assert_eq!((is.active, is.persistent, is.autostart), (true, true, true));
+    let define = |xml: String, active| Ask::DefineNetwork { xml, active, autostart: active };
+    let of = |network: &Network| xml::network(&network.xml).bridge;
+    // A started one this driver does not change.
+    for (active, bridge) in [(true, "br-web"), (false, "br-web"), (false, "br-other"), (true, "br-other")] {
+        let xml = xml.replace("br-web", bridge);
+        assert_eq!(asked.ask(define(xml, active)), Ok(Answer::Defined { uuid: UUID.into() }));
+        let is = asked.network("campus-web").unwrap();
+        assert_eq!((is.active, is.persistent, is.autostart), (active, true, active));
+        assert_eq!(of(&is).as_deref(), Some(bridge));
+    }
     let default = asked.network("default").unwrap();
     let remove = |uuid: &str, lab: &str| Ask::RemoveNetwork { uuid: uuid.into(), lab: lab.into() };
     assert_eq!(asked.kind(remove(&default.uuid, "campus")), RefusalKind::Foreign);
     assert_eq!(asked.kind(remove(UUID, "other")), RefusalKind::Foreign);
-    assert_eq!(asked.kind(Ask::AddNetwork { xml: xml.replace(UUID, &default.uuid) }), RefusalKind::Foreign);
+    assert_eq!(asked.kind(define(xml.replace(UUID, &default.uuid), true)), RefusalKind::Foreign);
     for _ in 0..2 {
         assert_eq!(asked.ask(remove(UUID, "campus")), Ok(Answer::Done));
     }

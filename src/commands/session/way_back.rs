@@ -14,7 +14,7 @@ use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
 use crate::ledger::{self, Ledger, Room, Undone};
 use crate::plan::{Hurt, Plan};
-use crate::state::{Guest, HostState, SettingKey};
+use crate::state::{HostState, SettingKey};
 
 impl Session {
     /// Writes down where a way back leads, and that a change begins. Nothing was changed where that fails.
@@ -145,11 +145,10 @@ impl Session {
         if let Some(silence) = observation.facts.libvirt.silence() {
             // A host that is cut off does not wait for libvirt. Its guests stay as they are, their ports, too.
             output.say(format_args!(
-                "{WARN}note{WARN:#}: guests of libvirt stay as they are, since it does not answer: {silence}"
+                "{WARN}note{WARN:#}: guests and networks of libvirt stay as they are, since it does not answer: {silence}"
             ));
             self.host.scope.libvirt = false;
-            before.guests.retain(|_, guest| !matches!(guest, Guest::Libvirt(_)));
-            before.domains.clear();
+            before.leave_out_libvirt();
         }
         // What another lab came to need since then stays as that one needs it, and goes back with it; so does what one
         // may need of which nothing is known.

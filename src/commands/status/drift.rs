@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::commands::output::{foreign, shown};
 use crate::observe::{Beside, Observation};
 use crate::plan::{Difference, Remote, Tie};
-use crate::state::{File, HostState, LinkId, Ns};
+use crate::state::{Facts, File, ForeignNic, HostState, LinkId, Ns};
 
 /// A difference, and the line for people.
 #[derive(Serialize)]
@@ -39,6 +39,8 @@ pub(super) struct Foreign {
     namespace: Option<String>,
     /// Where it is, when that is neither the host nor a namespace of the lab's; for a port, where its other end is.
     elsewhere: Option<String>,
+    /// The domain of libvirt's whose device it is, where that is known.
+    domain: Option<String>,
     /// The line for people.
     pub(super) text: String,
 }
@@ -70,7 +72,13 @@ pub(super) fn foreign_devices(observation: &Observation, remotes: &[Remote]) -> 
             let elsewhere = other_end.filter(|_| how == "port" && ns == Ns::Host);
             let elsewhere =
                 elsewhere.map(|remote| format!("{} in {}", foreign(&remote.device), foreign(&remote.place)));
+            let domain = domain_of(&observation.facts, &name);
+            let text = match &domain {
+                Some(domain) => format!("{text}, for libvirt domain {domain}"),
+                None => text,
+            };
             all.push(Foreign {
+                domain,
                 device: name,
                 bridge: on.clone().filter(|_| how == "port"),
                 how,
@@ -95,9 +103,47 @@ pub(super) fn foreign_devices(observation: &Observation, remotes: &[Remote]) -> 
             on: Some(on.name.to_string()),
             namespace: None,
             elsewhere: Some(place),
+            domain: None,
         });
     }
     all
+}
+
+/// The foreign domain that a device on the host is plugged into, escaped.
+fn domain_of(facts: &Facts, device: &str) -> Option<String> {
+    let has = |nic: &ForeignNic| nic.live && nic.tap.as_deref().is_some_and(|tap| foreign(tap) == device);
+    facts.foreign_domains.iter().find(|domain| domain.nics.iter().any(has)).map(|domain| foreign(&domain.name))
+}
+
+/// A domain of libvirt's that is not a guest of the lab's, and one of the lab's networks that it is on. Names are
+/// escaped.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct ForeignUser {
+    domain: String,
+    uuid: String,
+    /// libvirt's network, or the bridge.
+    on: String,
+    /// Whether it runs and is plugged in; else it is defined with it.
+    pub(super) live: bool,
+    /// The line for people.
+    pub(super) text: String,
+}
+
+/// The foreign domains on the lab's networks, as far as libvirt was asked.
+pub(super) fn foreign_users(observation: &Observation, bridges: &BTreeSet<&str>) -> Vec<ForeignUser> {
+    let mut all = BTreeSet::new();
+    for domain in &observation.facts.foreign_domains {
+        for nic in &domain.nics {
+            let network = nic.network.as_deref().filter(|name| observation.state.libvirt_networks.contains_key(*name));
+            let bridge = nic.bridge.as_deref().filter(|name| nic.network.is_none() && bridges.contains(name));
+            let Some(on) = network.or(bridge) else { continue };
+            let (name, on) = (foreign(&domain.name), foreign(on));
+            let what = if nic.live { "runs on" } else { "is defined to be on" };
+            let text = format!("libvirt domain {name} {what} {on}");
+            all.insert(ForeignUser { domain: name, uuid: domain.uuid.clone(), on, live: nic.live, text });
+        }
+    }
+    all.into_iter().collect()
 }
 
 /// Something else that is not the lab's, in a place that is. It is left alone.
