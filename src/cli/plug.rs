@@ -1,6 +1,7 @@
 //! What `attach` and `detach` are told.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::kinds::NicModel;
 
@@ -8,7 +9,7 @@ use crate::kinds::NicModel;
 #[derive(Debug, Args)]
 pub struct Plug {
     /// The domain, by its name in libvirt or its UUID.
-    #[arg(value_name = "DOMAIN")]
+    #[arg(value_name = "DOMAIN", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
     /// The network, as web or campus/web.
     #[arg(value_name = "NETWORK")]

@@ -8,16 +8,20 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::lookup;
 use super::outdated::outdated;
-use super::output::{Output, table};
+use super::output::{Output, WARN, table, visible};
 use super::session::Session;
 use super::unrecorded;
 use crate::engine;
+use crate::kinds::Engine;
 use crate::model::Vm;
+use crate::rule;
 use crate::state::Guest;
 
 #[derive(Serialize)]
 struct Report<'a> {
     lab: &'a str,
+    /// Why libvirt does not say which of its guests run.
+    libvirt_silent: Option<String>,
     vms: Vec<VmReport>,
 }
 
@@ -26,7 +30,8 @@ struct VmReport {
     name: String,
     engine: &'static str,
     description: Option<String>,
-    running: bool,
+    /// `None` where that is not known: libvirt does not answer.
+    running: Option<bool>,
     /// A process holds its TAP, and there is no record of it: it may run.
     unrecorded: bool,
     /// It runs, and not as the definition says by now.
@@ -50,7 +55,10 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let lab = lookup::lab_or_only(argument)?;
     let (_, source) = lookup::applied(&lab)?;
     let mut session = Session::look_at(&lab)?;
+    // What vmnet itself runs is known without libvirt.
+    session.may_be_silent = true;
     let mut observation = session.look(None)?;
+    let libvirt_silent = observation.facts.libvirt.silence();
     let processes =
         engine::running(&session.paths, &lab).map_err(|error| Failure::failed("guests can't be listed", error))?;
     let guests = observation.state.guests.clone();
@@ -63,8 +71,11 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let unknown: BTreeSet<String> = unrecorded::taps(&observation.state).into_iter().map(|(_, vm)| vm).collect();
     let report = |vm: &Vm| {
         let guest = observation.state.guests.get(vm.name());
+        let is_in_question = libvirt_silent.is_some() && guest.is_none() && *vm.engine() == Engine::Libvirt;
         let process = match guest {
             Some(Guest::Libvirt(guest)) => engine::libvirt::process(&guest.name),
+            // Its machines run on without it.
+            None if is_in_question => engine::libvirt::process(&rule::domain_name(&lab, vm.name())),
             Some(Guest::Qemu(_)) => {
                 let recorded = processes.iter().find(|process| process.vm == *vm.name());
                 recorded.map(|process| (process.pid, process.age()))
@@ -75,8 +86,11 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
             name: vm.name().to_string(),
             engine: guest.map_or_else(|| vm.engine().word(), Guest::engine),
             description: vm.description().clone(),
-            running: guest.is_some(),
-            unrecorded: unknown.iter().any(|name| name == vm.name().as_str()),
+            running: match is_in_question && process.is_none() {
+                true => None,
+                false => Some(guest.is_some() || is_in_question),
+            },
+            unrecorded: !is_in_question && unknown.iter().any(|name| name == vm.name().as_str()),
             outdated: outdated.contains(vm.name()),
             pid: process.map(|(pid, _)| pid),
             seconds: process.map(|(_, age)| age.as_secs()),
@@ -92,7 +106,11 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
                 .collect(),
         }
     };
-    let report = Report { lab: lab.as_str(), vms: model.vms().values().map(report).collect() };
+    let report = Report {
+        lab: lab.as_str(),
+        vms: model.vms().values().map(report).collect(),
+        libvirt_silent: libvirt_silent.clone(),
+    };
     output.result(&report, || text(&report))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -104,10 +122,10 @@ fn text(report: &Report<'_>) -> String {
     let mut rows = table(&["vm", "engine", "state", "pid", "network", "mac", "tap", "bridge", "address"]);
     for vm in &report.vms {
         let state = match (vm.running, vm.outdated, vm.unrecorded) {
-            (true, true, _) => "running*",
-            (true, false, _) => "running",
-            (false, _, true) => "unknown",
-            (false, _, false) => "stopped",
+            (Some(true), true, _) => "running*",
+            (Some(true), false, _) => "running",
+            (Some(false), _, true) | (None, _, _) => "unknown",
+            (Some(false), _, false) => "stopped",
         };
         let pid = vm.pid.map_or("-".into(), |pid| pid.to_string());
         let head = [vm.name.clone(), vm.engine.to_owned(), state.to_owned(), pid];
@@ -121,9 +139,12 @@ fn text(report: &Report<'_>) -> String {
     }
     let outdated = report.vms.iter().any(|vm| vm.outdated);
     let remark = if outdated { "* as it was started; the definition says something else since\n" } else { "" };
-    let unknown = match report.vms.iter().any(|vm| vm.unrecorded && !vm.running) {
+    let unknown = match report.vms.iter().any(|vm| vm.unrecorded && vm.running == Some(false)) {
         true => "unknown: a process holds its TAP, and there is no record of it\n",
         false => "",
     };
-    format!("{rows}\n{remark}{unknown}")
+    let silent = report.libvirt_silent.as_ref().map_or_else(String::new, |silence| {
+        format!("{WARN}note{WARN:#}: libvirt can't be asked which guests it runs: {}\n", visible(silence))
+    });
+    format!("{rows}\n{remark}{unknown}{silent}")
 }

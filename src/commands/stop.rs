@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output};
 use super::privilege;
-use super::session::Session;
+use super::session::{Session, silent};
 use crate::engine;
 use crate::names::VmName;
 
@@ -46,14 +46,21 @@ pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output:
     Ok(ExitCode::SUCCESS)
 }
 
-/// Stops those that run. With `forget` libvirt forgets all of them: what it has defined names a disk that goes.
+/// Stops those that run; where libvirt is silent, only if all of them are known to. With `forget` libvirt forgets all of them: what it has defined names a disk that goes.
 async fn stop<'v>(
     session: &mut Session,
     vms: &'v [VmName],
     forget: bool,
     output: &Output,
 ) -> Result<Vec<&'v VmName>, Failure> {
+    session.may_be_silent = !forget;
     let before = session.look(None)?;
+    if let Some(silence) = before.facts.libvirt.silence() {
+        if vms.is_empty() || !vms.iter().all(|vm| before.state.guests.contains_key(vm)) {
+            return Err(silent(&session.lab, &silence));
+        }
+        session.host.scope.libvirt = false;
+    }
     let mut wanted = before.state.clone();
     let stopped: Vec<&VmName> = vms.iter().filter(|vm| before.state.guests.contains_key(*vm)).collect();
     stopped.iter().for_each(|vm| wanted.remove_guest(vm));

@@ -13,6 +13,7 @@ use super::output::Output;
 use super::session::Session;
 use super::source::Source;
 use crate::desired::{Note, uplink_devices};
+use crate::kinds::Engine;
 use crate::model::{Model, Vm, view};
 use crate::names::LabName;
 use crate::observe::Observation;
@@ -45,6 +46,8 @@ impl Ground {
     pub(super) fn of(lab: &LabName) -> Result<Self, Failure> {
         let (_, source) = lookup::applied(lab)?;
         let mut session = Session::look_at(lab)?;
+        // Where it has no guests, what libvirt says makes no difference.
+        session.may_be_silent = source.model.vms().values().all(|vm| *vm.engine() != Engine::Libvirt);
         let observation = session.look(Some(&source.model))?;
         let view = view(&source.whole, source.origin.here.as_ref());
         Ok(Self { source, view, session, observation })

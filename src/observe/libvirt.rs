@@ -61,14 +61,16 @@ pub(super) fn ask(scope: &Scope, doors: &Doors) -> Found {
     if !scope.libvirt {
         return Found::default();
     }
-    match (doors.ask_now(&Ask::Networks), doors.ask_now(&Ask::Domains)) {
-        (Ok(Answer::Networks { networks }), Ok(Answer::Domains { domains })) => {
+    // Where the first question gets no answer, the second one would only wait for it once more.
+    let asked = doors.ask_now(&Ask::Networks).and_then(|networks| Ok((networks, doors.ask_now(&Ask::Domains)?)));
+    match asked {
+        Ok((Answer::Networks { networks }, Answer::Domains { domains })) => {
             let (networks, foreign_networks) = networks::sort(&scope.lab, networks);
             Found { networks, foreign_networks, ..sort(&scope.lab, &domains) }
         }
         // Each question has its own kind of answer.
-        (Ok(_), Ok(_)) => Found::default(),
-        (Err(error), _) | (_, Err(error)) => {
+        Ok(_) => Found::default(),
+        Err(error) => {
             let why = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
             let why = why.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             let help = error.help().map(str::to_owned);

@@ -56,6 +56,12 @@ fn condition(lab: &Lab) -> String {
     status["condition"].as_str().unwrap().to_owned()
 }
 
+/// What `ps` says of both guests.
+fn guests(lab: &Lab) -> [Value; 2] {
+    let report: Value = serde_json::from_str(&lab.ok(&["ps", "lv", "--json"])).unwrap();
+    [report["vms"][0].clone(), report["vms"][1].clone()]
+}
+
 fn links() -> usize {
     sh("ip -br link").lines().count()
 }
@@ -117,6 +123,15 @@ fn libvirt_may_go_and_come_again() {
         exits(lab, &["stop", "vm1"], 4, &["systemctl start libvirtd"]);
         exits(lab, &["destroy", "--stop", "lv"], 4, &["systemctl start libvirtd"]);
         assert!(lab.ok(&["list", "--json"]).contains("\"vm1\""));
+        // Those that vmnet runs are known, and so is a domain whose process is there.
+        exits(lab, &["ps", "lv"], 0, &["libvirt can't be asked which guests it runs", "systemctl start libvirtd"]);
+        let [vm1, vm2] = guests(lab);
+        assert_eq!((&vm1["running"], vm1["pid"].to_string()), (&true.into(), pid.trim().to_owned()), "{vm1}");
+        assert_eq!((&vm2["running"], &vm2["unrecorded"]), (&true.into(), &false.into()), "{vm2}");
+        exits(lab, &["stop", "vm1", "vm2"], 4, &["systemctl start libvirtd"]);
+        exits(lab, &["stop", "vm2"], 0, &["stopped"]);
+        assert_eq!(guests(lab).map(|vm| vm["running"].clone()), [true, false]);
+        exits(lab, &["stop", "vm2"], 4, &["systemctl start libvirtd"]);
         let libvirt = Libvirt::start();
         assert_eq!(sh("cat /run/libvirt/qemu/lv-vm1.pid"), pid, "the guest is another one");
         assert_eq!(condition(lab), "as-applied");
@@ -139,7 +154,9 @@ fn restore_asks_libvirt_when_it_runs() {
     run("restore_asks_libvirt_when_it_runs", |lab| {
         let libvirt = Libvirt::start();
         lab.ok(&["create"]);
+        assert_eq!(guests(lab).map(|vm| vm["running"].clone()), [false, false]);
         drop(libvirt);
+        assert_eq!(guests(lab).map(|vm| vm["running"].clone()), [Value::Null, false.into()]);
         sh("ip link del br-web");
         exits(lab, &["restore"], 0, &["restored"]);
         assert!(sh("ip -br link").contains("br-web"));

@@ -100,6 +100,8 @@ fn they_come_and_go_with_the_lab() {
         drop(libvirt);
         assert_eq!(condition(lab), "degraded");
         exits(lab, &["destroy", "lv"], 4, &["systemctl start libvirtd"]);
+        exits(lab, &["verify", "lv"], 0, &[]);
+        exits(lab, &["ps", "lv"], 0, &["own", "libvirt can't be asked which guests it runs"]);
         let libvirt = Libvirt::start();
         assert_eq!((libvirt.networks(), condition(lab)), (ALL.map(str::to_owned).to_vec(), "as-applied".into()));
         // One that leaves the file goes; a bridge that gets another name is handed out under the same one.
@@ -122,6 +124,37 @@ fn they_come_and_go_with_the_lab() {
         lab.ok(&["create"]);
         lab.ok(&["destroy", "lv"]);
         assert_eq!((libvirt.networks().len(), links()), (0, before));
+    });
+}
+
+/// Where root has not root's way with files, it is libvirt's socket that says who may ask.
+#[test]
+fn a_socket_that_lets_vmnet_not_in() {
+    run("a_socket_that_lets_vmnet_not_in", |lab| {
+        let libvirt = Libvirt::start();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "own"]);
+        let vmnet = |args: &str| {
+            let vmnet = env!("CARGO_BIN_EXE_vmnet");
+            sh(&format!(
+                "cd /run/lab; export VMNET_STATE_DIR=/run/state VMNET_RUN_DIR=/run/vmnet
+                code=0; setpriv --bounding-set -dac_override,-dac_read_search {vmnet} {args} 2>&1 || code=$?; echo $code"
+            ))
+        };
+        assert!(vmnet("ps lv").ends_with("\n0\n") && !vmnet("ps lv").contains("note"));
+        sh("chown nobody /run/libvirt/libvirt-sock; chmod 600 /run/libvirt/libvirt-sock");
+        let before = links();
+        for args in ["plan", "create", "attach nobody web", "destroy --stop lv"] {
+            let said = vmnet(args);
+            assert!(said.contains("Permission denied") && said.contains("group libvirt"), "{args}: {said}");
+            assert!(said.contains("nothing was changed") && said.ends_with("\n4\n"), "{args}: {said}");
+        }
+        let said = vmnet("ps lv");
+        assert!(said.contains(" running ") && said.contains("Permission denied") && said.ends_with("\n0\n"), "{said}");
+        assert_eq!(links(), before, "something was changed");
+        sh("chown root /run/libvirt/libvirt-sock");
+        lab.ok(&["destroy", "--stop", "lv"]);
+        assert_eq!(libvirt.networks(), [""; 0]);
     });
 }
 
@@ -261,6 +294,7 @@ fn an_interface_comes_and_goes() {
         domain(&libvirt, "off", None);
         let uuid = libvirt.virsh("domuuid off").trim().to_owned();
         exits(lab, &["attach", "nobody", "web"], 1, &["libvirt has no domain nobody"]);
+        exits(lab, &["attach", "", "web"], 2, &["DOMAIN"]);
         exits(lab, &["attach", "off", "nowhere"], 1, &["lab lv has no network nowhere; it has db, out, web"]);
         exits(lab, &["attach", "off", "other/web"], 1, &["lab other is not created"]);
         // By name or UUID, in the definition alone while it is off.

@@ -114,7 +114,7 @@ fn a_console_is_logged_and_a_guest_outlives_who_keeps_it() {
         shell_is_there("many", "vm1");
         lab.in_guest("vm1", r"printf 'first \033[2J\033[31mred\n'");
         let until = |word: &str| {
-            sh(&format!("for i in $(seq 100); do grep -q '{word}' {folder}/console.log && break; sleep 0.1; done"))
+            sh(&format!("for i in $(seq 1200); do grep -q '{word}' {folder}/console.log && break; sleep 0.1; done"))
         };
         until("red");
         let text = lab.ok(&["logs", "vm1"]);

@@ -18,6 +18,9 @@ pub const PROGRAM: &str = "vmnet-libvirt";
 /// How long an answer may take. Starting a guest is the longest: libvirt waits for QEMU up to 30 s.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// How long it may take where nothing is done but looking; a libvirt that systemd starts for it included.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
 /// Why nothing came of a question.
 #[derive(Debug, thiserror::Error)]
 pub enum DoorError {
@@ -75,11 +78,13 @@ impl DoorError {
             DoorError::NoProgram => Some("install it where vmnet is: cargo build --features libvirt; make install"),
             DoorError::Refused(refusal) => match refusal.kind {
                 RefusalKind::NoDaemon => Some(
-                    "start libvirt (systemctl start libvirtd, package libvirt-daemon-system), or use engine = \"qemu\"",
+                    "start libvirt (systemctl start libvirtd, package libvirt-daemon-system), or do without it \
+                     (engine = \"qemu\", libvirt = false)",
                 ),
                 RefusalKind::NotPermitted => Some("run vmnet as root, or as a member of the group libvirt"),
                 _ => None,
             },
+            DoorError::Late(_) => Some("look into journalctl -u libvirtd; systemctl restart libvirtd ends no guest"),
             _ => None,
         }
     }
@@ -133,14 +138,18 @@ impl Door {
         if written.is_err() {
             return Err(self.broken());
         }
-        let line = self.line(Instant::now() + LIMIT)?;
+        let line = self.line(match ask {
+            Ask::Open { .. } | Ask::Domains | Ask::Networks => LOOK_LIMIT,
+            _ => LIMIT,
+        })?;
         match serde_json::from_slice(&line).map_err(DoorError::Nonsense)? {
             Answer::Refused { refusal } => Err(refusal.into()),
             answer => Ok(answer),
         }
     }
 
-    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, DoorError> {
+    fn line(&mut self, limit: Duration) -> Result<Vec<u8>, DoorError> {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let rest = self.rest.split_off(end + 1);
@@ -150,7 +159,7 @@ impl Door {
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let mut waits = [PollFd::new(self.answers.as_fd(), PollFlags::POLLIN)];
             match poll(&mut waits, timeout) {
-                Ok(0) => return Err(DoorError::Late(LIMIT)),
+                Ok(0) => return Err(DoorError::Late(limit)),
                 Ok(_) => {}
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return Err(self.broken()),
