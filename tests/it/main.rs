@@ -9,6 +9,7 @@ mod by_others;
 mod check;
 mod cloud_init;
 mod confirm;
+mod debian;
 mod definitions;
 mod desired;
 mod engine_disk;

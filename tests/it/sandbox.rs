@@ -39,7 +39,7 @@ pub(crate) fn run(name: &str, test: impl FnOnce()) {
             "sh",
         ])
         .arg(own)
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)
         .stdin(Stdio::null())
         .output()

@@ -1,0 +1,323 @@
+//! A distribution's own image from the first boot to the last: Debian with its kernel, boot loader and cloud-init, which
+//! know nothing of vmnet. What the small guest does with a seed is our reading of it; here it is Debian's.
+//!
+//! `make test` runs it under emulation. Under KVM, in the kernel lab, it takes minutes: `make test-long`.
+
+use std::io::Read;
+use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::sandbox;
+use crate::skip::skip;
+use crate::snapshot::Snapshot;
+use crate::world::{Engine, Lab, sh};
+
+/// The outside: a machine that a nic of the host leads to. It is the guest's name server.
+const OUTSIDE: &str = "
+ip netns add outside
+ip link add nic0 type veth peer name wire0 netns outside
+ip -n outside link set lo up
+ip -n outside link set wire0 up
+ip -n outside address add 192.0.2.1/24 dev wire0
+ip address add 192.0.2.2/24 dev nic0
+ip link set nic0 up
+ip route add default via 192.0.2.1
+mkdir -p /run/lab
+ssh-keygen -q -t ed25519 -N '' -f /run/lab/key
+";
+
+const LAB: &str = r#"
+lab = "distro"
+[network.web]
+subnet = ["10.1.0.0/24", "fd00:1::/64"]
+dns = "192.0.2.1"
+[network.db]
+mode = "isolated"
+subnet = "10.2.0.0/24"
+mtu = 1400
+[vm.vm1]
+nic = ["web", { network = "db", address = "10.2.0.20" }]
+image = "debian"
+disk = "3GiB"
+memory = "768MiB"
+user = "anna"
+ssh_keys = ["key.pub"]
+[vm.peer]
+engine = "netns"
+nic = { network = "db", address = "10.2.0.30" }
+"#;
+
+/// How long one step of a guest may take before it is taken for dead. No figure: under KVM in the kernel lab everything
+/// is emulated, too, and the machine may be busy.
+const LIMIT: Duration = Duration::from_secs(900);
+
+fn image() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("build/vm-images/debian-12.qcow2")
+}
+
+/// What says of the guest by what it is run.
+fn run_by(engine: Engine) -> String {
+    match engine {
+        Engine::Netns => unreachable!("a namespace boots no image"),
+        // Two processors where both are the machine's own.
+        Engine::Qemu("tcg") => "engine = \"qemu\"\naccel = \"tcg\"\ncpus = 2\n".into(),
+        Engine::Qemu(accel) => format!("engine = \"qemu\"\naccel = \"{accel}\"\n"),
+    }
+}
+
+fn test(name: &str, engine: Engine) {
+    let name = format!("debian::{name}");
+    if !image().exists() {
+        return skip(&name, "needs the Debian image: make vm-images");
+    }
+    sandbox::run(&name, || from_the_first_boot_to_the_last(engine));
+}
+
+#[test]
+fn under_emulation() {
+    test("under_emulation", Engine::Qemu("tcg"));
+}
+
+#[test]
+#[ignore = "takes minutes in the kernel lab: make test-long"]
+fn under_kvm() {
+    test("under_kvm", Engine::Qemu("kvm"));
+}
+
+/// A lab with one Debian guest and a namespace beside it.
+struct Stand {
+    lab: Lab,
+    begun: Instant,
+}
+
+fn from_the_first_boot_to_the_last(engine: Engine) {
+    sh(OUTSIDE);
+    let before = Snapshot::when_settled();
+    let image = format!("[image.debian]\nfile = \"{}\"\n", image().display());
+    let guest = LAB.replace("image = \"debian\"\n", &format!("image = \"debian\"\n{}", run_by(engine)));
+    let mut lab = Lab::from_text(&(guest + &image));
+    lab.engine = engine;
+    let names = NameServer::start();
+    let stand = Stand { lab, begun: Instant::now() };
+    stand.lab.ok(&["create"]);
+    let console = Console::watch("/run/vmnet/distro/guests/vm1/console.sock");
+    stand.lab.ok(&["boot", "--all", &format!("--wait={}s", LIMIT.as_secs())]);
+    stand.say("answers");
+    stand.until_login("the first boot");
+    stand.cloud_init();
+    stand.everything_is_as_defined();
+    assert!(names.asked(), "nobody asked the name server");
+    stand.a_reboot_changes_nothing();
+    stand.lab.ok(&["stop", "vm1"]);
+    stand.say("stopped");
+    // By itself: a guest that does not is ended by its engine, and says nothing.
+    let last = console.to_the_end();
+    assert!(last.contains("reboot: Power down"), "{}", &last[last.len().saturating_sub(2000)..]);
+    stand.lab.ok(&["destroy", "--stop", "--purge"]);
+    drop(names);
+    let differences = before.differences(&Snapshot::take());
+    assert!(differences.is_empty(), "left behind:\n{}", differences.join("\n"));
+    assert_eq!(sh("find /run/state/distro /run/vmnet/distro -type f 2>/dev/null || true"), "");
+}
+
+impl Stand {
+    /// How far it is, for whoever looks on (`--nocapture`).
+    fn say(&self, what: &str) {
+        eprintln!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+    }
+
+    /// A shell command in the guest, by `vmnet ssh`: what it printed and how it ended. Nobody is asked for anything.
+    fn ssh(&self, command: &str) -> (String, Option<i32>) {
+        let output = self.lab.vmnet(&["ssh", "vm1", "--", "-F", "none", "-i", "key", "-o", "BatchMode=yes", command]);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (text.into_owned(), output.status.code())
+    }
+
+    /// A shell command in the guest, which must succeed.
+    #[track_caller]
+    fn guest(&self, command: &str) -> String {
+        let (text, code) = self.ssh(command);
+        assert_eq!(code, Some(0), "{command}: {text}");
+        text.trim_end().to_owned()
+    }
+
+    #[track_caller]
+    fn json(&self, command: &str) -> Value {
+        let text = self.guest(command);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
+    }
+
+    /// Until somebody can log in, and gives the id of this boot.
+    fn until_login(&self, what: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let (text, code) = self.ssh("cat /proc/sys/kernel/random/boot_id");
+            if code == Some(0) {
+                self.say(&format!("login after {what}"));
+                return text.trim().to_owned();
+            }
+            // Anything but a server that is not there yet is a failure already: above all, a host key that is not known.
+            let waits = ["refused", "timed out", "closed by", "No route to host", "reset by", "System is booting up"];
+            assert!(waits.iter().any(|words| text.contains(words)), "{what}: {text}");
+            assert!(begun.elapsed() < LIMIT, "no login after {what}: {text}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// cloud-init has done all that the seed says, without a complaint, and Debian is content with itself.
+    fn cloud_init(&self) {
+        let status = self.guest("cloud-init status --wait --long");
+        self.say("cloud-init is done");
+        eprintln!("{}", self.ssh("systemd-analyze; systemd-analyze blame | head -25; cloud-init analyze blame | head -30; systemd-analyze critical-chain; sudo cut -c1-170 /var/log/cloud-init.log | sed -n 1,140p; journalctl -b --no-pager -o short-monotonic -u cloud-init-local -u cloud-init | cat; cat /var/lib/systemd/random-seed | wc -c").0); // XXX
+        assert!(status.contains("status: done"), "{status}");
+        let schema = self.guest("sudo cloud-init schema --system");
+        assert!(schema.contains("Valid cloud-config"), "{schema}");
+        let complaints = self.ssh("sudo grep -E 'WARNING|ERROR|CRITICAL|Traceback' /var/log/cloud-init.log");
+        assert_eq!(complaints, (String::new(), Some(1)));
+        let (running, _) = self.ssh("systemctl is-system-running --wait; systemctl --failed --no-legend --plain");
+        assert_eq!(running.trim(), "running");
+    }
+
+    fn everything_is_as_defined(&self) {
+        assert_eq!(self.guest("hostname; hostname -f; id -un; sudo -n id -un"), "vm1\nvm1.distro\nanna\nroot");
+        self.addresses();
+        let gateway = |family: &str| {
+            let routes = self.json(&format!("ip -j {family} route show default"));
+            let routes = routes.as_array().unwrap().iter();
+            let words = |route: &Value| format!("{} {}", route["gateway"], route["dev"]).replace('"', "");
+            routes.map(words).collect::<Vec<_>>()
+        };
+        assert_eq!(gateway("-4"), ["10.1.0.1 eth0"]);
+        assert_eq!(gateway("-6"), ["fd00:1::1 eth0"]);
+        // The name is answered by the server outside alone, by way of the router.
+        assert_eq!(self.guest("resolvectl dns eth0"), "Link 2 (eth0): 192.0.2.1");
+        assert_eq!(self.guest("getent ahostsv4 answer.example | cut -d' ' -f1 | sort -u"), "192.0.2.77");
+        self.guest("ping -c 3 -W 5 -q 192.0.2.1 && ping -c 3 -W 5 -q fd00:1::1");
+        // The second nic: the largest packet that fits, and one byte more.
+        self.guest("ping -c 3 -W 5 -q -M do -s 1372 10.2.0.30");
+        let (text, code) = self.ssh("ping -c 1 -W 1 -M do -s 1373 10.2.0.30");
+        assert!(code == Some(1) && text.to_lowercase().contains("message too long"), "{text}");
+        // The root has grown to the disk of the definition, which is larger than the image.
+        let size: u64 = self.guest("findmnt -bno SIZE /").parse().unwrap();
+        assert!(size > 2_600_000_000, "{size}");
+        self.say("all is as defined");
+    }
+
+    fn addresses(&self) {
+        let links = self.json("ip -j address");
+        let links = links.as_array().unwrap();
+        let names: Vec<&Value> = links.iter().map(|link| &link["ifname"]).collect();
+        assert_eq!(names, ["lo", "eth0", "eth1"]);
+        for (number, network, mtu, addresses) in
+            [(1, "web", 1500, &["10.1.0.10/24", "fd00:1::a/64"][..]), (2, "db", 1400, &["10.2.0.20/24"])]
+        {
+            let link = &links[number];
+            let mac = self.lab.mac("vm1", network).map(|byte| format!("{byte:02x}")).join(":");
+            assert_eq!((link["address"].as_str(), link["mtu"].as_i64()), (Some(mac.as_str()), Some(mtu)), "{link}");
+            let found = link["addr_info"].as_array().unwrap().iter().filter(|row| row["scope"] == "global");
+            let found: Vec<String> =
+                found.map(|row| format!("{}/{}", row["local"].as_str().unwrap(), row["prefixlen"])).collect();
+            assert_eq!(found, addresses, "{link}");
+        }
+    }
+
+    /// The same instance: what cloud-init does once is not done again, and the network is the same.
+    fn a_reboot_changes_nothing(&self) {
+        let once = "stat -c '%n %Y %i' /var/lib/cloud/instance/sem/* /etc/ssh/ssh_host_* /home/anna/.ssh/authorized_keys \
+                    && readlink /var/lib/cloud/instance && cat /home/anna/kept";
+        self.guest("echo kept >kept");
+        let before = self.guest(once);
+        let first = self.until_login("the first boot, still");
+        // The connection may end before the command does.
+        self.ssh("sudo systemctl reboot");
+        let second = loop {
+            let id = self.until_login("the reboot");
+            if id != first {
+                break id;
+            }
+        };
+        assert_eq!(second.len(), first.len());
+        self.cloud_init();
+        assert_eq!(self.guest(once), before);
+        self.everything_is_as_defined();
+    }
+}
+
+/// All that comes on a guest's serial console, from a thread of its own.
+struct Console(mpsc::Receiver<Vec<u8>>);
+
+impl Console {
+    /// Reads from when the socket is there until the guest's engine has ended.
+    fn watch(socket: &'static str) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut console = loop {
+                match UnixStream::connect(socket) {
+                    Ok(console) => break console,
+                    Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                }
+            };
+            let mut all = Vec::new();
+            // Its end may be a reset; what came before counts.
+            let _ = console.read_to_end(&mut all);
+            let _ = sender.send(all);
+        });
+        Self(receiver)
+    }
+
+    fn to_the_end(&self) -> String {
+        let all = self.0.recv_timeout(Duration::from_secs(60)).expect("the console closes when the guest has ended");
+        String::from_utf8_lossy(&all).into_owned()
+    }
+}
+
+/// A name server in the namespace `outside`: whatever is asked for has the IPv4 address 192.0.2.77, and no other.
+struct NameServer {
+    asked: mpsc::Receiver<()>,
+}
+
+impl NameServer {
+    fn start() -> Self {
+        let (ready, is_ready) = mpsc::channel();
+        let (asks, asked) = mpsc::channel();
+        std::thread::spawn(move || {
+            let ns = std::fs::File::open("/run/netns/outside").expect("the namespace");
+            nix::sched::setns(ns, nix::sched::CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+            let socket = UdpSocket::bind("192.0.2.1:53").expect("the address is there");
+            ready.send(()).expect("the test waits");
+            let mut question = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut question) {
+                if let Some(answer) = answer(&question[..length]) {
+                    let _ = socket.send_to(&answer, from);
+                    let _ = asks.send(());
+                }
+            }
+        });
+        is_ready.recv().expect("the name server starts");
+        Self { asked }
+    }
+
+    fn asked(&self) -> bool {
+        self.asked.try_recv().is_ok()
+    }
+}
+
+/// The answer to a question of one name (RFC 1035, 4.1): its header and question, and for an address (type A) a record.
+fn answer(question: &[u8]) -> Option<Vec<u8>> {
+    let name_end = 12 + question.get(12..)?.iter().position(|byte| *byte == 0)?;
+    let asked = question.get(..name_end + 5)?;
+    let is_address = asked[name_end + 1..name_end + 3] == [0, 1];
+    let mut answer = asked.to_vec();
+    // A response without errors, recursion available; one question, and one answer or none.
+    answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    if is_address {
+        // The name of the question, type A, class IN, a minute, four bytes.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+    }
+    Some(answer)
+}
