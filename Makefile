@@ -12,10 +12,8 @@ demo: ## see the main job: VLANs, router, three KVM guests, who reaches whom
 test: ## run all tests: pure, in private namespaces, and in the kernel lab
 	@tests/all
 
-# One test at a time: each has as many hosts side by side as there are processors.
-test-long: ## every kill, fault and signal point, where `make test` takes a sample: an hour, as root
-	VMNET_LONG=1 RUST_BACKTRACE=0 cargo test --features libvirt --quiet --test it -- --test-threads=1 \
-		matrix::a_crash::points:: matrix::b_environment::full:: many::
+test-long: ## every kill, fault and signal point, where `make test` takes a sample; Debian under KVM: an hour, as root
+	@tests/long
 
 # Every shell script of ours, one a line.
 scripts = \
@@ -35,10 +33,14 @@ scripts = \
 	tests/lab/initramfs \
 	tests/lab/inside \
 	tests/lab/run \
+	tests/long \
 	tests/setup \
 	tests/summary \
 	tests/tiny-guest \
 	tests/untouched \
+	vm-images/debian/build \
+	vm-images/debian/disk \
+	vm-images/debs.sh \
 	vm-images/tiny/build
 
 check: ## formatting, lints and documentation, warnings denied
@@ -57,8 +59,9 @@ export LAB_COMMAND := $(value CMD)
 lab: ## run a command in a virtual machine with a stock kernel: make lab CMD='ip -br link'
 	@if [ -n "$$LAB_COMMAND" ]; then exec tests/lab/run "$$LAB_COMMAND"; else exec tests/lab/run; fi
 
-vm-images: ## build the small guest that the tests and the demonstration boot
+vm-images: ## build the guests that tests and the demonstration boot: the small one and Debian
 	@vm-images/tiny/build
+	@vm-images/debian/build
 
 fuzz: ## feed random texts to every reader, FUZZ_SECONDS=600 for each; what the usual tests don't do
 	@fuzz/run

@@ -132,7 +132,14 @@ fn all(fails: &str) -> (String, Option<i32>) {
     };
     put("tests/all", include_str!("../all"));
     let stub = "#!/bin/sh\nset -- \"${0##*/} $*\"\necho \"$1\" >>\"$RAN\"\ncase $1 in \"$FAILS\"*) exit 1 ;; esac\n";
-    for name in ["tests/setup", "vm-images/tiny/build", "tests/untouched", "tests/summary", "tests/lab/run"] {
+    for name in [
+        "tests/setup",
+        "vm-images/tiny/build",
+        "vm-images/debian/build",
+        "tests/untouched",
+        "tests/summary",
+        "tests/lab/run",
+    ] {
         put(name, stub);
     }
     let cargo = "echo 'SKIP a::b: x'; echo 'SKIP scenarios::with_qemu::c: x'\n\
