@@ -137,18 +137,18 @@ impl Stand {
         (text.into_owned(), output.status.code())
     }
 
-    /// A shell command in the guest, which must succeed.
-    #[track_caller]
-    fn guest(&self, command: &str) -> String {
-        let (text, code) = self.ssh(command);
-        assert_eq!(code, Some(0), "{command}: {text}");
-        text.trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn json(&self, command: &str) -> Value {
-        let text = self.guest(command);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
+    /// Several shell commands in the guest by one login, which costs an emulated guest seconds.
+    fn guest<const N: usize>(&self, commands: [&str; N]) -> [Answer; N] {
+        const END: &str = "END-OF-COMMAND-";
+        let script: Vec<String> = commands.iter().map(|command| format!("({command}) 2>&1; echo {END}$?.\n")).collect();
+        let (text, _) = self.ssh(&script.concat());
+        let mut rest = text.as_str();
+        commands.map(|command| {
+            let found = rest.split_once(END).and_then(|(output, more)| Some((output, more.split_once(".\n")?)));
+            let (output, (code, more)) = found.unwrap_or_else(|| panic!("no answer to {command}: {text}"));
+            rest = more;
+            Answer { command: command.to_owned(), text: output.trim_end().to_owned(), code: code.parse().unwrap() }
+        })
     }
 
     /// Until somebody can log in, and gives the id of this boot.
@@ -178,55 +178,66 @@ impl Stand {
 
     /// cloud-init has done all that the seed says, without a complaint, and Debian is content with itself.
     fn cloud_init(&self) {
-        let status = self.guest("cloud-init status --wait --long");
+        let [status, schema, complaints, state, failed] = self.guest([
+            "cloud-init status --wait --long",
+            "sudo cloud-init schema --system",
+            "sudo grep -E 'WARNING|ERROR|CRITICAL|Traceback' /var/log/cloud-init.log",
+            "systemctl is-system-running --wait",
+            "systemctl --failed --no-legend --plain",
+        ]);
         self.say("cloud-init is done");
-        assert!(status.contains("status: done"), "{status}");
-        let schema = self.guest("sudo cloud-init schema --system");
-        assert!(schema.contains("Valid cloud-config"), "{schema}");
-        let complaints = self.ssh("sudo grep -E 'WARNING|ERROR|CRITICAL|Traceback' /var/log/cloud-init.log");
-        assert_eq!(complaints, (String::new(), Some(1)));
-        let (state, _) = self.ssh("systemctl is-system-running --wait; systemctl --failed --no-legend --plain");
-        if state.trim() != "running" {
-            let (journal, _) =
-                self.ssh("networkctl status --all --no-pager; sudo journalctl -b --no-pager -o short-monotonic");
-            panic!("{state}\n{journal}");
+        assert!(status.ok().contains("status: done"), "{status:?}");
+        assert!(schema.ok().contains("Valid cloud-config"), "{schema:?}");
+        assert_eq!((complaints.text.as_str(), complaints.code), ("", 1));
+        if state.text != "running" {
+            let [more, journal] =
+                self.guest(["networkctl status --all --no-pager", "sudo journalctl -b --no-pager -o short-monotonic"]);
+            panic!("{state:?} {failed:?}\n{}\n{}", more.text, journal.text);
         }
     }
 
     fn everything_is_as_defined(&self) {
-        assert_eq!(self.guest("hostname; hostname -f; id -un; sudo -n id -un"), "vm1\nvm1.distro\nanna\nroot");
-        self.addresses();
-        let gateway = |family: &str| {
-            let routes = self.json(&format!("ip -j {family} route show default"));
-            let routes = routes.as_array().unwrap().iter();
+        let [names, links, four, six, dns, lookup, pings, fits, too_long, size] = self.guest([
+            "hostname; hostname -f; id -un; sudo -n id -un",
+            "ip -j address",
+            "ip -j -4 route show default",
+            "ip -j -6 route show default",
+            "resolvectl dns eth0",
+            "getent ahostsv4 answer.example | cut -d' ' -f1 | sort -u",
+            "ping -c 3 -W 5 -q 192.0.2.1 && ping -c 3 -W 5 -q fd00:1::1",
+            // The second nic: the largest packet that fits, and one byte more.
+            "ping -c 3 -W 5 -q -M do -s 1372 10.2.0.30",
+            "ping -c 1 -W 1 -M do -s 1373 10.2.0.30",
+            "findmnt -bno SIZE /",
+        ]);
+        assert_eq!(names.ok(), "vm1\nvm1.distro\nanna\nroot");
+        self.addresses(&links.json());
+        let gateways = |routes: &Answer| -> Vec<String> {
             let words = |route: &Value| format!("{} {}", route["gateway"], route["dev"]).replace('"', "");
-            routes.map(words).collect::<Vec<_>>()
+            routes.json().as_array().unwrap().iter().map(words).collect()
         };
-        assert_eq!(gateway("-4"), ["10.1.0.1 eth0"]);
-        assert_eq!(gateway("-6"), ["fd00:1::1 eth0"]);
-        // The name is answered by the server outside alone, by way of the router.
-        assert_eq!(self.guest("resolvectl dns eth0"), "Link 2 (eth0): 192.0.2.1");
-        assert_eq!(self.guest("getent ahostsv4 answer.example | cut -d' ' -f1 | sort -u"), "192.0.2.77");
-        self.guest("ping -c 3 -W 5 -q 192.0.2.1 && ping -c 3 -W 5 -q fd00:1::1");
-        // The second nic: the largest packet that fits, and one byte more.
-        self.guest("ping -c 3 -W 5 -q -M do -s 1372 10.2.0.30");
-        let (text, code) = self.ssh("ping -c 1 -W 1 -M do -s 1373 10.2.0.30");
-        assert!(code == Some(1) && text.to_lowercase().contains("message too long"), "{text}");
+        assert_eq!(gateways(&four), ["10.1.0.1 eth0"]);
+        assert_eq!(gateways(&six), ["fd00:1::1 eth0"]);
+        assert!(dns.ok().ends_with("(eth0): 192.0.2.1"), "{dns:?}");
+        // Answered by the server outside alone, by way of the router.
+        assert_eq!(lookup.ok(), "192.0.2.77");
+        pings.ok();
+        fits.ok();
+        assert!(too_long.code == 1 && too_long.text.to_lowercase().contains("message too long"), "{too_long:?}");
         // The root has grown to the disk of the definition, which is larger than the image.
-        let size: u64 = self.guest("findmnt -bno SIZE /").parse().unwrap();
-        assert!(size > 2_600_000_000, "{size}");
+        assert!(size.ok().parse::<u64>().unwrap() > 2_600_000_000, "{size:?}");
         self.say("all is as defined");
     }
 
-    fn addresses(&self) {
-        let links = self.json("ip -j address");
+    fn addresses(&self, links: &Value) {
         let links = links.as_array().unwrap();
         let names: Vec<&Value> = links.iter().map(|link| &link["ifname"]).collect();
-        assert_eq!(names, ["lo", "eth0", "eth1"]);
-        for (number, network, mtu, addresses) in
-            [(1, "web", 1500, &["10.1.0.10/24", "fd00:1::a/64"][..]), (2, "db", 1400, &["10.2.0.20/24"])]
+        // In the order of their numbers in the guest, which may be any.
+        assert!(names.len() == 3 && names[0] == "lo", "{names:?}");
+        for (name, network, mtu, addresses) in
+            [("eth0", "web", 1500, &["10.1.0.10/24", "fd00:1::a/64"][..]), ("eth1", "db", 1400, &["10.2.0.20/24"])]
         {
-            let link = &links[number];
+            let link = links.iter().find(|link| link["ifname"] == name).unwrap_or_else(|| panic!("{name}: {names:?}"));
             let mac = self.lab.mac("vm1", network).map(|byte| format!("{byte:02x}")).join(":");
             assert_eq!((link["address"].as_str(), link["mtu"].as_i64()), (Some(mac.as_str()), Some(mtu)), "{link}");
             let found = link["addr_info"].as_array().unwrap().iter().filter(|row| row["scope"] == "global");
@@ -240,15 +251,36 @@ impl Stand {
     fn a_reboot_changes_nothing(&self) {
         let once = "stat -c '%n %Y %i' /var/lib/cloud/instance/sem/* /etc/ssh/ssh_host_* .ssh/authorized_keys kept && \
                     readlink /var/lib/cloud/instance";
-        self.guest("echo kept >kept");
-        let before = self.guest(once);
-        let first = self.until_login("the first boot, still");
+        let [boot, before] = self.guest(["cat /proc/sys/kernel/random/boot_id; echo kept >kept", once]);
         // The connection may end before the command does.
         self.ssh("sudo systemctl reboot");
-        while self.until_login("the reboot") == first {}
+        while self.until_login("the reboot") == boot.ok() {}
         self.cloud_init();
-        assert_eq!(self.guest(once), before);
+        let [after] = self.guest([once]);
+        assert_eq!(after.ok(), before.ok());
         self.everything_is_as_defined();
+    }
+}
+
+/// What came of a command in the guest.
+#[derive(Debug)]
+struct Answer {
+    command: String,
+    text: String,
+    code: i32,
+}
+
+impl Answer {
+    /// What it printed. It must have succeeded.
+    #[track_caller]
+    fn ok(&self) -> &str {
+        assert_eq!(self.code, 0, "{}: {}", self.command, self.text);
+        &self.text
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(self.ok()).unwrap_or_else(|error| panic!("{}: {error}: {}", self.command, self.text))
     }
 }
 
