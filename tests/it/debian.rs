@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::private_libvirt::{self, Libvirt};
 use crate::sandbox;
-use crate::skip::skip;
+use crate::skip::{say, skip};
 use crate::snapshot::Snapshot;
 use crate::world::{Engine, Lab, sh};
 
@@ -166,7 +166,7 @@ fn from_the_first_boot_to_the_last(engine: Engine) {
 impl Stand {
     /// How far it is, for whoever looks on (`--nocapture`).
     fn say(&self, what: &str) {
-        eprintln!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+        say(&format!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64()));
     }
 
     /// A shell command in the guest, by `vmnet ssh`: what it printed and how it ended. Nobody is asked for anything.
