@@ -13,7 +13,7 @@ use super::session::Session;
 use super::unrecorded;
 use crate::engine;
 use crate::kinds::Engine;
-use crate::model::Vm;
+use crate::model::{Model, Vm};
 use crate::rule;
 use crate::state::Guest;
 
@@ -94,16 +94,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
             outdated: outdated.contains(vm.name()),
             pid: process.map(|(pid, _)| pid),
             seconds: process.map(|(_, age)| age.as_secs()),
-            nics: model
-                .nics(vm)
-                .map(|(_, nic, network)| NicReport {
-                    network: network.name().to_string(),
-                    mac: nic.mac().to_string(),
-                    tap: nic.tap().to_string(),
-                    bridge: network.bridge().name().to_string(),
-                    addresses: nic.addresses().iter().map(ToString::to_string).collect(),
-                })
-                .collect(),
+            nics: nics(model, vm),
         }
     };
     let report = Report {
@@ -113,6 +104,17 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     };
     output.result(&report, || text(&report))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn nics(model: &Model, vm: &Vm) -> Vec<NicReport> {
+    let nics = model.nics(vm).map(|(_, nic, network)| NicReport {
+        network: network.name().to_string(),
+        mac: nic.mac().to_string(),
+        tap: nic.tap().to_string(),
+        bridge: network.bridge().name().to_string(),
+        addresses: nic.addresses().iter().map(ToString::to_string).collect(),
+    });
+    nics.collect()
 }
 
 fn text(report: &Report<'_>) -> String {
