@@ -117,16 +117,27 @@ extern "C" fn note(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::raise;
+    use std::sync::MutexGuard;
+
+    use nix::sys::signal::{raise, signal};
 
     use super::*;
 
-    /// One test at a time: there is one of everything here.
-    static ALONE: Mutex<()> = Mutex::new(());
+    /// One test at a time, since there is one of everything here; and none of the signals is ignored, as SIGINT is in
+    /// what a shell starts in the background.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        for caught in CAUGHT {
+            // SAFETY: no function is installed.
+            unsafe { signal(caught, SigHandler::SigDfl) }.unwrap();
+        }
+        alone
+    }
 
     #[test]
     fn what_a_process_sent_is_handed_on_once() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let signals = Signals::catch();
         raise(Signal::SIGHUP).unwrap();
         assert_eq!(signals.take(false), [Signal::SIGHUP]);
@@ -135,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_came_stays_until_nobody_catches_them() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let outer = Signals::catch();
         raise(Signal::SIGTERM).unwrap();
         let inner = Signals::catch();
@@ -148,7 +159,7 @@ mod tests {
 
     #[test]
     fn whoever_began_last_catches_them_though_the_first_ends_before() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let first = Signals::catch();
         let last = Signals::catch();
         drop(first);
