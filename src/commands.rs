@@ -7,6 +7,7 @@ mod check;
 mod confirm;
 mod create;
 mod destroy;
+mod effects;
 mod failure;
 mod gc;
 mod hosts;

@@ -8,6 +8,7 @@ mod across;
 mod address;
 mod devices;
 mod disk;
+mod effect;
 mod expect;
 mod hosts;
 mod image;
@@ -38,6 +39,7 @@ use crate::names::{
 pub use crate::kinds::{Accel, Across, DeviceRef, Engine, ImageFormat, Mode, NicModel, Peer, Service, Wanted};
 use crate::kinds::{Firmware, Snippet};
 pub use disk::Disk;
+pub use effect::Effects;
 pub use image::Base;
 pub use lock::{Lock, LockError, NicKey, ShareKey};
 pub use resolve::{Resolved, resolve};

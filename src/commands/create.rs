@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::destroy;
 use super::failure::Failure;
 use super::keys;
 use super::outdated::outdated;
 use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
 use super::session::Session;
 use super::source::Source;
+use super::{destroy, effects};
 use super::{unrecorded, watch};
 use crate::cli;
 use crate::desired::Note;
@@ -41,7 +41,8 @@ pub(super) async fn plan(
     let guests = observation.state.guests.clone();
     let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
-    wanted.notes.extend(outdated(&session, &source, &observation, &wanted.mtu).into_iter().map(at_next_boot));
+    let outdated = outdated(&session, &source, &observation, &wanted.mtu);
+    wanted.notes.extend(effects::notes(&session, &source, &observation, &outdated)?);
     wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
     let unknown = unrecorded::taps(&observation.state);
     if !unknown.is_empty() {
@@ -107,7 +108,7 @@ pub(super) async fn run(
     let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     let outdated = outdated(&session, &source, &observation, &wanted.mtu);
-    wanted.notes.extend(outdated.iter().cloned().map(at_next_boot));
+    wanted.notes.extend(effects::notes(&session, &source, &observation, &outdated)?);
     output.notes(&wanted.notes);
     missing_files(&source, output);
     let same_source = session.is_known
@@ -275,13 +276,6 @@ fn sign(op: &Op) -> char {
 fn refused_for(hurt: Hurt) -> Note {
     let text = format!("is not this lab's and is {hurt}, which would go; unplug or remove it first: create refuses");
     Note { about: hurt.device().to_owned(), text }
-}
-
-/// What the plan says of guests that run on as they were started.
-fn at_next_boot(vm: VmName) -> Note {
-    let text = "runs as it was started; what the definition says of it since takes effect at its next boot (what \
-                cloud-init does only once: after vmnet reset)";
-    Note { about: vm.to_string(), text: text.to_owned() }
 }
 
 /// A network can be made without what its guests need; better said now than at `boot`.

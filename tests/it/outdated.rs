@@ -33,6 +33,8 @@ fn running_guests_that_differ_are_marked() {
         // The definition as applied counts, not the file.
         std::fs::write(lab.folder().join("net.toml"), text.replace("64MiB", "96MiB")).unwrap();
         assert!(!is_outdated(&lab, "vm1"));
+        let plan = lab.ok(&["plan", "--json"]);
+        assert!(plan.contains("takes effect at its next boot: memory"), "{plan}");
         let said = lab.vmnet(&["create"]);
         assert!(String::from_utf8_lossy(&said.stderr).contains("vm1: runs as it was started"), "{said:?}");
         let out = String::from_utf8_lossy(&said.stdout);
