@@ -119,6 +119,11 @@ pub fn domain_name(lab: &LabName, vm: &VmName) -> String {
     format!("{lab}-{vm}")
 }
 
+/// Where libvirt logs the serial console of a domain: beside its own log of it.
+pub fn console_log_of_domain(domain: &str) -> String {
+    format!("/var/log/libvirt/qemu/{domain}-console.log")
+}
+
 /// The digest of a text, in hexadecimal digits.
 pub fn digest(text: &str) -> String {
     hex(&["text", text], 64)

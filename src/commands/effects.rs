@@ -27,8 +27,7 @@ pub(super) fn notes(
         let old = applied.as_ref().and_then(|applied| Some((&*applied.model, applied.model.vms().get(name)?)));
         let effects = old.map(|old| Effects::between(old, (&source.model, vm))).unwrap_or_default();
         let is_running = observation.state.guests.contains_key(name);
-        let disk = Path::new(name.as_str()).join("disk.qcow2");
-        let has_disk = is_running || disks.iter().any(|path| path.ends_with(&disk));
+        let has_disk = is_running || disks.iter().any(|disk| is_disk_of(name, disk));
         let text = match is_running {
             true => of_running(&effects, name, outdated.contains(name))?,
             false if has_disk && !effects.fresh_disk.is_empty() => {
@@ -39,6 +38,13 @@ pub(super) fn notes(
         Some(Note { about: name.to_string(), text })
     });
     Ok(notes.collect())
+}
+
+/// Its further disks are none of cloud-init's.
+fn is_disk_of(vm: &VmName, path: &Path) -> bool {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    path.parent().and_then(name).as_deref() == Some(vm.as_str())
+        && name(path).is_some_and(|name| name.starts_with("disk-"))
 }
 
 fn of_running(effects: &Effects, name: &VmName, is_outdated: bool) -> Option<String> {

@@ -3,6 +3,7 @@
 //! A guest's output is untrusted: without `--raw` nothing is left in it that a terminal would obey.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use super::inside::is_machine;
 use super::lookup;
 use super::output::Output;
 use super::session::paths;
-use crate::engine::console_log::{self, Followed};
+use crate::engine::console_log::{self, Followed, Name};
 use crate::engine::folder::Folder;
 use crate::engine::{self, EngineError};
-use crate::names::VmName;
+use crate::model::Engine;
+use crate::names::{LabName, VmName};
+use crate::rule;
 
 /// How often somebody who follows looks for more.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -59,17 +62,20 @@ pub(super) fn run(name: &str, options: Options, output: &Output) -> Result<ExitC
         return Err(Failure::Usage("--follow has no end, and --json prints one document: leave out one".to_owned()));
     }
     let (lab, vm) = lookup::guest(name)?;
-    is_machine(&lookup::applied(&lab)?.1, &vm, "no console")?;
-    let paths = paths()?;
+    let (_, source) = lookup::applied(&lab)?;
+    is_machine(&source, &vm, "no console")?;
     let failed = |error: EngineError| Failure::failed(format!("the log of vm {vm} can't be read"), error);
-    let run_dir = paths.guest_run(&lab, &vm);
-    let folder = Folder::open(&paths.guest_state(&lab, &vm)).map_err(failed)?.ok_or_else(|| none(&vm, previous))?;
+    let kept = match source.model.vms()[&vm].engine() {
+        Engine::Libvirt => Kept::by_libvirt(&lab, &vm, previous)?,
+        Engine::Qemu | Engine::Netns => Kept::by_vmnet(&lab, &vm, previous)?,
+    };
+    let folder = Folder::open(&kept.folder).map_err(failed)?.ok_or_else(|| none(&vm, previous))?;
     // Before it is read: what comes in between is shown twice rather than never.
-    let followed = if follow { Some(Followed::from_end(&folder).map_err(failed)?) } else { None };
-    let bytes = console_log::read(&folder, previous).map_err(failed)?.ok_or_else(|| none(&vm, previous))?;
+    let followed = if follow { Some(Followed::from_end(&folder, &kept.name).map_err(failed)?) } else { None };
+    let bytes = console_log::read(&folder, &kept.name).map_err(failed)?.ok_or_else(|| none(&vm, previous))?;
     let bytes = last(&bytes, lines);
     if !output.is_text() {
-        let running = engine::running_in(&run_dir).map_err(failed)?.is_some();
+        let running = kept.runs().map_err(failed)?;
         let text = String::from_utf8_lossy(bytes).into_owned();
         output.result(&Report { lab: lab.as_str(), vm: vm.as_str(), running, text }, String::new)?;
         return Ok(ExitCode::SUCCESS);
@@ -79,12 +85,55 @@ pub(super) fn run(name: &str, options: Options, output: &Output) -> Result<ExitC
     let Some(mut followed) = followed else { return Ok(ExitCode::SUCCESS) };
     loop {
         // In this order: what a guest wrote before its end is read after it.
-        let runs = engine::running_in(&run_dir).map_err(failed)?.is_some();
+        let runs = kept.runs().map_err(failed)?;
         written.write(&followed.more(&folder).map_err(failed)?)?;
         if !runs {
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Where a guest's log is, and how to know whether the guest runs.
+struct Kept {
+    folder: PathBuf,
+    name: Name,
+    guest: Runs,
+}
+
+/// Who knows whether it runs.
+enum Runs {
+    /// The record of this folder.
+    Record(PathBuf),
+    /// libvirt's file of this domain.
+    Domain(String),
+}
+
+impl Kept {
+    fn by_vmnet(lab: &LabName, vm: &VmName, previous: bool) -> Result<Self, Failure> {
+        let paths = paths()?;
+        let name = if previous { Name::previous() } else { Name::present() };
+        Ok(Self { folder: paths.guest_state(lab, vm), name, guest: Runs::Record(paths.guest_run(lab, vm)) })
+    }
+
+    fn by_libvirt(lab: &LabName, vm: &VmName, previous: bool) -> Result<Self, Failure> {
+        if previous {
+            let text = format!("vm {vm} runs under libvirt, whose virtlogd keeps one log over all starts");
+            return Err(Failure::advised(text, "leave out --previous"));
+        }
+        let domain = rule::domain_name(lab, vm);
+        let path = PathBuf::from(rule::console_log_of_domain(&domain));
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Err(none(vm, previous));
+        };
+        Ok(Self { folder: folder.to_owned(), name: Name::of_virtlogd(name), guest: Runs::Domain(domain) })
+    }
+
+    fn runs(&self) -> Result<bool, EngineError> {
+        match &self.guest {
+            Runs::Record(run_dir) => Ok(engine::running_in(run_dir)?.is_some()),
+            Runs::Domain(domain) => Ok(engine::libvirt::process(domain).is_some()),
+        }
     }
 }
 

@@ -84,9 +84,34 @@ impl Log {
     }
 }
 
+/// Which of a guest's logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    newest: String,
+    older: String,
+}
+
+impl Name {
+    /// That of the present start, or of the last one, in the guest's folder.
+    pub fn present() -> Self {
+        Self { newest: LOG.to_owned(), older: OLDER.to_owned() }
+    }
+
+    /// That of the start before.
+    pub fn previous() -> Self {
+        Self { newest: PREVIOUS.to_owned(), older: PREVIOUS_OLDER.to_owned() }
+    }
+
+    /// The one that virtlogd keeps of a domain, over all its starts (virtlogd.conf: `max_backups` of `.0`, the latest,
+    /// and so on; no more than that one is read).
+    pub fn of_virtlogd(file: &str) -> Self {
+        Self { newest: file.to_owned(), older: format!("{file}.0") }
+    }
+}
+
 /// A guest's log as it is now: its bytes, oldest first; `None` where there is none.
-pub fn read(folder: &Folder, previous: bool) -> Result<Option<Vec<u8>>, EngineError> {
-    let (older, log) = if previous { (PREVIOUS_OLDER, PREVIOUS) } else { (OLDER, LOG) };
+pub fn read(folder: &Folder, name: &Name) -> Result<Option<Vec<u8>>, EngineError> {
+    let Name { newest: log, older } = name;
     let Some(newest) = folder.open_file(log)? else { return Ok(None) };
     let mut bytes = Vec::new();
     if let Some(file) = folder.open_file(older)?.filter(|file| !is_same(file, &newest)) {
@@ -99,26 +124,28 @@ pub fn read(folder: &Folder, previous: bool) -> Result<Option<Vec<u8>>, EngineEr
 /// A guest's log that is read while it is written.
 #[derive(Debug)]
 pub struct Followed {
+    name: String,
     file: Option<File>,
 }
 
 impl Followed {
     /// From here on.
-    pub fn from_end(folder: &Folder) -> Result<Self, EngineError> {
-        let mut file = folder.open_file(LOG)?;
+    pub fn from_end(folder: &Folder, name: &Name) -> Result<Self, EngineError> {
+        let name = name.newest.clone();
+        let mut file = folder.open_file(&name)?;
         if let Some(file) = &mut file {
-            file.seek(SeekFrom::End(0)).map_err(|source| failed(folder, LOG, source))?;
+            file.seek(SeekFrom::End(0)).map_err(|source| failed(folder, &name, source))?;
         }
-        Ok(Self { file })
+        Ok(Self { name, file })
     }
 
     /// What came since.
     pub fn more(&mut self, folder: &Folder) -> Result<Vec<u8>, EngineError> {
         let mut bytes = Vec::new();
         // The present one first: what is in it was written before anything in the next one.
-        let next = folder.open_file(LOG)?;
+        let next = folder.open_file(&self.name)?;
         if let Some(file) = &mut self.file {
-            take(file, &mut bytes).map_err(|source| failed(folder, LOG, source))?;
+            take(file, &mut bytes).map_err(|source| failed(folder, &self.name, source))?;
         }
         let is_new = match (&self.file, &next) {
             (Some(file), Some(next)) => !is_same(file, next),
@@ -126,7 +153,7 @@ impl Followed {
             (_, None) => false,
         };
         if is_new && let Some(mut next) = next {
-            take(&mut next, &mut bytes).map_err(|source| failed(folder, LOG, source))?;
+            take(&mut next, &mut bytes).map_err(|source| failed(folder, &self.name, source))?;
             self.file = Some(next);
         }
         Ok(bytes)
@@ -167,18 +194,18 @@ mod tests {
     fn the_log_of_a_start_is_followed_by_that_of_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        assert_eq!(read(&opened(path), false).unwrap(), None);
+        assert_eq!(read(&opened(path), &Name::present()).unwrap(), None);
         Log::begin(path).write(b"one\n");
         Log::begin(path).write(b"two\n");
-        assert_eq!(read(&opened(path), true).unwrap(), Some(b"one\n".to_vec()));
+        assert_eq!(read(&opened(path), &Name::previous()).unwrap(), Some(b"one\n".to_vec()));
         // Two that fail.
         Log::begin(path);
         Log::begin(path);
-        assert_eq!(read(&opened(path), false).unwrap(), Some(Vec::new()));
-        assert_eq!(read(&opened(path), true).unwrap(), Some(b"two\n".to_vec()));
+        assert_eq!(read(&opened(path), &Name::present()).unwrap(), Some(Vec::new()));
+        assert_eq!(read(&opened(path), &Name::previous()).unwrap(), Some(b"two\n".to_vec()));
         Log::begin(path).write(b"three\n");
-        assert_eq!(read(&opened(path), false).unwrap(), Some(b"three\n".to_vec()));
-        assert_eq!(read(&opened(path), true).unwrap(), Some(b"two\n".to_vec()));
+        assert_eq!(read(&opened(path), &Name::present()).unwrap(), Some(b"three\n".to_vec()));
+        assert_eq!(read(&opened(path), &Name::previous()).unwrap(), Some(b"two\n".to_vec()));
     }
 
     #[test]
@@ -192,7 +219,7 @@ mod tests {
         }
         log.write(b"the end\n");
         assert!(total(path) <= 2 * LARGEST, "{}", total(path));
-        let bytes = read(&opened(path), false).unwrap().unwrap();
+        let bytes = read(&opened(path), &Name::present()).unwrap().unwrap();
         assert!(bytes.ends_with(b"xthe end\n") && bytes.len() as u64 > LARGEST, "{}", bytes.len());
         for _ in 0..3 {
             let mut log = Log::begin(path);
@@ -208,7 +235,7 @@ mod tests {
         let mut log = Log::begin(path);
         log.write(b"before");
         let opened = opened(path);
-        let mut followed = Followed::from_end(&opened).unwrap();
+        let mut followed = Followed::from_end(&opened, &Name::present()).unwrap();
         assert_eq!(followed.more(&opened).unwrap(), b"");
         log.write(b"after");
         assert_eq!(followed.more(&opened).unwrap(), b"after");

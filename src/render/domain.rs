@@ -303,7 +303,17 @@ struct Rom {
 struct Serial {
     #[serde(rename = "@type")]
     kind: &'static str,
+    log: ConsoleLog,
     target: SerialTarget,
+}
+
+/// What is written to it is kept, by libvirt's virtlogd, in files of a limited size.
+#[derive(Serialize)]
+struct ConsoleLog {
+    #[serde(rename = "@file")]
+    file: String,
+    #[serde(rename = "@append")]
+    append: &'static str,
 }
 
 #[derive(Serialize)]
@@ -452,7 +462,11 @@ impl Devices {
         Ok(Self {
             disk,
             interface: interface.collect(),
-            serial: Serial { kind: "pty", target: SerialTarget { port: 0 } },
+            serial: Serial {
+                kind: "pty",
+                log: ConsoleLog { file: rule::console_log_of_domain(&view.full_name()), append: "on" },
+                target: SerialTarget { port: 0 },
+            },
             console: Console { kind: "pty", target: ConsoleTarget { kind: "serial", port: 0 } },
             rng: Rng { model: "virtio", backend: RngBackend { model: "random", device: "/dev/urandom" } },
         })

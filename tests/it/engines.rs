@@ -151,6 +151,15 @@ fn ways_in(lab: &Lab) {
     let output = console.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("42-is-it"), "{output:?}");
+    // What it wrote is kept, soon after.
+    let is_kept = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        lab.ok(&["logs", "a"]).contains("42-is-it")
+    });
+    assert!(is_kept, "{}", lab.ok(&["logs", "a"]));
+    if let Engine::Libvirt(_) = lab.engine {
+        refuses(lab, &["logs", "a", "--previous"], "one log over all starts");
+    }
     assert!(lab.ok(&["xml", "a"]).contains("<description>the first</description>"));
 }
 
@@ -211,7 +220,7 @@ fn stops_and_begins_anew(lab: &Lab) {
 fn goes_with_the_lab(lab: &Lab) {
     refuses(lab, &["destroy", "eng"], "guests of lab eng run: a");
     lab.ok(&["destroy", "--stop", "--purge", "eng"]);
-    let left = sh("ip -br link; ls /run/netns");
+    let left = sh("ip -br link; ls /run/netns; find /var/log/libvirt -name 'eng-*-console.log*' 2>/dev/null || true");
     assert_eq!(left.lines().count(), 1, "{left}");
     assert!(!Path::new("/run/state/eng").exists() && !Path::new("/run/vmnet/eng").exists());
     assert!(lab.ok(&["list"]).contains("there is no lab"));
