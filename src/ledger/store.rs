@@ -169,16 +169,26 @@ pub fn remove(paths: &Paths, lab: &LabName) -> Result<(), LedgerError> {
             _ => {}
         }
     }
-    for folder in [paths.lab_state(lab).join("guests"), paths.lab_state(lab), paths.state.clone()] {
-        match fs::remove_dir(&folder) {
-            Ok(()) => {}
-            // Disks are in it, or other labs.
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {}
-            // A private root that the caller made may be a mount point, or in a folder that is not ours.
-            Err(_) => {}
-        }
+    for folder in [paths.lab_state(lab).join("guests"), paths.lab_state(lab)] {
+        // Disks are in it.
+        let _ = fs::remove_dir(folder);
     }
+    if has_no_lab(paths) {
+        // What is known of images is found out again for the next lab. Downloads stay, for `image prune`.
+        let _ = fs::remove_file(paths.digests());
+        let _ = fs::remove_dir(paths.files());
+    }
+    // There are other labs; or a private root that the caller made, which may be a mount point or in a folder that is
+    // not ours.
+    let _ = fs::remove_dir(&paths.state);
     Ok(())
+}
+
+/// Nothing of any lab is here, not even disks.
+fn has_no_lab(paths: &Paths) -> bool {
+    let files = paths.files();
+    fs::read_dir(&paths.state)
+        .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.path() == files)))
 }
 
 /// The labs that have a ledger here.
