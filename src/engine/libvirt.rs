@@ -6,8 +6,6 @@
 mod door;
 mod doors;
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,8 +97,6 @@ async fn prepare(
 }
 
 async fn begin(doors: &Arc<Doors>, vm: &VmName, guest: &LibvirtGuest) -> Result<(), EngineError> {
-    // libvirt's own folder, which it makes after it has opened the console's log. Where that fails it says so.
-    let _ = DirBuilder::new().recursive(true).mode(0o711).create(LOGS);
     let ask = Ask::Start { uuid: rule::guest_uuid(&guest.lab, vm), mark: owner(&guest.lab, vm) };
     doors.ask(ask).await.map(drop).map_err(failed("start", vm))
 }
@@ -208,7 +204,7 @@ pub fn process(domain: &str) -> Option<(i32, Duration)> {
 
 /// The last lines that QEMU and libvirt wrote about a domain, escaped, in one line.
 pub(super) fn last_words(domain: &str) -> String {
-    let path = PathBuf::from(LOGS).join(format!("{domain}.log"));
+    let path = PathBuf::from("/var/log/libvirt/qemu").join(format!("{domain}.log"));
     let log = std::fs::read(&path).unwrap_or_default();
     let log = String::from_utf8_lossy(&log[log.len().saturating_sub(LAST)..]);
     let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -218,9 +214,6 @@ pub(super) fn last_words(domain: &str) -> String {
     }
     last.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
-
-/// Where libvirt logs what QEMU says, and the consoles (see [`rule::console_log_of_domain`]).
-const LOGS: &str = "/var/log/libvirt/qemu";
 
 /// More than three lines have, in bytes.
 const LAST: usize = 4096;

@@ -17,7 +17,7 @@ for folder in /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
     mkdir -p $folder
     mount -t tmpfs tmpfs $folder
 done
-mkdir -p /run/libvirt /var/lib/libvirt/qemu
+mkdir -p /run/libvirt /var/lib/libvirt/qemu /var/log/libvirt/qemu
 mkdir /run/dev
 mount -t tmpfs -o mode=755 tmpfs /run/dev
 mkdir /run/dev/pts /run/dev/shm /run/dev/net
