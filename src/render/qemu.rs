@@ -28,7 +28,7 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 /// The socket of the serial console in a guest's run folder.
 pub const CONSOLE_SOCKET: &str = "console.sock";
 /// The set of descriptors that the console's log is in; those of files count from 0.
-const LOG_SET: u32 = 1000;
+const LOG_SET: usize = 1000;
 /// The seed in a guest's state folder.
 pub const SEED_IMAGE: &str = "seed.img";
 /// The user that guests run as.

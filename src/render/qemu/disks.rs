@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{LackError, option_value};
+use super::{LOG_SET, LackError, option_value};
 use crate::kinds::Firmware;
 use crate::model::{Disk, ImageFormat};
 use crate::names::DiskName;
@@ -17,8 +17,8 @@ use crate::state::{DiskFile, Facts, Kept, OwnDisk, Uefi};
 /// The UEFI variables in a guest's folder.
 pub const VARIABLES: &str = "uefi-vars.fd";
 
-/// Where the numbers of descriptor sets for disks begin; the image's own count from 0.
-const DISK_SETS: usize = 1000;
+/// Where the numbers of descriptor sets for disks begin: the image's own count from 0, and the console's log has one.
+const DISK_SETS: usize = LOG_SET + 1;
 
 /// The file name of a guest's own further disk.
 pub fn own_disk_name(name: &DiskName) -> String {
@@ -52,30 +52,29 @@ pub(super) fn machine(uefi: Option<&Uefi>) -> &'static str {
 
 /// Firmware and further disks of a guest that vmnet starts, and the user's files among these.
 pub(super) fn storage(view: &GuestView<'_>, kept: &Kept, folder: &Path, args: &mut Vec<String>) -> Vec<DiskFile> {
-    let mut block = |node: Value| args.extend(["-blockdev".into(), node.to_string()]);
+    let block = |node: Value| ["-blockdev".to_owned(), node.to_string()];
     if let Some(uefi) = &kept.uefi {
-        block(json!({
+        args.extend(block(json!({
             "node-name": "firmware", "driver": "raw", "read-only": true,
             "file": { "driver": "file", "filename": uefi.firmware.code.to_string_lossy(), "read-only": true },
-        }));
-        block(json!({
+        })));
+        args.extend(block(json!({
             "node-name": "variables", "driver": "raw",
             "file": { "driver": "file", "filename": uefi.variables.to_string_lossy() },
-        }));
+        })));
     }
     let mut files = Vec::new();
     for (name, disk) in view.vm.disks() {
-        let mut block = |node: Value| args.extend(["-blockdev".into(), node.to_string()]);
         // A backing file there is none, whatever a header says.
         match disk {
-            Disk::Own { .. } => block(json!({
+            Disk::Own { .. } => args.extend(block(json!({
                 "node-name": node(name), "driver": "qcow2", "discard": "unmap", "detect-zeroes": "unmap",
                 "backing": null,
                 "file": {
                     "driver": "file", "filename": folder.join(own_disk_name(name)).to_string_lossy(),
                     "discard": "unmap",
                 },
-            })),
+            }))),
             Disk::File { file, format, readonly } => {
                 let (number, set) = (files.len(), DISK_SETS + files.len());
                 let mut described = json!({
@@ -85,7 +84,7 @@ pub(super) fn storage(view: &GuestView<'_>, kept: &Kept, folder: &Path, args: &m
                 if *format == ImageFormat::Qcow2 {
                     described["backing"] = Value::Null;
                 }
-                block(described);
+                args.extend(block(described));
                 args.extend(["-add-fd".into(), format!("fd={{disk:{number}}},set={set}")]);
                 let (path, format, readonly) = (view.absolute(file), format.word().to_owned(), *readonly);
                 files.push(DiskFile { path, format, readonly });
