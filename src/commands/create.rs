@@ -42,7 +42,7 @@ pub(super) async fn plan(
     let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     let outdated = outdated(&session, &source, &observation, &wanted.mtu);
-    wanted.notes.extend(effects::notes(&session, &source, &observation, &outdated)?);
+    wanted.notes.extend(effects::notes(&session, &source, &observation, &outdated));
     wanted.notes.extend(session.hurt_by(&observation, &plan)?.into_iter().map(refused_for));
     let unknown = unrecorded::taps(&observation.state);
     if !unknown.is_empty() {
@@ -108,7 +108,7 @@ pub(super) async fn run(
     let (mut wanted, plan) = session.planned(&source.model, &mut observation, &guests)?;
     wanted.notes.extend(source.remarks());
     let outdated = outdated(&session, &source, &observation, &wanted.mtu);
-    wanted.notes.extend(effects::notes(&session, &source, &observation, &outdated)?);
+    wanted.notes.extend(effects::notes(&session, &source, &observation, &outdated));
     output.notes(&wanted.notes);
     missing_files(&source, output);
     let same_source = session.is_known

@@ -1,50 +1,43 @@
 //! What `plan` and `create` say of guests that are there already: what counts at once, at the next boot, and on a fresh
 //! disk alone.
 
-use std::path::Path;
+use std::collections::BTreeSet;
 
-use super::destroy;
-use super::failure::Failure;
 use super::session::Session;
 use super::source::Source;
 use crate::desired::Note;
-use crate::model::Effects;
+use crate::engine;
+use crate::model::{Effects, Vm};
 use crate::names::VmName;
 use crate::observe::Observation;
+use crate::render::qemu::disk_name;
 
 /// One for each guest to which something applies later than the rest. `outdated` are those that would be started in
 /// another way now.
-pub(super) fn notes(
-    session: &Session,
-    source: &Source,
-    observation: &Observation,
-    outdated: &[VmName],
-) -> Result<Vec<Note>, Failure> {
+pub(super) fn notes(session: &Session, source: &Source, observation: &Observation, outdated: &[VmName]) -> Vec<Note> {
     let is_other = session.ledger.definition != source.text || session.ledger.lock != source.lock.to_string();
-    let applied = (session.is_known && is_other).then(|| session.applied()).transpose()?;
-    let disks = if applied.is_some() { destroy::disks(&session.paths, &session.lab) } else { Vec::new() };
-    let notes = source.model.vms().iter().filter_map(|(name, vm)| {
+    // One that this vmnet can't read any more has nothing to be compared with, and is no reason not to be replaced.
+    let applied = (session.is_known && is_other).then(|| session.applied().ok()).flatten();
+    let outdated: BTreeSet<&VmName> = outdated.iter().collect();
+    let note = |(name, vm): (&VmName, &Vm)| {
         let old = applied.as_ref().and_then(|applied| Some((&*applied.model, applied.model.vms().get(name)?)));
         let effects = old.map(|old| Effects::between(old, (&source.model, vm))).unwrap_or_default();
-        let is_running = observation.state.guests.contains_key(name);
-        let has_disk = is_running || disks.iter().any(|disk| is_disk_of(name, disk));
-        let text = match is_running {
-            true => of_running(&effects, name, outdated.contains(name))?,
-            false if has_disk && !effects.fresh_disk.is_empty() => {
-                format!("has a disk already: {}", on_fresh(&effects, name))
-            }
-            false => return None,
+        let text = if observation.state.guests.contains_key(name) {
+            of_running(&effects, name, outdated.contains(name))?
+        } else if !effects.fresh_disk.is_empty() && has_disk(session, name) {
+            format!("has a disk already: {}", on_fresh(&effects, name))
+        } else {
+            return None;
         };
         Some(Note { about: name.to_string(), text })
-    });
-    Ok(notes.collect())
+    };
+    source.model.vms().iter().filter_map(note).collect()
 }
 
-/// Its further disks are none of cloud-init's.
-fn is_disk_of(vm: &VmName, path: &Path) -> bool {
-    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    path.parent().and_then(name).as_deref() == Some(vm.as_str())
-        && name(path).is_some_and(|name| name.starts_with("disk-"))
+/// Where that can't be found out it is said as if it had none: `boot` says what is wrong.
+fn has_disk(session: &Session, vm: &VmName) -> bool {
+    let folder = session.paths.guest_state(&session.lab, vm);
+    engine::instance(&folder).is_ok_and(|number| folder.join(disk_name(number)).exists())
 }
 
 fn of_running(effects: &Effects, name: &VmName, is_outdated: bool) -> Option<String> {

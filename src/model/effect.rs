@@ -4,7 +4,7 @@
 //! and what cloud-init did on that disk, which it does once for each instance. The rest is vmnet's own and the host's,
 //! and counts when `create` is through. A namespace is changed in place, all of it.
 
-use super::{Image, Model, Vm};
+use super::{Engine, Image, Model, Vm};
 
 /// The keys of one guest that say something else, by when they count. The names are the definition's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,11 +20,10 @@ pub struct Effects {
 impl Effects {
     /// What differs for guest `vm` of two definitions of a lab that both have it.
     pub fn between(old: (&Model, &Vm), new: (&Model, &Vm)) -> Self {
-        let (before, after) = (Changed { model: old.0, vm: old.1 }, Changed { model: new.0, vm: new.1 });
         let mut effects = Self::default();
         if new.1.engine.is_machine() {
             effects.of_the_machine(old.1, new.1);
-            effects.of_its_nics(&before, &after);
+            effects.of_its_nics(old, new);
         }
         effects
     }
@@ -55,7 +54,7 @@ impl Effects {
             // See `of_its_nics`.
             nics: _,
         } = new;
-        let by_libvirt = new.engine.word() == "libvirt";
+        let by_libvirt = new.engine == Engine::Libvirt;
         let kernel = |image: &Option<Image>| image.clone().map(|image| (image.kernel, image.initrd, image.cmdline));
         let base = |image: &Option<Image>| image.clone().map(|image| (image.base, image.format));
         let is_new = |differs: bool, key: &'static str| differs.then_some(key);
@@ -98,41 +97,26 @@ impl Effects {
 
     /// A port moves to another bridge under a running guest. What QEMU has of a nic is what it was started with; and
     /// what the guest makes of it, cloud-init writes once.
-    fn of_its_nics(&mut self, old: &Changed<'_>, new: &Changed<'_>) {
+    fn of_its_nics(&mut self, old: (&Model, &Vm), new: (&Model, &Vm)) {
         let hardware = |vm: &Vm| vm.nics.iter().map(|nic| (nic.mac, nic.model, nic.tap.clone())).collect::<Vec<_>>();
         let networks = |vm: &Vm| vm.nics.iter().map(|nic| nic.network.clone()).collect::<Vec<_>>();
-        if hardware(old.vm) != hardware(new.vm) {
+        if hardware(old.1) != hardware(new.1) {
             self.next_boot.push("nic");
-        } else if networks(old.vm) != networks(new.vm) {
+        } else if networks(old.1) != networks(new.1) {
             self.live.push("network of a nic");
         }
-        if old.configuration() != new.configuration() {
+        if configuration(old) != configuration(new) {
             self.fresh_disk.push("addresses, routes, DNS of its nics");
         }
     }
-
-    /// Nothing differs.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
-/// A guest in its lab.
-struct Changed<'a> {
-    model: &'a Model,
-    vm: &'a Vm,
-}
-
-impl Changed<'_> {
-    /// What cloud-init makes of its nics, but for the MTU, which is the host's.
-    fn configuration(&self) -> impl PartialEq {
-        let nics = self.model.nics(self.vm).map(|(_, nic, network)| {
-            let dns = nic.dns.clone().unwrap_or_else(|| network.dns.clone());
-            let search = nic.search.clone().unwrap_or_else(|| network.search.clone());
-            (nic.addresses.clone(), nic.automatic, nic.routes.clone(), dns, search)
-        });
-        (self.model.default_routes(self.vm), nics.collect::<Vec<_>>())
-    }
+/// What cloud-init makes of a guest's nics, but for the MTU, which is the host's.
+fn configuration<'a>((model, vm): (&'a Model, &'a Vm)) -> impl PartialEq + use<'a> {
+    let nics = model.nics(vm).map(|(_, nic, network)| {
+        (&nic.addresses, nic.automatic, &nic.routes, nic.name_servers(network), nic.search_domains(network))
+    });
+    (model.default_routes(vm), nics.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -210,7 +194,7 @@ mod tests {
     #[test]
     fn of_a_namespace_and_of_a_domain() {
         let namespace = format!("{BEFORE}nic = \"n\"\nengine = \"netns\"\n");
-        assert!(of(&namespace, &namespace.replace("1GiB", "2GiB")).is_empty());
+        assert_eq!(of(&namespace, &namespace.replace("1GiB", "2GiB")), Effects::default());
         let domain = format!("{BEFORE}nic = \"n\"\nengine = \"libvirt\"\n");
         assert_eq!(of(&domain, &format!("{domain}autostart = true\n")).live, ["autostart"]);
         assert_eq!(of(&domain, &format!("{domain}description = \"x\"\n")).next_boot, ["description"]);

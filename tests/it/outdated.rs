@@ -66,3 +66,21 @@ fn running_guests_that_differ_are_marked() {
         assert!(!succeeds("pgrep qemu-system"));
     });
 }
+
+/// What was applied is compared with what is wanted, where it can be read.
+#[test]
+fn a_definition_that_cannot_be_read_any_more_is_replaced() {
+    sandbox::run("outdated::a_definition_that_cannot_be_read_any_more_is_replaced", || {
+        let text = "lab = \"old\"\n[network.web]\nmode = \"isolated\"\n[vm.vm1]\nengine = \"netns\"\nnic = \"web\"\n";
+        let lab = Lab::from_text(text);
+        lab.ok(&["create"]);
+        let path = "/run/state/old/ledger/ledger.json";
+        let mut ledger = json(&std::fs::read_to_string(path).unwrap());
+        ledger["definition"] = "lab = \"old\"\nword_of_another_version = 1\n".into();
+        std::fs::write(path, ledger.to_string()).unwrap();
+        lab.ok(&["plan"]);
+        lab.ok(&["create"]);
+        assert!(lab.ok(&["ps", "old"]).contains("vm1"));
+        lab.ok(&["destroy", "old"]);
+    });
+}
