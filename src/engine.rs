@@ -31,12 +31,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use capacity::capacity;
-pub use disk::{base_of, instance, is_in_use, prepare, public_host_key, reset};
+pub use disk::{GuestFiles, base_of, instance, is_in_use, prepare, public_host_key, reset};
 use libvirt::Doors;
 
 pub use error::{BaseProblem, EngineError};
 pub use keeper::{KEEP, Keeper, keep};
-pub use kept::prepare_kept;
 pub use record::{Running, running, running_in};
 pub use scope::own_scope;
 

@@ -15,6 +15,9 @@ pub mod shell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use quick_xml::se::{SeError, Serializer};
+use serde::Serialize;
+
 use crate::model::{Base, Image, Model, Vm};
 use crate::names::FileDigest;
 use crate::rule;
@@ -122,6 +125,16 @@ pub struct GuestFiles {
     pub seed: Option<PathBuf>,
     /// UEFI variables and further disks.
     pub kept: Kept,
+}
+
+/// An element as libvirt reads it, in lines for people.
+fn element(name: &str, value: &impl Serialize) -> Result<String, SeError> {
+    let mut text = String::new();
+    let mut serializer = Serializer::with_root(&mut text, Some(name))?;
+    serializer.indent(' ', 2);
+    value.serialize(serializer)?;
+    text.push('\n');
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -119,9 +119,12 @@ pub fn domain_name(lab: &LabName, vm: &VmName) -> String {
     format!("{lab}-{vm}")
 }
 
-/// Where libvirt logs the serial console of a domain: beside its own log of it.
+/// Where libvirt logs what QEMU says of a domain, and what libvirt does with it.
+pub const LIBVIRT_LOGS: &str = "/var/log/libvirt/qemu";
+
+/// The file there that a domain's serial console is logged in.
 pub fn console_log_of_domain(domain: &str) -> String {
-    format!("/var/log/libvirt/qemu/{domain}-console.log")
+    format!("{domain}-console.log")
 }
 
 /// The digest of a text, in hexadecimal digits.

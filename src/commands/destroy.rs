@@ -1,6 +1,6 @@
 //! `vmnet destroy`: a plan toward the empty state. Needs no file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -207,11 +207,9 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
         // What libvirt logged of guests that were its; a name that is no guest's has nothing there.
         let entries = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
         let guests = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<VmName>().ok());
-        for log in guests.map(|vm| rule::console_log_of_domain(&rule::domain_name(lab, &vm))) {
-            for path in [&log, &format!("{log}.0"), &format!("{log}.1"), &format!("{log}.2")] {
-                remove_if_there(Path::new(path))
-                    .map_err(|error| Failure::failed(format!("{path} can't be removed"), error))?;
-            }
+        for log in guests.flat_map(|vm| engine::console_log::files_of_domain(&rule::domain_name(lab, &vm))) {
+            remove_if_there(&log)
+                .map_err(|error| Failure::failed(format!("{} can't be removed", log.display()), error))?;
         }
         gone(std::fs::remove_dir_all(&folder))
             .map_err(|error| Failure::failed(format!("{} can't be removed", folder.display()), error))?;

@@ -5,7 +5,7 @@ mod meter;
 mod prune;
 mod usage;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -88,9 +88,7 @@ pub(super) fn content(
 
 /// Downloads an image with a url where it is not here; says whether it had to.
 fn download(paths: &Paths, image: &Image, output: &Output) -> Result<bool, Failure> {
-    let Some((url, digest)) = image.url().zip(image.base().as_ref().and_then(|base| base.digest())) else {
-        return Ok(false);
-    };
+    let Some((url, digest)) = image.download() else { return Ok(false) };
     let meter = Meter::new(&format!("downloading {}", image.name()), output);
     let pulled = images::pull(paths, url, digest, |step| meter.step(step));
     drop(meter);
@@ -129,10 +127,8 @@ struct Pulled {
 pub(super) fn pull(lab: &cli::Lab, names: &[ImageName], output: &Output) -> Result<ExitCode, Failure> {
     let source = source(lab)?;
     let vms = source.model.vms().values();
-    let mut known = std::collections::BTreeMap::new();
-    for image in vms.filter_map(|vm| vm.image().as_ref()) {
-        known.insert(image.name().clone(), image.clone());
-    }
+    let images = vms.filter_map(|vm| vm.image().clone());
+    let known: BTreeMap<ImageName, Image> = images.map(|image| (image.name().clone(), image)).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains_key(*name)) {
         let names: Vec<&str> = known.keys().map(ImageName::as_str).collect();
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
@@ -142,9 +138,7 @@ pub(super) fn pull(lab: &cli::Lab, names: &[ImageName], output: &Output) -> Resu
     let paths = paths()?;
     let mut report = Report { lab: source.model.lab().to_string(), images: Vec::new() };
     for image in known.into_values().filter(|image| names.is_empty() || names.contains(image.name())) {
-        let Some((url, digest)) = image.url().zip(image.base().as_ref().and_then(|base| base.digest())) else {
-            continue;
-        };
+        let Some((url, digest)) = image.download() else { continue };
         let downloaded = download(&paths, &image, output)?;
         let size = std::fs::metadata(paths.file(digest)).map(|meta| meta.len()).unwrap_or_default();
         let (url, digest) = (url.to_string(), digest.clone());

@@ -122,11 +122,7 @@ impl Kept {
             return Err(Failure::advised(text, "leave out --previous"));
         }
         let domain = rule::domain_name(lab, vm);
-        let path = PathBuf::from(rule::console_log_of_domain(&domain));
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-            return Err(none(vm, previous));
-        };
-        Ok(Self { folder: folder.to_owned(), name: Name::of_virtlogd(name), guest: Runs::Domain(domain) })
+        Ok(Self { folder: rule::LIBVIRT_LOGS.into(), name: Name::of_domain(&domain), guest: Runs::Domain(domain) })
     }
 
     fn runs(&self) -> Result<bool, EngineError> {

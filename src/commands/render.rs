@@ -16,7 +16,7 @@ use crate::model::{Engine, Vm};
 use crate::render::libvirt::LIBVIRT_USER;
 use crate::render::qemu::{ByHand, Privilege, SEED_IMAGE, by_hand, disk_name, kept, overlay};
 use crate::render::{GuestFiles, GuestView, domain, seed};
-use crate::state::Facts;
+use crate::state::{Facts, Guest};
 
 /// A disk made for somebody else is never reset: its number stays.
 const INSTANCE: u32 = 1;
@@ -49,18 +49,21 @@ fn show_xml(vm: &Vm, xml: &str, output: &Output) -> Result<(), Failure> {
 /// The domain of a guest that libvirt runs, as `vmnet boot` defines it. Disk and seed are made unless it runs, so that
 /// `virsh` can start it, too.
 async fn own_domain(source: &Source, vm: &Vm, output: &Output) -> Result<ExitCode, Failure> {
-    super::boot::images_exist(source, vm)?;
+    image::ready(source, std::slice::from_ref(vm.name()), output)?;
     privilege::require_to_prepare()?;
     let mut session = Session::look_at(source.model.lab())?;
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;
-    let guest = super::boot::domain(&session, source, &observation.facts, &mtu, vm)?;
+    let Guest::Libvirt(guest) = super::boot::startable(&session, source, &observation.facts, &mtu, vm)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let (Some(domain), Some(files)) = (guest.domain, guest.files) else { return Ok(ExitCode::SUCCESS) };
     if !guests.contains_key(vm.name()) {
         let (owner, _) = service_user(&files.user)?;
-        engine::prepare(vm.name(), &files.state_dir, owner, files.disk.as_ref(), &files.seed).await?;
+        let parts = engine::GuestFiles { disk: files.disk.as_ref(), kept: &files.kept, seed: &files.seed };
+        engine::prepare(vm.name(), &files.state_dir, owner, parts).await?;
     }
     show_xml(vm, &domain.xml, output)?;
     Ok(ExitCode::SUCCESS)
@@ -131,8 +134,8 @@ async fn with_files(
     }
     let kept = kept(&view, &observation.facts, &folder)
         .map_err(|error| Failure::lacks(format!("{error}; {}", error.help())))?;
-    engine::prepare(vm.name(), &folder, owner, disk.as_ref(), &seed::files(&view)).await?;
-    engine::prepare_kept(vm.name(), &folder, owner, &kept).await?;
+    let parts = engine::GuestFiles { disk: disk.as_ref(), kept: &kept, seed: &seed::files(&view) };
+    engine::prepare(vm.name(), &folder, owner, parts).await?;
     let seed = vm.cloud_init().then(|| folder.join(SEED_IMAGE));
     let files = GuestFiles { disk: disk.map(|disk| disk.path), seed, kept };
     show(&view, &files, &observation.facts, &session.paths)?;

@@ -46,7 +46,8 @@ pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output:
     Ok(ExitCode::SUCCESS)
 }
 
-/// Stops those that run; where libvirt is silent, only if all of them are known to. With `forget` libvirt forgets all of them: what it has defined names a disk that goes.
+/// Stops those that run; where libvirt is silent, only if all of them are known to. With `forget` libvirt forgets all of
+/// them: what it has defined names a disk that goes.
 async fn stop<'v>(
     session: &mut Session,
     vms: &'v [VmName],

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::EngineError;
 use super::folder::Folder;
+use crate::rule;
 
 /// Bytes of a file at most. A guest has four.
 pub const LARGEST: u64 = 1 << 20;
@@ -102,11 +103,22 @@ impl Name {
         Self { newest: PREVIOUS.to_owned(), older: PREVIOUS_OLDER.to_owned() }
     }
 
-    /// The one that virtlogd keeps of a domain, over all its starts (virtlogd.conf: `max_backups` of `.0`, the latest,
-    /// and so on; no more than that one is read).
-    pub fn of_virtlogd(file: &str) -> Self {
-        Self { newest: file.to_owned(), older: format!("{file}.0") }
+    /// The one that virtlogd keeps of a domain, over all its starts. Of its older files the latest is read.
+    pub fn of_domain(domain: &str) -> Self {
+        let newest = rule::console_log_of_domain(domain);
+        Self { older: format!("{newest}.0"), newest }
     }
+}
+
+/// All files in which virtlogd may have logged a domain's console: as virtlogd.conf has it, three older ones
+/// (`max_backups`), `.0` the latest.
+pub fn files_of_domain(domain: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let log = Path::new(rule::LIBVIRT_LOGS).join(rule::console_log_of_domain(domain));
+    ["", ".0", ".1", ".2"].into_iter().map(move |older| {
+        let mut file = log.clone().into_os_string();
+        file.push(older);
+        file.into()
+    })
 }
 
 /// A guest's log as it is now: its bytes, oldest first; `None` where there is none.

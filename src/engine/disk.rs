@@ -18,7 +18,7 @@ use super::{EngineError, content, identity, kept};
 use crate::kernel::child;
 use crate::names::{Algorithm, FileDigest, VmName};
 use crate::render::qemu::{SEED_IMAGE, disk_name};
-use crate::state::Overlay;
+use crate::state::{Kept, Overlay};
 
 /// The private host key in a guest's folder.
 const HOST_KEY: &str = "host-key";
@@ -76,7 +76,7 @@ pub fn is_in_use(disk: &Path) -> io::Result<bool> {
 }
 
 /// Makes the overlay where it is missing; says whether it did. Never leaves half of one.
-pub(super) async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -> Result<bool, EngineError> {
+async fn make_overlay(vm: &VmName, folder: &Folder, disk: &Overlay) -> Result<bool, EngineError> {
     let name = disk.path.file_name().and_then(|name| name.to_str()).unwrap_or("disk.qcow2");
     if folder.has(name) {
         same_base(vm, folder, name, disk).await?;
@@ -247,7 +247,7 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Writes the seed anew, with the guest's host key; makes that where it is missing. A guest without a seed has none of an
 /// earlier definition either.
-pub(super) async fn make_seed(vm: &VmName, folder: &Folder, files: &[(String, String)]) -> Result<(), EngineError> {
+async fn make_seed(vm: &VmName, folder: &Folder, files: &[(String, String)]) -> Result<(), EngineError> {
     if files.is_empty() {
         return folder.remove(SEED_IMAGE);
     }
@@ -305,18 +305,36 @@ pub(super) async fn run(vm: &VmName, program: &'static str, mut command: Command
     Err(EngineError::Helper { vm: vm.clone(), program, output: said })
 }
 
-/// Makes disk and seed of a guest in a folder of its own, for people and programs that start it without vmnet.
-/// The folder's parents are made where they are missing; the folder and its files belong to `owner`.
-pub async fn prepare(
+/// What a guest has in its folder: made where it is missing, the seed anew.
+#[derive(Debug, Clone, Copy)]
+pub struct GuestFiles<'a> {
+    /// Its disk.
+    pub disk: Option<&'a Overlay>,
+    /// UEFI variables and further disks.
+    pub kept: &'a Kept,
+    /// The files of its seed.
+    pub seed: &'a [(String, String)],
+}
+
+/// Makes all of it. `made` gets the names of what stays and was not there before, on an error too: for who takes that
+/// back.
+pub(super) async fn make(
     vm: &VmName,
-    folder: &Path,
-    owner: Owner,
-    disk: Option<&Overlay>,
-    seed: &[(String, String)],
+    folder: &Folder,
+    files: GuestFiles<'_>,
+    made: &mut Vec<String>,
 ) -> Result<(), EngineError> {
-    let folder = Folder::make(folder, owner)?;
-    if let Some(disk) = disk {
-        make_overlay(vm, &folder, disk).await?;
+    if let Some(overlay) = files.disk
+        && make_overlay(vm, folder, overlay).await?
+    {
+        made.extend(overlay.path.file_name().map(|name| name.to_string_lossy().into_owned()));
     }
-    make_seed(vm, &folder, seed).await
+    made.extend(kept::make(vm, folder, files.kept).await?);
+    make_seed(vm, folder, files.seed).await
+}
+
+/// Makes the files of a guest in a folder of its own, for people and programs that start it without vmnet.
+/// The folder's parents are made where they are missing; the folder and its files belong to `owner`.
+pub async fn prepare(vm: &VmName, folder: &Path, owner: Owner, files: GuestFiles<'_>) -> Result<(), EngineError> {
+    make(vm, &Folder::make(folder, owner)?, files, &mut Vec::new()).await
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::EngineError;
 use super::disk::{image_size, inside, run};
-use super::folder::{Folder, Owner};
+use super::folder::Folder;
 use crate::names::VmName;
 use crate::state::{DiskFile, Kept};
 
@@ -54,17 +54,6 @@ async fn make_all(vm: &VmName, folder: &Folder, kept: &Kept, made: &mut Vec<Stri
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Makes what is missing in a folder for somebody else, as [`super::prepare`] does disk and seed.
-///
-/// # Errors
-/// Nothing of it stays then.
-pub async fn prepare_kept(vm: &VmName, folder: &Path, owner: Owner, kept: &Kept) -> Result<(), EngineError> {
-    if *kept == Kept::default() {
-        return Ok(());
-    }
-    make(vm, &Folder::make(folder, owner)?, kept).await.map(drop)
 }
 
 /// Opens a file of the user's that is a disk. Root's own power lends it for reading; to be written to it has to be the

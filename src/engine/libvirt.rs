@@ -6,7 +6,7 @@
 mod door;
 mod doors;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep};
 
 use super::folder::{Folder, service_user};
 use super::process::{self, Process};
-use super::{EngineError, PRESS_AGAIN, Stopped, disk, kept, port};
+use super::{EngineError, PRESS_AGAIN, Stopped, disk, port};
 use crate::kernel::Kernel;
 use crate::libvirt::xml;
 use crate::libvirt::{Answer, Ask, DomainState, Owner, Refusal, RefusalKind};
 use crate::names::{LabName, VmName};
 use crate::rule;
-use crate::state::{Domain, LibvirtFiles, LibvirtGuest};
+use crate::state::{Domain, LibvirtGuest};
 
 pub use door::{Door, DoorError, PROGRAM, program};
 pub use doors::Doors;
@@ -66,9 +66,10 @@ pub async fn start(doors: &Arc<Doors>, vm: &VmName, guest: &LibvirtGuest) -> Res
     if let Some(files) = &guest.files {
         let (user, _) = service_user(&files.user)?;
         let folder = Folder::make(&files.state_dir, user)?;
+        let parts = disk::GuestFiles { disk: files.disk.as_ref(), kept: &files.kept, seed: &files.seed };
         let mut made = Vec::new();
         let begun = async {
-            prepare(vm, &folder, files, &mut made).await?;
+            disk::make(vm, &folder, parts, &mut made).await?;
             begin(doors, vm, guest).await
         };
         let begun = begun.await;
@@ -78,22 +79,6 @@ pub async fn start(doors: &Arc<Doors>, vm: &VmName, guest: &LibvirtGuest) -> Res
         return begun;
     }
     begin(doors, vm, guest).await
-}
-
-/// Makes what is missing in the guest's folder, and names it.
-async fn prepare(
-    vm: &VmName,
-    folder: &Folder,
-    files: &LibvirtFiles,
-    made: &mut Vec<String>,
-) -> Result<(), EngineError> {
-    if let Some(overlay) = &files.disk
-        && disk::make_overlay(vm, folder, overlay).await?
-    {
-        made.extend(overlay.path.file_name().map(|name| name.to_string_lossy().into_owned()));
-    }
-    made.extend(kept::make(vm, folder, &files.kept).await?);
-    disk::make_seed(vm, folder, &files.seed).await
 }
 
 async fn begin(doors: &Arc<Doors>, vm: &VmName, guest: &LibvirtGuest) -> Result<(), EngineError> {
@@ -204,7 +189,7 @@ pub fn process(domain: &str) -> Option<(i32, Duration)> {
 
 /// The last lines that QEMU and libvirt wrote about a domain, escaped, in one line.
 pub(super) fn last_words(domain: &str) -> String {
-    let path = PathBuf::from("/var/log/libvirt/qemu").join(format!("{domain}.log"));
+    let path = Path::new(rule::LIBVIRT_LOGS).join(format!("{domain}.log"));
     let log = std::fs::read(&path).unwrap_or_default();
     let log = String::from_utf8_lossy(&log[log.len().saturating_sub(LAST)..]);
     let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -118,13 +118,8 @@ impl Prepared {
 impl Launched {
     async fn disks(&mut self) -> Result<(), EngineError> {
         let Self { vm, guest, state, made, .. } = self;
-        if let Some(overlay) = &guest.disk
-            && disk::make_overlay(vm, state, overlay).await?
-        {
-            made.extend(overlay.path.file_name().map(|name| name.to_string_lossy().into_owned()));
-        }
-        made.extend(kept::make(vm, state, &guest.more.kept).await?);
-        disk::make_seed(vm, state, &guest.seed).await
+        let files = disk::GuestFiles { disk: guest.disk.as_ref(), kept: &guest.more.kept, seed: &guest.seed };
+        disk::make(vm, state, files, made).await
     }
 
     /// Makes TAPs and starts QEMU, recorded before it runs.

@@ -25,8 +25,6 @@ const STEP: u64 = 1 << 20;
 pub enum Step {
     /// Another command downloads the same image.
     Waiting,
-    /// What came in an earlier run is read: so many bytes so far.
-    Resuming(u64),
     /// So many bytes are there, of so many where the server says so.
     Receiving(u64, Option<u64>),
     /// The connection broke; it goes on from there.
@@ -160,7 +158,7 @@ pub fn pull(paths: &Paths, url: &Url, digest: &FileDigest, mut on_step: impl FnM
         return Ok(false);
     }
     let mut pull = Pull { paths, url, size: None, on_step: &mut on_step };
-    part.resume(|length| (pull.on_step)(Step::Resuming(length))).map_err(failed)?;
+    part.resume().map_err(failed)?;
     let was_resumed = part.length > 0;
     // What a crash left may have holes: then all of it is asked for once more.
     let mut may_restart = was_resumed;

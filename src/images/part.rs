@@ -8,9 +8,6 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
-
 use crate::ledger::files;
 use crate::names::{FileDigest, Hasher};
 use crate::paths::Paths;
@@ -59,7 +56,7 @@ impl Part {
     }
 
     /// Reads what is there already.
-    pub(super) fn resume(&mut self, mut on_progress: impl FnMut(u64)) -> io::Result<()> {
+    pub(super) fn resume(&mut self) -> io::Result<()> {
         self.file.rewind()?;
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -69,7 +66,6 @@ impl Part {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            on_progress(self.length);
         }
     }
 
@@ -85,12 +81,7 @@ impl Part {
 
     /// Takes room for all of it.
     pub(super) fn reserve(&self, size: u64) -> io::Result<()> {
-        let size = libc::off_t::try_from(size.max(1)).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
-            // Some file systems can't; then it shows on the way.
-            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENODEV) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        files::reserve(&self.file, size)
     }
 
     /// Takes the bytes that follow.

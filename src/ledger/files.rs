@@ -93,11 +93,7 @@ pub fn take(
     }
     sweep(&folder);
     let unfinished = Unfinished::begin(&folder).map_err(failed)?;
-    match fallocate(&unfinished.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, length(size).map_err(failed)?) {
-        // Some file systems can't; then it shows on the way.
-        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENODEV) => {}
-        Err(errno) => return Err(failed(errno.into())),
-    }
+    reserve(&unfinished.file, size).map_err(failed)?;
     let hash = Hasher::of(digest.algorithm());
     let found = copy(&unfinished.file, hash, size, from, on_progress, &failed)?;
     if found != *digest {
@@ -121,9 +117,15 @@ pub(crate) fn make_folder(paths: &Paths) -> io::Result<()> {
     make(&paths.state, 0o711).and_then(|()| make(&paths.files(), 0o711))
 }
 
-/// fallocate(2) knows no length of nothing.
-fn length(size: u64) -> io::Result<libc::off_t> {
-    libc::off_t::try_from(size.max(1)).map_err(|_| io::ErrorKind::FileTooLarge.into())
+/// Takes room for all of a file.
+pub(crate) fn reserve(file: &File, size: u64) -> io::Result<()> {
+    // fallocate(2) knows no length of nothing.
+    let size = libc::off_t::try_from(size.max(1)).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
+        // Some file systems can't; then it shows on the way.
+        Ok(()) | Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENODEV) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Copies, and gives the digest of what came.

@@ -50,6 +50,11 @@ impl Image {
         }
     }
 
+    /// Where its disk is downloaded from, and what has to come.
+    pub fn download(&self) -> Option<(&Url, &FileDigest)> {
+        self.url().zip(self.base.as_ref().and_then(Base::digest))
+    }
+
     /// The files that it names: disk, kernel and initial RAM disk.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let file = self.base.as_ref().and_then(|base| match base {

@@ -7,11 +7,10 @@ mod more;
 
 use std::path::{Path, PathBuf};
 
-use quick_xml::se::Serializer;
 use serde::Serialize;
 
 use super::qemu::placed;
-use super::{ETHERNET_MTU, GuestFiles, GuestView};
+use super::{ETHERNET_MTU, GuestFiles, GuestView, element};
 use crate::libvirt::xml::METADATA_NAMESPACE;
 use crate::model::Accel;
 use crate::rule;
@@ -64,16 +63,11 @@ pub fn xml(view: &GuestView<'_>, files: &GuestFiles) -> Result<String, DomainErr
 }
 
 fn text(view: &GuestView<'_>, domain: &Domain) -> Result<String, DomainError> {
-    let mut text = String::new();
-    let vm = || view.vm.name().to_string();
-    let mut serializer = Serializer::with_root(&mut text, Some("domain"))
-        .map_err(|source| DomainError::Serialize { vm: vm(), source })?;
-    serializer.indent(' ', 2);
-    domain.serialize(serializer).map_err(|source| DomainError::Serialize { vm: vm(), source })?;
+    let failed = |source| DomainError::Serialize { vm: view.vm.name().to_string(), source };
+    let mut text = element("domain", domain).map_err(failed)?;
     if let Some(snippet) = view.vm.libvirt_xml() {
         add_devices(&mut text, snippet);
     }
-    text.push('\n');
     Ok(text)
 }
 
@@ -264,9 +258,9 @@ struct Interface {
 }
 
 #[derive(Serialize)]
-struct MacElement {
+pub(super) struct MacElement {
     #[serde(rename = "@address")]
-    address: String,
+    pub(super) address: String,
 }
 
 #[derive(Serialize)]
@@ -282,15 +276,15 @@ struct DeviceElement {
 }
 
 #[derive(Serialize)]
-struct ModelElement {
+pub(super) struct ModelElement {
     #[serde(rename = "@type")]
-    kind: &'static str,
+    pub(super) kind: &'static str,
 }
 
 #[derive(Serialize)]
-struct Mtu {
+pub(super) struct Mtu {
     #[serde(rename = "@size")]
-    size: u32,
+    pub(super) size: u32,
 }
 
 #[derive(Serialize)]
@@ -464,7 +458,10 @@ impl Devices {
             interface: interface.collect(),
             serial: Serial {
                 kind: "pty",
-                log: ConsoleLog { file: rule::console_log_of_domain(&view.full_name()), append: "on" },
+                log: ConsoleLog {
+                    file: format!("{}/{}", rule::LIBVIRT_LOGS, rule::console_log_of_domain(&view.full_name())),
+                    append: "on",
+                },
                 target: SerialTarget { port: 0 },
             },
             console: Console { kind: "pty", target: ConsoleTarget { kind: "serial", port: 0 } },

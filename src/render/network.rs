@@ -1,10 +1,11 @@
 //! What libvirt is told of a lab's networks: each as one of its own networks, and an interface on one. Serialized, never
 //! pasted together. Pure.
 
-use quick_xml::se::{SeError, Serializer};
+use quick_xml::se::SeError;
 use serde::Serialize;
 
-use super::ETHERNET_MTU;
+use super::domain::{MacElement, ModelElement, Mtu};
+use super::{ETHERNET_MTU, element};
 use crate::kinds::NicModel;
 use crate::libvirt::xml::METADATA_NAMESPACE;
 use crate::names::{LabName, Mac};
@@ -60,7 +61,7 @@ pub fn network(lab: &LabName, name: &str, network: &LibvirtNetwork) -> Result<St
         forward: Forward { mode: "bridge" },
         bridge: Named { name: &network.bridge },
     };
-    text("network", &network)
+    element("network", &network)
 }
 
 /// What an interface is plugged into.
@@ -76,18 +77,12 @@ pub enum Socket {
 struct Interface<'a> {
     #[serde(rename = "@type")]
     kind: &'static str,
-    mac: Address,
+    mac: MacElement,
     source: Source<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<Kind>,
+    model: Option<ModelElement>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mtu: Option<Size>,
-}
-
-#[derive(Serialize)]
-struct Address {
-    #[serde(rename = "@address")]
-    address: String,
+    mtu: Option<Mtu>,
 }
 
 #[derive(Serialize)]
@@ -96,18 +91,6 @@ struct Source<'a> {
     network: Option<&'a str>,
     #[serde(rename = "@bridge", skip_serializing_if = "Option::is_none")]
     bridge: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Kind {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-}
-
-#[derive(Serialize)]
-struct Size {
-    #[serde(rename = "@size")]
-    size: u32,
 }
 
 /// The XML of an interface: with its model and its segment's MTU to plug it in, without to name one that is there.
@@ -121,21 +104,12 @@ pub fn interface(mac: Mac, socket: &Socket, made: Option<(NicModel, u32)>) -> Re
     };
     let interface = Interface {
         kind,
-        mac: Address { address: mac.to_string() },
+        mac: MacElement { address: mac.to_string() },
         source: Source { network, bridge },
-        model: made.map(|(model, _)| Kind { kind: model.word() }),
-        mtu: made.map(|(_, mtu)| mtu).filter(|mtu| *mtu != ETHERNET_MTU).map(|size| Size { size }),
+        model: made.map(|(model, _)| ModelElement { kind: model.word() }),
+        mtu: made.map(|(_, mtu)| mtu).filter(|mtu| *mtu != ETHERNET_MTU).map(|size| Mtu { size }),
     };
-    text("interface", &interface)
-}
-
-fn text(root: &str, value: &impl Serialize) -> Result<String, SeError> {
-    let mut text = String::new();
-    let mut serializer = Serializer::with_root(&mut text, Some(root))?;
-    serializer.indent(' ', 2);
-    value.serialize(serializer)?;
-    text.push('\n');
-    Ok(text)
+    element("interface", &interface)
 }
 
 #[cfg(test)]

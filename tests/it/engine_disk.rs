@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vmnet::engine::folder::Owner;
-use vmnet::engine::{self, BaseProblem, EngineError};
+use vmnet::engine::{self, BaseProblem, EngineError, GuestFiles};
 use vmnet::names::VmName;
 use vmnet::state::{FirmwareFiles, Kept, Overlay, OwnDisk, Uefi};
 
@@ -58,7 +58,16 @@ impl Place {
         let vm: VmName = "vm1".parse().unwrap();
         let owner = Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() };
         let seed = [("meta-data".to_owned(), "{}\n".to_owned())];
-        self.runtime.block_on(engine::prepare(&vm, &self.folder(), owner, Some(overlay), &seed))
+        let files = GuestFiles { disk: Some(overlay), kept: &Kept::default(), seed: &seed };
+        self.runtime.block_on(engine::prepare(&vm, &self.folder(), owner, files))
+    }
+
+    /// What a guest keeps beside disk and seed.
+    fn prepare_kept(&self, kept: &Kept) -> Result<(), EngineError> {
+        let vm: VmName = "vm1".parse().unwrap();
+        let owner = Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() };
+        let files = GuestFiles { disk: None, kept, seed: &[] };
+        self.runtime.block_on(engine::prepare(&vm, &self.folder(), owner, files))
     }
 
     fn problem(&self, overlay: &Overlay) -> BaseProblem {
@@ -159,10 +168,7 @@ fn further_disks_and_variables_are_made_once_and_survive_as_they_should() {
     let firmware = FirmwareFiles { code: "/code".into(), variables: place.path("template.fd") };
     let uefi = Uefi { firmware, variables: place.folder().join("uefi-vars.fd") };
     let kept = Kept { uefi: Some(uefi), disks: vec![own("extra-data.qcow2")] };
-    let vm: VmName = "vm1".parse().unwrap();
-    let owner = Owner { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw() };
-    let prepare = |kept: &Kept| place.runtime.block_on(engine::prepare_kept(&vm, &place.folder(), owner, kept));
-    prepare(&kept).unwrap();
+    place.prepare_kept(&kept).unwrap();
     assert_eq!(place.names(), ["extra-data.qcow2", "uefi-vars.fd"]);
     let info = place.qemu_img(&["info", "--output=json", own("extra-data.qcow2").path.to_str().unwrap()]);
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
@@ -170,7 +176,7 @@ fn further_disks_and_variables_are_made_once_and_survive_as_they_should() {
     // What the guest wrote stays.
     fs::write(place.folder().join("uefi-vars.fd"), "boot entries").unwrap();
     let inode = own("extra-data.qcow2").path.metadata().unwrap().ino();
-    prepare(&kept).unwrap();
+    place.prepare_kept(&kept).unwrap();
     assert_eq!(fs::read_to_string(place.folder().join("uefi-vars.fd")).unwrap(), "boot entries");
     engine::reset(&place.folder()).unwrap();
     assert_eq!(own("extra-data.qcow2").path.metadata().unwrap().ino(), inode);
@@ -178,7 +184,7 @@ fn further_disks_and_variables_are_made_once_and_survive_as_they_should() {
     // One that can't be made leaves nothing of what was made with it.
     let too_large = OwnDisk { size: u64::MAX - 511, ..own("extra-huge.qcow2") };
     let bad = Kept { disks: vec![own("extra-new.qcow2"), too_large], ..kept };
-    assert!(prepare(&bad).is_err());
+    assert!(place.prepare_kept(&bad).is_err());
     assert!(!place.names().iter().any(|name| name.contains("new") || name.contains("huge")), "{:?}", place.names());
 }
 
@@ -200,8 +206,7 @@ fn on_a_full_disk_nothing_half_made_stays() {
         let firmware = FirmwareFiles { code: "/code".into(), variables: template };
         let uefi = Uefi { firmware, variables: place.folder().join("uefi-vars.fd") };
         let kept = Kept { uefi: Some(uefi), disks: Vec::new() };
-        let (vm, owner) = ("vm1".parse().unwrap(), Owner { uid: 0, gid: 0 });
-        let made = place.runtime.block_on(engine::prepare_kept(&vm, &place.folder(), owner, &kept));
+        let made = place.prepare_kept(&kept);
         assert!(matches!(made, Err(EngineError::File { .. })), "{made:?}");
         assert_eq!(place.names(), Vec::<String>::new());
         sh(&format!("rm {state}/full; mount -o remount,size=8m {state}"));

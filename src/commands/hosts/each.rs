@@ -24,6 +24,13 @@ const DOWNLOADING: Duration = Duration::from_secs(12 * 60 * 60);
 /// Guests by name; `None`: all of the lab.
 pub(super) type Guests = Option<BTreeSet<VmName>>;
 
+/// The images that a host has to download for these of its guests.
+fn with_url(member: &Member, is_meant: impl Fn(&VmName) -> bool) -> BTreeSet<&ImageName> {
+    let vms = member.model.vms().values().filter(|vm| is_meant(vm.name()));
+    let images = vms.filter_map(|vm| vm.image().as_ref()).filter(|image| image.url().is_some());
+    images.map(|image| image.name()).collect()
+}
+
 impl Fleet {
     /// `vmnet destroy`
     pub(super) async fn destroy(&self, options: destroy::Options) -> Result<ExitCode, Failure> {
@@ -70,11 +77,8 @@ impl Fleet {
         self.all_here()?;
         let mut calls = BTreeMap::new();
         for member in &self.members {
-            let images = member.model.vms().values().filter_map(|vm| vm.image().as_ref());
-            let own: BTreeSet<&ImageName> =
-                images.filter(|image| image.url().is_some()).map(|image| image.name()).collect();
-            let wanted: Vec<&ImageName> =
-                own.into_iter().filter(|own| names.is_empty() || names.contains(own)).collect();
+            let mut wanted = with_url(member, |_| true);
+            wanted.retain(|image| names.is_empty() || names.contains(image));
             if !wanted.is_empty() {
                 let mut call = self.with_definition(member, &["image", "pull"], &Known::new())?.within(DOWNLOADING);
                 call.args.extend(wanted.into_iter().map(ToString::to_string));
@@ -119,10 +123,8 @@ impl Fleet {
     /// What a host has to download for guests; `None` where it has nothing to.
     fn downloads(&self, member: &Member, guests: &Guests) -> Option<Call> {
         let is_meant = |name: &VmName| guests.as_ref().is_none_or(|guests| guests.contains(name));
-        let vms = member.model.vms().values().filter(|vm| is_meant(vm.name()));
-        let images = vms.filter_map(|vm| vm.image().as_ref()).filter(|image| image.url().is_some());
-        let names: BTreeSet<&str> = images.map(|image| image.name().as_str()).collect();
-        let args = ["image", "pull", self.lab().as_str()].into_iter().chain(names.iter().copied());
+        let names = with_url(member, is_meant);
+        let args = ["image", "pull", self.lab().as_str()].into_iter().chain(names.iter().map(|name| name.as_str()));
         // A rehearsed host has no way outside; it was sent what it needs.
         let has_way = member.way != Way::Rehearsed;
         (has_way && !names.is_empty()).then(|| Call::of(args).within(DOWNLOADING))

@@ -64,7 +64,6 @@ impl Meter {
         };
         match step {
             Step::Waiting => say("another vmnet is at it; waiting"),
-            Step::Resuming(_) => {}
             Step::Receiving(done, size) => self.at(done, size),
             Step::Again => say("the connection broke; going on"),
         }
