@@ -63,7 +63,7 @@ fn running_guests_that_differ_are_marked() {
         assert_eq!(output.status.code(), Some(1));
         sh("rm -rf /run/vmnet; mv /run/records /run/vmnet");
         lab.ok(&["destroy", "--stop", "--purge", "outdated"]);
-        assert!(!succeeds("pgrep qemu-system"));
+        assert!(!succeeds("pgrep -r D,R,S qemu-system"));
     });
 }
 

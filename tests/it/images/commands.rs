@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use vmnet::names::{Algorithm, Hasher};
 
 use super::server::Server;
@@ -39,9 +40,13 @@ fn refused(lab: &Lab, args: &[&str]) -> String {
     String::from_utf8(said.stderr).unwrap()
 }
 
-/// Ends a guest that has nothing to listen to the power button.
+/// Ends the one guest of a lab, that has nothing to listen to the power button.
 fn pull_the_cord(lab: &Lab) {
-    let running = || json(&lab.ok(&["ps", &lab.name, "--json"]))["vms"][0].clone();
+    pull_the_cord_of(|| json(&lab.ok(&["ps", &lab.name, "--json"]))["vms"][0].clone());
+}
+
+/// Ends a guest, and waits until vmnet says that it is gone. `running` is what `vmnet ps` has of it.
+fn pull_the_cord_of(running: impl Fn() -> Value) {
     sh(&format!("kill -9 {}", running()["pid"]));
     let end = Instant::now() + Duration::from_secs(20);
     while running()["running"] == true {
@@ -200,19 +205,15 @@ nic = "b"
         lab.ok(&["boot", "--all"]);
         assert!(there(1, digest) && !there(2, digest));
         assert_eq!(server.asked().len(), 2);
-        let cord = |number| {
-            hosts.sh(
-                number,
-                "pid=$(pgrep -n qemu-system); kill -9 $pid; while [ -e /proc/$pid/exe ]; do sleep 0.1; done",
-            );
-        };
-        (1..=2).for_each(cord);
+        let cord = |host: &str| pull_the_cord_of(|| json(&lab.ok(&["ps", "--json"]))["hosts"][host]["vms"][0].clone());
+        cord("h1");
+        cord("h2");
         // Sent anew from another file of the same content: the same digest, the same disk.
         sh("mv /run/lab/near.qcow2 /run/lab/other.qcow2");
         fs::write(lab.folder().join("net.toml"), text.replace("near.qcow2", "other.qcow2")).unwrap();
         lab.ok(&["create"]);
         lab.ok(&["boot", "vm2"]);
-        (2..=2).for_each(cord);
+        cord("h2");
         lab.ok(&["destroy", "--purge"]);
         assert!(hosts.sh(1, "VMNET_STATE_DIR=/run/state vmnet image prune").contains("1 file"));
         assert!(!there(1, digest));
