@@ -2,7 +2,6 @@
 
 mod ask;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use tokio::time::{Instant, sleep};
 
+use self::ask::Target;
 use super::EngineError;
 use super::folder::Folder;
 use super::libvirt::{self, Doors};
@@ -18,7 +18,6 @@ use super::qmp::Qmp;
 use super::record::running_in;
 use crate::libvirt::DomainState;
 use crate::model::{Engine, Model, Vm};
-use crate::names::Mac;
 use crate::paths::Paths;
 use crate::rule;
 
@@ -147,19 +146,12 @@ fn has_carrier(vm: &Vm) -> bool {
     vm.nics().iter().all(|nic| up.iter().any(|name| name == nic.tap().as_str()))
 }
 
-/// An address that a guest should answer for.
-struct Target {
-    bridge: String,
-    address: IpAddr,
-    mac: Mac,
-}
-
 fn targets(model: &Model, vm: &Vm) -> Vec<Target> {
     let of_nic = |(_, nic, network): (usize, &crate::model::Nic, &crate::model::Network)| {
         let bridge = network.bridge().name().to_string();
         let mac = *nic.mac();
-        let addresses = nic.addresses().iter().map(|net| net.addr());
-        addresses.map(move |address| Target { bridge: bridge.clone(), address, mac }).collect::<Vec<_>>()
+        let addresses = nic.addresses().iter();
+        addresses.map(move |net| Target::new(model, bridge.clone(), *net, mac)).collect::<Vec<_>>()
     };
     model.nics(vm).flat_map(of_nic).collect()
 }
@@ -169,7 +161,7 @@ async fn any_answers(targets: &[Target]) -> bool {
     let deadline = Instant::now() + PAUSE;
     for target in targets {
         // A bridge that is gone does not answer either; the time limit has the last word.
-        if let Ok(true) = ask::answers(&target.bridge, target.address, target.mac, PAUSE).await {
+        if let Ok(true) = ask::answers(target, PAUSE).await {
             return true;
         }
     }
