@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use super::elements;
 use super::{LinkChange, Op, Plan, Service};
+use crate::names::VmName;
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
 use crate::state::{
-    Address, File, HostState, Knob, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey, Table,
+    Address, Domain, File, HostState, Knob, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey,
+    Table,
 };
 
 /// What stood in a setting before a lab changed it: what it goes back to.
@@ -56,7 +58,13 @@ fn domains(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
     for (vm, domain) in current.domains.iter().filter(|(vm, _)| !desired.domains.contains_key(*vm)) {
         ops.push(Op::UndefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
     }
-    for (vm, domain) in desired.domains.iter().filter(|(vm, domain)| current.domains.get(*vm) != Some(*domain)) {
+    // One that is started is defined anew: what was edited by other means counts until then.
+    let starts = |vm: &VmName| {
+        let guest = desired.guests.get(vm).filter(|guest| guest.is_machine());
+        guest.is_some_and(|guest| current.guests.get(vm) != Some(guest))
+    };
+    let is_wanted = |vm: &VmName, domain: &Domain| starts(vm) || current.domains.get(vm) != Some(domain);
+    for (vm, domain) in desired.domains.iter().filter(|(vm, domain)| is_wanted(vm, domain)) {
         ops.push(Op::DefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
     }
 }

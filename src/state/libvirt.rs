@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::{Guest, HostState};
 
 impl HostState {
+    /// Whether libvirt has some of it.
+    pub fn uses_libvirt(&self) -> bool {
+        let runs_there = self.guests.values().any(|guest| matches!(guest, Guest::Libvirt(_)));
+        runs_there || !self.domains.is_empty() || !self.libvirt_networks.is_empty()
+    }
+
     /// The same state without what libvirt has of it.
     pub fn leave_out_libvirt(&mut self) {
         self.guests.retain(|_, guest| !matches!(guest, Guest::Libvirt(_)));

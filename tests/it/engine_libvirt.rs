@@ -223,6 +223,35 @@ fn what_a_lost_lab_left_in_libvirt_is_found() {
     });
 }
 
+/// What libvirt shows of a domain has no passwords in it, and what was edited there lasts until the guest is started
+/// anew.
+#[test]
+fn what_libvirt_keeps_to_itself_and_what_was_edited() {
+    run("what_libvirt_keeps_to_itself_and_what_was_edited", |lab| {
+        let libvirt = Libvirt::start();
+        let display = "<graphics type='vnc' listen='127.0.0.1' passwd='secret'/>";
+        let text = LAB.replace("autostart = true\n", &format!("libvirt_xml = \"{display}\"\n"));
+        std::fs::write("/run/lab/net.toml", &text).unwrap();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        let defined = || libvirt.virsh("dumpxml --inactive --security-info lv-vm1");
+        assert!(defined().contains("passwd='secret'"));
+        let more = text.replace("memory = \"64MiB\"\n", "memory = \"64MiB\"\nautostart = true\n");
+        std::fs::write("/run/lab/net.toml", more).unwrap();
+        lab.ok(&["create"]);
+        assert!(libvirt.virsh("dominfo lv-vm1").contains("Autostart:      enable"));
+        assert!(defined().contains("passwd='secret'"), "defined again without its password");
+        libvirt.virsh("destroy lv-vm1");
+        sh("virsh -q -c qemu:///system dumpxml --inactive lv-vm1 | sed 's/65536/131072/' >/run/edited.xml
+            virsh -q -c qemu:///system define /run/edited.xml");
+        assert!(defined().contains("131072") && !defined().contains("passwd"));
+        lab.ok(&["boot", "vm1"]);
+        assert!(!defined().contains("131072") && defined().contains("passwd='secret'"));
+        libvirt.virsh("destroy lv-vm1");
+        lab.ok(&["destroy", "--purge", "lv"]);
+    });
+}
+
 /// The disk stays when another engine runs the guest: it belongs to that one's user then.
 #[test]
 fn a_guest_can_change_its_engine() {
@@ -234,9 +263,17 @@ fn a_guest_can_change_its_engine() {
         lab.ok(&["create"]);
         let owner = || sh("stat -c '%U %i' /run/state/lv/guests/vm1/disk-1.qcow2").trim().to_owned();
         lab.ok(&["boot", "vm1"]);
-        libvirt.virsh("destroy lv-vm1");
         let inode = owner().split(' ').next_back().unwrap().to_owned();
         std::fs::write("/run/lab/net.toml", LAB.replace("engine = \"libvirt\"", "engine = \"qemu\"")).unwrap();
+        // It runs on where it was started, is known there, and can be taken back to there.
+        lab.ok(&["create", "--confirm", "60s"]);
+        lab.ok(&["undo", "lv"]);
+        assert_eq!((condition(lab).as_str(), &guests(lab)[0]["running"]), ("as-applied", &true.into()));
+        lab.ok(&["create"]);
+        assert_eq!(guests(lab)[0]["running"], true);
+        exits(lab, &["boot", "vm1"], 1, &["vm1 runs already"]);
+        exits(lab, &["destroy", "lv"], 1, &["vm1", "vmnet destroy --stop"]);
+        libvirt.virsh("destroy lv-vm1");
         lab.ok(&["create"]);
         assert_eq!(libvirt.domains(), "");
         lab.ok(&["boot", "vm1"]);

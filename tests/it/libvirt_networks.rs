@@ -116,6 +116,16 @@ fn they_come_and_go_with_the_lab() {
         write(&other.replace("libvirt = true", "libvirt = false"));
         lab.ok(&["create"]);
         assert_eq!(libvirt.networks(), [""; 0]);
+        write(&other);
+        lab.ok(&["create"]);
+        let two = libvirt.networks();
+        write(&other.replace("libvirt = true", "libvirt = false"));
+        lab.ok(&["create", "--confirm", "60s"]);
+        assert_eq!(libvirt.networks(), [""; 0]);
+        lab.ok(&["undo", "lv"]);
+        assert_eq!(libvirt.networks(), two);
+        lab.ok(&["create"]);
+        assert_eq!(libvirt.networks(), [""; 0]);
         write(LAB);
         lab.ok(&["create", "--confirm", "60s"]);
         assert_eq!(libvirt.networks(), ALL);

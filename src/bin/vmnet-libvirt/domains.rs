@@ -6,11 +6,12 @@ use virt::error::Error;
 use virt::sys;
 use vmnet::libvirt::{self, Answer, DomainState, Owner, Refusal, RefusalKind, Scope, xml};
 
-use super::refusal::{from, own};
+use super::refusal::{from, own, still_there};
 
-/// All, by name. One that goes while it is looked at is passed over.
+/// All, by name.
 pub(super) fn all(connect: &Connect) -> Result<Vec<libvirt::Domain>, Error> {
-    let mut all: Vec<_> = connect.list_all_domains(0)?.iter().filter_map(|domain| about(domain).ok()).collect();
+    let listed = connect.list_all_domains(0)?;
+    let mut all = listed.iter().filter_map(|domain| still_there(|| about(domain))).collect::<Result<Vec<_>, _>>()?;
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
@@ -18,7 +19,11 @@ pub(super) fn all(connect: &Connect) -> Result<Vec<libvirt::Domain>, Error> {
 fn about(domain: &Domain) -> Result<libvirt::Domain, Error> {
     let state = state(domain)?;
     let persistent = domain.is_persistent()?;
-    let next = (state.has_process() && persistent).then(|| domain.get_xml_desc(sys::VIR_DOMAIN_XML_INACTIVE));
+    // What vmnet may define again has to be whole, with the passwords of its displays. Nobody else's are looked at.
+    let is_made = xml::domain(&domain.get_xml_desc(0)?).owner.is_some();
+    let whole = if is_made { sys::VIR_DOMAIN_XML_SECURE } else { 0 };
+    let inactive = sys::VIR_DOMAIN_XML_INACTIVE | whole;
+    let next = (state.has_process() && persistent).then(|| domain.get_xml_desc(inactive));
     Ok(libvirt::Domain {
         name: domain.get_name()?,
         uuid: domain.get_uuid_string()?,
@@ -26,7 +31,7 @@ fn about(domain: &Domain) -> Result<libvirt::Domain, Error> {
         persistent,
         // What is gone when it is off never starts by itself, and libvirt refuses the question.
         autostart: persistent && domain.get_autostart()?,
-        xml: domain.get_xml_desc(0)?,
+        xml: domain.get_xml_desc(whole)?,
         next: next.transpose()?,
     })
 }

@@ -6,11 +6,12 @@ use virt::network::Network;
 use virt::sys;
 use vmnet::libvirt::{self, Answer, Refusal, RefusalKind, xml};
 
-use super::refusal::{self, from, own};
+use super::refusal::{self, from, own, still_there};
 
-/// All, by name. One that goes while it is looked at is passed over.
+/// All, by name.
 pub(super) fn all(connect: &Connect) -> Result<Vec<libvirt::Network>, Error> {
-    let mut all: Vec<_> = connect.list_all_networks(0)?.iter().filter_map(|network| about(network).ok()).collect();
+    let listed = connect.list_all_networks(0)?;
+    let mut all = listed.iter().filter_map(|network| still_there(|| about(network))).collect::<Result<Vec<_>, _>>()?;
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }

@@ -14,6 +14,15 @@ pub(super) fn from(error: Error) -> Refusal {
     Refusal { kind: kind(&error), code: error.code().to_raw(), domain: error.domain().to_raw(), message }
 }
 
+/// One of a list, looked at; `None` where it went meanwhile. One that changes under the look, as a guest that ends does,
+/// is looked at once more. Everything else fails the list: half of one would say that the rest is gone.
+pub(super) fn still_there<T>(look: impl Fn() -> Result<T, Error>) -> Option<Result<T, Error>> {
+    match look().or_else(|_| look()) {
+        Err(error) if kind(&error) == RefusalKind::NotThere => None,
+        result => Some(result),
+    }
+}
+
 /// By libvirt's own numbers; words only where one number means several things (libvirt reports everything about its
 /// socket as a system error, with the reason in the text).
 pub(super) fn kind(error: &Error) -> RefusalKind {

@@ -2,22 +2,20 @@
 
 use crate::commands::failure::Failure;
 use crate::commands::source::Source;
-use crate::ledger::{Ledger, Progress};
+use crate::ledger::Ledger;
 use crate::names::LabName;
 use crate::observe;
 
-/// Whether libvirt may have something of a lab, by what was applied; by libvirt's own files where that is not known.
+/// Whether libvirt may have something of a lab: by its own files, or by what was applied.
 pub(super) fn may_be_used(ledger: &Ledger, is_known: bool) -> bool {
-    let kept = || !kept(&ledger.lab).is_empty();
-    if !is_known || ledger.is_of_leftovers() {
-        return kept();
-    }
-    // Of a change that was interrupted, what was there before may be there still.
-    if ledger.progress == Progress::Changing && kept() {
+    // What an earlier definition made may be there still: a guest runs on under the engine that started it, and a change
+    // may have been interrupted.
+    if !kept(&ledger.lab).is_empty() {
         return true;
     }
     // Hardly any definition that does not use it has the word.
-    ledger.definition.contains("libvirt") && Source::applied(ledger).map_or(true, |source| source.model.uses_libvirt())
+    let may_say = is_known && !ledger.is_of_leftovers() && ledger.definition.contains("libvirt");
+    may_say && Source::applied(ledger).map_or(true, |source| source.model.uses_libvirt())
 }
 
 /// What libvirt keeps of a lab, by its own files: names of domains and networks.

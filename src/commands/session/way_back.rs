@@ -139,6 +139,8 @@ impl Session {
     ) -> Result<(usize, BTreeSet<Hurt>), Failure> {
         self.host.scope.settings.extend(change.before.settings.keys().cloned());
         self.may_be_silent = true;
+        // What the change took from libvirt is in libvirt's files no more, and comes back.
+        self.host.scope.libvirt |= self.asks_libvirt && change.before.uses_libvirt();
         let observation = self.look(None)?;
         let mut found = self.to_restore();
         let mut before = change.before.clone();
