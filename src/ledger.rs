@@ -77,6 +77,10 @@ pub struct Origin {
     /// The name that the lab has instead of the one which its definition says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<LabName>,
+    /// Where the home is of who created it, where the definition names files in it (`~/`). Whoever starts its guests later,
+    /// systemd at the host's start for one, has another home or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<PathBuf>,
 }
 
 impl Origin {

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 
 use super::failure::Failure;
 use super::source::Source;
-use crate::model::{Vm, ssh};
+use crate::model::{Model, Vm, ssh};
 use crate::render::Given;
 use crate::render::seed::raw::{self, RawUserData};
 
@@ -99,14 +99,27 @@ pub(super) fn entries(vm: &Vm) -> impl Iterator<Item = (&'static str, &String)> 
     keys.map(|entry| ("ssh_keys", entry)).chain(vm.setup().user_data.iter().map(|entry| ("user_data", entry)))
 }
 
-/// `~` is the caller's home: under sudo, that of who called sudo.
+/// `~` is the home of who created the lab.
 pub(super) fn expand(source: &Source, entry: &str) -> PathBuf {
     let as_written = source.files().find(Path::new(entry));
-    let Some(rest) = entry.strip_prefix("~/").filter(|_| !source.origin.sent) else { return as_written };
-    let caller =
-        std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map_or_else(Uid::current, Uid::from_raw);
-    match User::from_uid(caller) {
-        Ok(Some(user)) => user.dir.join(rest),
-        _ => as_written,
+    let in_home = entry.strip_prefix("~/").filter(|_| !source.origin.sent);
+    match (in_home, &source.origin.home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        // One of before that was kept; and what a definition that came from another host says, names what came with it.
+        (Some(rest), None) => caller().map_or(as_written, |home| home.join(rest)),
+        (None, _) => as_written,
     }
+}
+
+/// The caller's home, where guests of the model have files in it.
+pub(super) fn home(model: &Model) -> Option<PathBuf> {
+    let is_needed = model.vms().values().flat_map(entries).any(|(_, entry)| entry.starts_with("~/"));
+    is_needed.then(caller).flatten()
+}
+
+/// The home of the caller; under sudo, of who called sudo.
+fn caller() -> Option<PathBuf> {
+    let by_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let user = User::from_uid(by_sudo.map_or_else(Uid::current, Uid::from_raw));
+    user.ok().flatten().map(|user| user.dir)
 }

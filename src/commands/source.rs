@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::bundle::Bundle;
 use super::failure::Failure;
+use super::keys;
 use super::output::shown;
 use super::session::{folders, paths};
 use crate::definition::Definition;
@@ -89,7 +90,9 @@ impl Source {
             None => Lock::default(),
         };
         let origin = Origin { alias: lab.cloned(), ..Origin::default() };
-        Ok(Self { old_lock_text, ..Self::resolve(path, text, old_lock, origin)? })
+        let mut source = Self { old_lock_text, ..Self::resolve(path, text, old_lock, origin)? };
+        source.origin.home = keys::home(&source.whole);
+        Ok(source)
     }
 
     /// Reads all of it as a rehearsal has it: every guest is a namespace.
@@ -110,7 +113,7 @@ impl Source {
         let lock = if lock.is_empty() { Lock::default() } else { parse_lock(&path.with_extension("lock"), &lock)? };
         let store = paths()?;
         let files = files.into_iter().map(|(entry, digest)| (entry, store.file(&digest))).collect();
-        Self::resolve(path, definition, lock, Origin { here: None, sent: true, files, rehearsed, alias })
+        Self::resolve(path, definition, lock, Origin { here: None, sent: true, files, rehearsed, alias, home: None })
     }
 
     /// The lab that a definition is of. What its lock file says does not matter for that.

@@ -67,6 +67,29 @@ fn running_guests_that_differ_are_marked() {
     });
 }
 
+/// `~` is the home of who created the lab, whoever starts its guests: systemd does at the host's start.
+#[test]
+fn keys_in_a_home_are_those_of_who_created_the_lab() {
+    const NAME: &str = "outdated::keys_in_a_home_are_those_of_who_created_the_lab";
+    if !succeeds("id vmnet-qemu && command -v qemu-system-x86_64 qemu-img") {
+        return skip(NAME, "needs QEMU and the user vmnet-qemu");
+    }
+    sandbox::run(NAME, || {
+        sh("cp /etc/passwd /run/passwd; echo alice:x:4711:4711::/run/alice:/bin/sh >>/run/passwd
+            mount --bind /run/passwd /etc/passwd; mkdir /run/alice
+            ssh-keygen -q -t ed25519 -N '' -f /run/alice/key");
+        let lab = Lab::from_text(&format!("{}ssh_keys = \"~/key.pub\"\nautostart = true\n", with_empty_guest("home")));
+        sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 1M");
+        let created = lab.command(&["create"]).env("SUDO_UID", "4711").output().unwrap();
+        assert!(created.status.success(), "{created:?}");
+        lab.command(&["restore"]).env_remove("SUDO_UID").status().unwrap();
+        let guest = json(&lab.ok(&["ps", "home", "--json"]))["vms"][0].clone();
+        assert_eq!(guest["running"], true);
+        sh(&format!("kill -9 {}", guest["pid"]));
+        lab.ok(&["destroy", "--stop", "--purge", "home"]);
+    });
+}
+
 /// What was applied is compared with what is wanted, where it can be read.
 #[test]
 fn a_definition_that_cannot_be_read_any_more_is_replaced() {
