@@ -4,7 +4,7 @@
 //! and what cloud-init did on that disk, which it does once for each instance. The rest is vmnet's own and the host's,
 //! and counts when `create` is through. A namespace is changed in place, all of it.
 
-use super::{Engine, Image, Model, Vm};
+use super::{Base, Engine, Image, Model, Vm};
 
 /// The keys of one guest that say something else, by when they count. The names are the definition's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,7 @@ impl Effects {
         let mut effects = Self::default();
         if new.1.engine.is_machine() {
             effects.of_the_machine(old.1, new.1);
+            effects.of_the_base(&old.1.image, &new.1.image);
             effects.of_its_nics(old, new);
         }
         effects
@@ -56,7 +57,6 @@ impl Effects {
         } = new;
         let by_libvirt = new.engine == Engine::Libvirt;
         let kernel = |image: &Option<Image>| image.clone().map(|image| (image.kernel, image.initrd, image.cmdline));
-        let base = |image: &Option<Image>| image.clone().map(|image| (image.base, image.format));
         let is_new = |differs: bool, key: &'static str| differs.then_some(key);
         self.live.extend(is_new(*autostart != old.autostart, "autostart"));
         // libvirt says it of a domain, which is defined when it starts.
@@ -80,7 +80,6 @@ impl Effects {
         );
         self.fresh_disk.extend(
             [
-                is_new(base(image) != base(&old.image), "image"),
                 is_new(*disk != old.disk, "disk"),
                 is_new(*user != old.user, "user"),
                 is_new(*ssh_keys != old.ssh_keys, "ssh_keys"),
@@ -93,6 +92,24 @@ impl Effects {
             .into_iter()
             .flatten(),
         );
+    }
+
+    /// A disk is tied to the content of its base, wherever that stands.
+    fn of_the_base(&mut self, old: &Option<Image>, new: &Option<Image>) {
+        let base = |image: &Option<Image>| image.clone().map(|image| (image.base, image.format));
+        let (old, new) = (base(old), base(new));
+        if old == new {
+            return;
+        }
+        let digest = |base: &Option<(Option<Base>, _)>| base.as_ref()?.0.as_ref()?.digest().cloned();
+        let same_format = old.as_ref().map(|(_, format)| format) == new.as_ref().map(|(_, format)| format);
+        match (digest(&old), digest(&new)) {
+            (Some(before), Some(now)) if before == now && same_format => self.next_boot.push("image"),
+            (Some(before), Some(now)) if before.algorithm() == now.algorithm() => {
+                self.fresh_disk.push("image (boot refuses it until then)");
+            }
+            _ => self.next_boot.push("image (refused where its content is not that of the disk's)"),
+        }
     }
 
     /// A port moves to another bridge under a running guest. What QEMU has of a nic is what it was started with; and
@@ -176,7 +193,26 @@ mod tests {
             assert_eq!(effects, Effects { fresh_disk: vec![key], ..Effects::default() }, "{line}");
         }
         assert_eq!(of(&before, &before.replace("1GiB", "2GiB")).next_boot, ["memory"]);
-        assert_eq!(of(&before, &before.replace("image = \"a\"", "image = \"b\"")).fresh_disk, ["image"]);
+    }
+
+    #[test]
+    fn a_disk_is_tied_to_what_its_image_holds() {
+        let before = format!("{BEFORE}nic = \"n\"\n");
+        let with = |digest: char| {
+            let said = format!("a.qcow2\"\nsha256 = \"{}\"", digest.to_string().repeat(64));
+            before.replace("a.qcow2\"", &said)
+        };
+        let unknown = vec!["image (refused where its content is not that of the disk's)"];
+        let other = vec!["image (boot refuses it until then)"];
+        for (from, to, wanted) in [
+            (before.clone(), before.replace("image = \"a\"", "image = \"b\""), (unknown.clone(), vec![])),
+            (before.clone(), with('a'), (unknown, vec![])),
+            (with('a'), with('a').replace("a.qcow2", "moved.qcow2"), (vec!["image"], vec![])),
+            (with('a'), with('b'), (vec![], other)),
+        ] {
+            let effects = of(&from, &to);
+            assert_eq!((effects.next_boot, effects.fresh_disk), wanted, "{to}");
+        }
     }
 
     #[test]
