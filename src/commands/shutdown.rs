@@ -11,12 +11,12 @@ use futures_util::future::{join, join_all};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::output::{BAD, GOOD, Output, chain};
+use super::output::{BAD, GOOD, Output, WARN, chain};
 use super::privilege;
 use super::session::paths;
 use crate::engine::libvirt::Doors;
 use crate::engine::{self, EngineError, Running, Stopped};
-use crate::ledger::{self, ChangeLock};
+use crate::ledger::{self, ChangeLock, LockError};
 use crate::names::{LabName, VmName};
 use crate::observe::{self, OnDisk};
 use crate::paths::Paths;
@@ -51,7 +51,7 @@ pub(super) async fn run(output: &Output) -> Result<ExitCode, Failure> {
     domains.retain(|domain| domain.runs);
     let _lock = match labs.is_empty() && domains.is_empty() {
         true => None,
-        false => Some(ChangeLock::take(&paths, "shutdown", LOCK_LIMIT)?),
+        false => turn(&paths, output)?,
     };
     for lab in labs {
         match of_lab(&paths, &lab) {
@@ -77,6 +77,19 @@ pub(super) async fn run(output: &Output) -> Result<ExitCode, Failure> {
     output.result(&report, || text(&report))?;
     let failed = !report.errors.is_empty() || report.guests.iter().any(|guest| guest.error.is_some());
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// The lock; none where another command holds on to it. What would be changed beside it, a guest that is being stopped
+/// twice, harms nobody; and whoever shuts the host down ends every guest soon, in order or not.
+fn turn(paths: &Paths, output: &Output) -> Result<Option<ChangeLock>, Failure> {
+    match ChangeLock::take(paths, "shutdown", LOCK_LIMIT) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(held @ LockError::Held { .. }) => {
+            output.say(format_args!("{WARN}note{WARN:#}: {held}; guests are shut down all the same"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The labs that have something below the run folder, with a ledger or without.

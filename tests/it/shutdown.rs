@@ -43,7 +43,16 @@ fn guests_are_shut_down_and_nothing_else() {
             let ledger = format!("/run/state/{LAB}/ledger/ledger.json");
             let text = std::fs::read_to_string(&ledger).unwrap();
             std::fs::write(&ledger, "{").unwrap();
+            // And another command that does not end is not waited for beyond the units' time.
+            let mut holder = std::process::Command::new("flock")
+                .args(["--no-fork", "/run/vmnet/lock", "sleep", "60"])
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(200));
             let report = vmnet(&["shutdown", "--json"]);
+            assert!(holder.try_wait().unwrap().is_none(), "the lock was free");
+            holder.kill().unwrap();
+            holder.wait().unwrap();
             let json: serde_json::Value = serde_json::from_str(&report.said).unwrap();
             let guest = &json["guests"][0];
             assert_eq!(
