@@ -159,17 +159,12 @@ pub fn pull(paths: &Paths, url: &Url, digest: &FileDigest, mut on_step: impl FnM
     }
     let mut pull = Pull { paths, url, size: None, on_step: &mut on_step };
     part.resume().map_err(failed)?;
-    let was_resumed = part.length > 0;
     // What a crash left may have holes: then all of it is asked for once more.
-    let mut may_restart = was_resumed;
+    let mut may_restart = part.length > 0;
     loop {
         if let Err(error) = pull.receive(&mut part) {
             // A server that does not answer now has not made worse what came before.
-            let stays = match &error {
-                PullError::Broken { .. } => part.length > 0,
-                PullError::Server { .. } => was_resumed && part.length > 0,
-                _ => false,
-            };
+            let stays = part.length > 0 && matches!(error, PullError::Broken { .. } | PullError::Server { .. });
             if !stays {
                 part.remove().map_err(failed)?;
             }

@@ -104,6 +104,16 @@ fn what_came_stays_for_the_next_run() {
     assert_eq!(server.asked().last().unwrap().as_deref(), Some("bytes=200000-"));
 }
 
+/// A connection that breaks, and a server that is starting again: in one run.
+#[test]
+fn what_came_stays_when_the_server_refuses_then() {
+    let place = Place::new();
+    let server = Server::start(&place.image, &[Manner::Cut(200_000), Manner::Status(503, String::new())]);
+    let error = place.pull(&server).unwrap_err();
+    assert!(matches!(error, PullError::Server { source: Trouble::Status(503), .. }), "{error:?}");
+    assert_eq!(place.part(), Some(200_000));
+}
+
 #[test]
 fn a_server_that_knows_no_ranges_sends_all_of_it_again() {
     for manner in [Manner::NoRange, Manner::WrongPlace] {
