@@ -114,7 +114,8 @@ fn uuid(parts: &[&str]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// What hypervisors call a guest: unique on a host, since labs are.
+/// What hypervisors call a guest. `a-b-c` may be guest `c` of lab `a-b` or guest `b-c` of lab `a`: who comes second is
+/// told that the name is taken.
 pub fn domain_name(lab: &LabName, vm: &VmName) -> String {
     format!("{lab}-{vm}")
 }

@@ -207,7 +207,8 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
         // What libvirt logged of guests that were its; a name that is no guest's has nothing there.
         let entries = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
         let guests = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<VmName>().ok());
-        for log in guests.flat_map(|vm| engine::console_log::files_of_domain(&rule::domain_name(lab, &vm))) {
+        let domains = guests.map(|vm| rule::domain_name(lab, &vm)).filter(|name| !is_of_another(paths, lab, name));
+        for log in domains.flat_map(|name| engine::console_log::files_of_domain(&name)) {
             remove_if_there(&log)
                 .map_err(|error| Failure::failed(format!("{} can't be removed", log.display()), error))?;
         }
@@ -215,6 +216,15 @@ fn purge(paths: &Paths, lab: &LabName) -> Result<(), Failure> {
             .map_err(|error| Failure::failed(format!("{} can't be removed", folder.display()), error))?;
     }
     Ok(())
+}
+
+/// Whether a domain of this name is, or was, a guest of another lab: `a-b-c` is guest `c` of lab `a-b`, and guest `b-c` of
+/// lab `a`.
+fn is_of_another(paths: &Paths, lab: &LabName, name: &str) -> bool {
+    name.match_indices('-').any(|(at, _)| match (name[..at].parse::<LabName>(), name[at + 1..].parse::<VmName>()) {
+        (Ok(other), Ok(vm)) => other != *lab && paths.guest_state(&other, &vm).exists(),
+        _ => false,
+    })
 }
 
 /// The lab's folder below the run directory: sockets and records of guests that are gone, empty folders of hooks. Where
@@ -243,4 +253,20 @@ pub(super) fn remove_run_folder(paths: &Paths, lab: &LabName) -> Result<(), Fail
 
 fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
     removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_be_of_two_labs() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths { state: root.path().join("state"), run: root.path().join("run") };
+        let is_of_another = |name| is_of_another(&paths, &"a".parse().unwrap(), name);
+        std::fs::create_dir_all(paths.guest_state(&"a".parse().unwrap(), &"b-c".parse().unwrap())).unwrap();
+        assert!(!is_of_another("a-b-c"));
+        std::fs::create_dir_all(paths.guest_state(&"a-b".parse().unwrap(), &"c".parse().unwrap())).unwrap();
+        assert!(is_of_another("a-b-c") && !is_of_another("a-b"));
+    }
 }
