@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fleet::{VLANS, has, json, said};
+use super::fleet::{has, json, said};
 use super::{Hosts, can, until};
 use crate::sandbox;
-use crate::scenarios::has_kind;
 use crate::world::{Lab, sh};
 
 /// Networks that are routed between two hosts, and a segment that both are on: a bridge of each on the switch.
@@ -71,7 +70,7 @@ fn lab_of(text: &str) -> (Hosts, Lab) {
 
 /// The row of a pair.
 #[track_caller]
-fn row<'a>(report: &'a Value, from: &str, to: &str, how: &str, address: &str) -> &'a Value {
+pub(super) fn row<'a>(report: &'a Value, from: &str, to: &str, how: &str, address: &str) -> &'a Value {
     let rows = report["rows"].as_array().unwrap_or_else(|| panic!("{report:#}"));
     let is = |row: &&Value| {
         let pair = row["from"] == from && row["to"] == to && row["how"] == how;
@@ -82,7 +81,7 @@ fn row<'a>(report: &'a Value, from: &str, to: &str, how: &str, address: &str) ->
 }
 
 /// The rows that differ, in a line each.
-fn differences(report: &Value) -> Vec<String> {
+pub(super) fn differences(report: &Value) -> Vec<String> {
     let rows = report["rows"].as_array().unwrap_or_else(|| panic!("{report:#}"));
     let differs = rows.iter().filter(|row| row["verdict"] == "differs");
     differs
@@ -95,7 +94,7 @@ fn differences(report: &Value) -> Vec<String> {
 
 /// What is said of a pair that differs.
 #[track_caller]
-fn stopped(report: &Value, from: &str, to: &str, how: &str, address: &str) -> String {
+pub(super) fn stopped(report: &Value, from: &str, to: &str, how: &str, address: &str) -> String {
     let row = row(report, from, to, how, address);
     row["stopped"]["text"].as_str().unwrap_or_else(|| panic!("nothing is said of {row:#}")).to_owned()
 }
@@ -232,40 +231,6 @@ fn probes_of_two_hosts_stand_in_on_one_segment() {
         let tap = hosts.sh(2, "ip -o link show | grep -o 'g1-0-[0-9a-f]*'");
         let text = stopped(&report, "g10", "g1", "l2", "10.3.0.");
         assert_eq!(text, format!("request reached {} (TAP of g1) on h2; no reply came from it", tap.trim()));
-        assert_eq!(said(&lab, &["destroy", "--stop", "--purge"]).1, 0);
-    });
-}
-
-#[test]
-fn a_trunk_that_loses_a_vlan() {
-    let name = "hosts::verify::a_trunk_that_loses_a_vlan";
-    if !can(name) {
-        return;
-    }
-    sandbox::run(name, || {
-        if !has_kind("vlan") {
-            return crate::skip::skip(name, "needs 802.1Q");
-        }
-        let _hosts = Hosts::start(3);
-        let lab = Lab::from_text(VLANS);
-        assert_eq!(said(&lab, &["create"]).1, 0);
-        assert_eq!(said(&lab, &["boot", "--all"]).1, 0);
-        let (report, code) = json(&lab, &["verify"]);
-        assert_eq!((code, differences(&report)), (0, vec![]));
-        sh("nft add table bridge cut; nft 'add chain bridge cut f { type filter hook forward priority 0; }'
-            nft add rule bridge cut f iifname s1 oifname s2 vlan id 10 drop");
-        let (report, code) = json(&lab, &["verify"]);
-        assert_eq!(code, 1);
-        assert_eq!(
-            stopped(&report, "vm1", "vm4", "l2", "10.10.0."),
-            "request seen last on nic0 (NIC of trunk) on h1; never on nic0 (NIC of trunk) on h2"
-        );
-        // Its answers are lost there as well, and the other VLAN is whole.
-        assert_eq!(
-            stopped(&report, "vm4", "vm1", "l2", "10.10.0."),
-            "reply seen last on nic0 (NIC of trunk) on h1; never on nic0 (NIC of trunk) on h2"
-        );
-        assert_eq!(row(&report, "vm2", "vm5", "l2", "10.20.0.")["verdict"], "met");
         assert_eq!(said(&lab, &["destroy", "--stop", "--purge"]).1, 0);
     });
 }
