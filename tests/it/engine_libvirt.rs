@@ -201,6 +201,27 @@ fn a_guest_that_virsh_starts_is_a_guest() {
     });
 }
 
+/// What it has not used yet is not there for another one; and is again when it has ended.
+#[test]
+fn a_domain_that_runs_counts_with_all_of_its_memory() {
+    run("a_domain_that_runs_counts_with_all_of_its_memory", |lab| {
+        let libvirt = Libvirt::start();
+        let large =
+            LAB.replace("64MiB", "1GiB") + "[vm.vm3]\nimage = \"empty\"\naccel = \"tcg\"\nmemory = \"1000GiB\"\n";
+        std::fs::write("/run/lab/net.toml", large).unwrap();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        let (code, text) = said(lab, &["boot", "vm3"]);
+        let promised = text.split_once(" MiB more are for guests that run").and_then(|(text, _)| text.rsplit_once('('));
+        let promised: u64 = promised.unwrap_or_else(|| panic!("{text}")).1.parse().unwrap();
+        assert!(code == 4 && (700..1024).contains(&promised), "exits {code}: {text}");
+        libvirt.virsh("destroy lv-vm1");
+        let (code, text) = said(lab, &["boot", "vm3"]);
+        assert!(code == 4 && !text.contains("guests that run"), "exits {code}: {text}");
+        lab.ok(&["destroy", "--purge", "lv"]);
+    });
+}
+
 #[test]
 fn what_a_lost_lab_left_in_libvirt_is_found() {
     run("what_a_lost_lab_left_in_libvirt_is_found", |lab| {
