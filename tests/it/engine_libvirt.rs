@@ -244,7 +244,8 @@ fn what_a_lost_lab_left_in_libvirt_is_found() {
     });
 }
 
-/// The disk stays when another engine runs the guest: it belongs to that one's user then.
+/// The disk stays when another engine runs the guest: it belongs to that one's user then. Where that was interrupted,
+/// the folder is root's.
 #[test]
 fn a_guest_can_change_its_engine() {
     run("a_guest_can_change_its_engine", |lab| {
@@ -260,8 +261,13 @@ fn a_guest_can_change_its_engine() {
         std::fs::write("/run/lab/net.toml", LAB.replace("engine = \"libvirt\"", "engine = \"qemu\"")).unwrap();
         lab.ok(&["create"]);
         assert_eq!(libvirt.domains(), "");
+        let inside = |script: &str| sh(&format!("cd /run/state/lv/guests/vm1; {script}"));
+        inside("chown root: .; chown vmnet-qemu: base; chown libvirt-qemu: disk-1.qcow2");
+        inside("ln -s /etc/hostname link; touch 1; ln 1 2");
         lab.ok(&["boot", "vm1"]);
         assert_eq!(owner(), format!("vmnet-qemu {inode}"));
+        assert_eq!(inside("find . ! -user vmnet-qemu | sort"), "./1\n./2\n./link\n");
+        assert_eq!(inside("stat -c %a ."), "700\n");
         sh("kill -9 $(pgrep -f guest=[l]v-vm1)");
         lab.ok(&["destroy", "--stop", "--purge", "lv"]);
     });
