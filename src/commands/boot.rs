@@ -23,6 +23,7 @@ use crate::engine;
 use crate::ledger;
 use crate::model::{Accel, Engine, Model, Vm};
 use crate::names::{NetName, VmName};
+use crate::observe;
 use crate::render::libvirt::{self, GuestError};
 use crate::render::qemu::{self, LackError};
 use crate::render::{ETHERNET_MTU, GuestView};
@@ -112,7 +113,9 @@ pub(super) fn claims<'v>(model: &Model, vms: impl Iterator<Item = &'v VmName>) -
 pub(super) fn capacity() -> Result<Capacity, Failure> {
     let paths = paths()?;
     let labs = ledger::labs(&paths)?;
-    engine::capacity(&paths, &labs).map_err(|error| Failure::failed("the host's memory is not known", error))
+    let domains = observe::domains_on_disk().into_iter().filter(|domain| domain.runs);
+    let domains: Vec<_> = domains.map(|domain| (domain.name, domain.memory)).collect();
+    engine::capacity(&paths, &labs, &domains).map_err(|error| Failure::failed("the host's memory is not known", error))
 }
 
 /// How many guests start at the same time. Refuses where the host can't carry all.

@@ -5,24 +5,28 @@ use std::io;
 use std::num::NonZeroUsize;
 
 use crate::desired::capacity::Capacity;
-use crate::engine::record;
+use crate::engine::{libvirt, record};
 use crate::names::LabName;
 use crate::paths::Paths;
 use crate::render::qemu::memory_in;
 
-/// Looks at memory, CPUs, and the guests of these labs that run.
+/// Looks at memory, CPUs, and the guests that run: those of these labs that have a record, and these domains of
+/// libvirt's, each with the bytes of its memory.
 ///
 /// # Errors
 /// When `/proc/meminfo` is not as it should be.
-pub fn capacity(paths: &Paths, labs: &[LabName]) -> io::Result<Capacity> {
+pub fn capacity(paths: &Paths, labs: &[LabName], domains: &[(String, u64)]) -> io::Result<Capacity> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo does not say how much memory there is");
     let memory = field(&text, "MemTotal:").ok_or_else(missing)?;
     let available = field(&text, "MemAvailable:").ok_or_else(missing)?;
     // A lab whose records can't be read says so where they matter.
     let running = labs.iter().flat_map(|lab| record::running(paths, lab).unwrap_or_default());
-    let promised = running.filter_map(|guest| Some(memory_in(&guest.guest.args)?.saturating_sub(resident(guest.pid))));
-    let promised = promised.fold(0, u64::saturating_add);
+    let by_us = running.filter_map(|guest| Some((memory_in(&guest.guest.args)?, guest.pid)));
+    // libvirt's file may have outlived the process.
+    let by_libvirt = domains.iter().filter_map(|(name, memory)| Some((*memory, libvirt::process(name)?.0)));
+    let unused = by_us.chain(by_libvirt).map(|(memory, pid)| memory.saturating_sub(resident(pid)));
+    let promised = unused.fold(0, u64::saturating_add);
     let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     Ok(Capacity { cpus, memory, available, promised })
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, fchown, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use super::EngineError;
 use crate::render::libvirt::LIBVIRT_USER;
@@ -231,44 +231,60 @@ fn make_above(path: &Path) -> io::Result<()> {
 /// Makes a folder its user's own.
 fn give(fd: &OwnedFd, path: &Path, owner: Owner) -> Result<(), EngineError> {
     let found = fstat(fd).map_err(|errno| lost(path, errno))?;
-    // Just made, or made by us for another user before.
-    if found.st_uid == Uid::effective().as_raw() && found.st_uid != owner.uid {
-        fchown(fd, Some(owner.uid.into()), Some(owner.gid.into())).map_err(|errno| lost(path, errno))?;
-    } else if found.st_uid != owner.uid {
-        if !is_guests(found.st_uid) {
+    if found.st_uid != owner.uid {
+        // Root's is one that was just made, or one whose handing over was interrupted.
+        let root = Uid::effective().as_raw();
+        let former = Former { root, guests: guests_users() };
+        if !former.has(found.st_uid) {
             return Err(untrusted(path, "it belongs to another user"));
         }
-        hand_over(fd, path, found.st_uid, owner)?;
+        hand_over(fd, path, &former, owner)?;
     }
     fchmod(fd, Mode::S_IRWXU).map_err(|errno| lost(path, errno))
 }
 
-/// Whether a user is one that guests run as, whatever runs them.
-fn is_guests(uid: u32) -> bool {
+/// Whose a guest's folder and files may have been before.
+struct Former {
+    root: u32,
+    guests: Vec<u32>,
+}
+
+impl Former {
+    fn has(&self, uid: u32) -> bool {
+        uid == self.root || self.guests.contains(&uid)
+    }
+}
+
+/// The users that guests run as, whatever runs them.
+fn guests_users() -> Vec<u32> {
     let uid_of = |name| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-    [QEMU_USER, LIBVIRT_USER].into_iter().any(|name| uid_of(name) == Some(uid))
+    [QEMU_USER, LIBVIRT_USER].into_iter().filter_map(uid_of).collect()
 }
 
 /// Gives the folder of a guest that gets another engine to the user that it will run as, with its files. The former
-/// one's processes are shut out first; what they may have put there beside plain files of their own stays theirs.
-fn hand_over(fd: &OwnedFd, path: &Path, from: u32, to: Owner) -> Result<(), EngineError> {
+/// one's processes are shut out first; what they may have put there beside plain files of a guest's stays theirs.
+///
+/// The folder is root's until all files are the new user's: where this is interrupted, the next start does the rest.
+fn hand_over(fd: &OwnedFd, path: &Path, former: &Former, to: Owner) -> Result<(), EngineError> {
     let lost = |errno| lost(path, errno);
-    let give = |fd: BorrowedFd<'_>| fchown(fd, Some(to.uid.into()), Some(to.gid.into())).map_err(lost);
+    let give = |fd: BorrowedFd<'_>, to: Owner| fchown(fd, Some(to.uid.into()), Some(to.gid.into())).map_err(lost);
+    let root = Owner { uid: former.root, gid: Gid::effective().as_raw() };
+    give(fd.as_fd(), root)?;
+    // Only now: whose it was could open it again.
     fchmod(fd, Mode::S_IRWXU).map_err(lost)?;
-    give(fd.as_fd())?;
     let copy = fd.try_clone().map_err(|source| EngineError::File { action: "open", path: path.to_owned(), source })?;
-    let folder = Folder { fd: copy, path: path.to_owned(), owner: to };
+    let folder = Folder { fd: copy, path: path.to_owned(), owner: root };
     for name in folder.names()? {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let Ok(file) = openat(&folder.fd, name.as_str(), flags, Mode::empty()) else { continue };
         let found = fstat(&file).map_err(lost)?;
         // libvirt leaves root's behind.
-        let is_its = [from, Uid::effective().as_raw()].contains(&found.st_uid);
-        if is_its && found.st_mode & libc::S_IFMT == libc::S_IFREG && found.st_nlink == 1 {
-            give(file.as_fd())?;
+        let is_plain = found.st_mode & libc::S_IFMT == libc::S_IFREG && found.st_nlink == 1;
+        if is_plain && former.has(found.st_uid) {
+            give(file.as_fd(), to)?;
         }
     }
-    Ok(())
+    give(fd.as_fd(), to)
 }
 
 /// Opens a folder in another and makes it when it is not there.

@@ -111,6 +111,11 @@ pub fn uuid(text: &str) -> Option<String> {
     child(text, "uuid")
 }
 
+/// The memory that a domain has, in bytes. libvirt itself writes it in KiB whatever was said; so does who says no unit.
+pub fn memory(text: &str) -> Option<u64> {
+    child(text, "memory")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The text of an element right below the outermost one.
 fn child(text: &str, name: &str) -> Option<String> {
     let mut reader = Reader::from_str(text);
@@ -211,6 +216,16 @@ mod tests {
         assert_eq!(said.name.as_deref(), Some("campus-web"));
         assert_eq!(network(&of("urn:other")).lab, None);
         assert_eq!(network("<network><name>default</name></network>").lab, None);
+    }
+
+    #[test]
+    fn its_memory_is_the_domains_own() {
+        let text = "<domain type='kvm'><metadata><x:a xmlns:x='urn:x'><memory>7</memory></x:a></metadata>\
+                    <memory unit='KiB'>65536</memory><currentMemory unit='KiB'>1024</currentMemory></domain>";
+        assert_eq!(memory(text), Some(64 << 20));
+        for text in [RUNNING, "<domain><memory>much</memory></domain>", "<domain><memory>99999999999999999999", ""] {
+            assert_eq!(memory(text), None, "{text}");
+        }
     }
 
     #[test]

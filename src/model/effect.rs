@@ -131,7 +131,9 @@ impl Effects {
 /// What cloud-init makes of a guest's nics, but for the MTU, which is the host's.
 fn configuration<'a>((model, vm): (&'a Model, &'a Vm)) -> impl PartialEq + use<'a> {
     let nics = model.nics(vm).map(|(_, nic, network)| {
-        (&nic.addresses, nic.automatic, &nic.routes, nic.name_servers(network), nic.search_domains(network))
+        // What of the DHCP server's answer counts: even no name server is another one than the server's.
+        let by_dhcp = nic.automatic.dhcp.then_some((nic.gateway, nic.dns.is_some()));
+        (&nic.addresses, nic.automatic, by_dhcp, &nic.routes, nic.name_servers(network), nic.search_domains(network))
     });
     (model.default_routes(vm), nics.collect::<Vec<_>>())
 }
@@ -225,6 +227,22 @@ mod tests {
         assert_eq!((one_more.next_boot, one_more.live), (vec!["nic"], vec![]));
         let renumbered = of(&before, &before.replace("10.0.0.0/24", "10.0.1.0/24"));
         assert_eq!((renumbered.fresh_disk, renumbered.next_boot), (vec![addresses], vec![]));
+    }
+
+    #[test]
+    fn what_a_guest_takes_from_a_dhcp_server() {
+        let segment = "[network.p]\nmode = \"bridged\"\nbridge = \"br9\"\n";
+        let nic = |more: &str| format!("{BEFORE}nic = {{ network = \"p\"{more} }}\n{segment}");
+        assert_eq!(of(&nic(""), &nic(", address = \"dhcp\"")).fresh_disk, ["addresses, routes, DNS of its nics"]);
+        let before = nic(", address = \"dhcp\"");
+        for more in [", gateway = false", ", dns = []"] {
+            let effects = of(&before, &nic(&format!(", address = \"dhcp\"{more}")));
+            let fresh_disk = vec!["addresses, routes, DNS of its nics"];
+            assert_eq!(effects, Effects { fresh_disk, ..Effects::default() }, "{more}");
+        }
+        // Of one with an address of its own, it is the same.
+        let before = format!("{BEFORE}nic = \"m\"\n");
+        assert_eq!(of(&before, &format!("{BEFORE}nic = {{ network = \"m\", dns = [] }}\n")), Effects::default());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct OnDisk {
     pub name: String,
     /// Whether it runs.
     pub runs: bool,
+    /// Bytes of its memory, as far as it says so.
+    pub memory: u64,
 }
 
 /// The domains of all labs' guests, by lab and guest. One that runs and is defined is there once.
@@ -44,8 +46,10 @@ pub fn domains() -> Vec<OnDisk> {
     let mut found = BTreeMap::new();
     for (folder, runs) in FOLDERS_OF_DOMAINS.into_iter().zip([false, true]) {
         for (name, text) in texts(folder) {
-            if let Some((lab, vm)) = guest_of(&text) {
-                found.insert((lab.clone(), vm.clone()), OnDisk { lab, vm, name, runs });
+            let Some(domain) = domain_in(&text) else { continue };
+            if let Some((lab, vm)) = guest_of(domain) {
+                let memory = xml::memory(domain).unwrap_or_default();
+                found.insert((lab.clone(), vm.clone()), OnDisk { lab, vm, name, runs, memory });
             }
         }
     }
@@ -57,13 +61,16 @@ pub fn domains_of(lab: &LabName) -> Vec<OnDisk> {
     domains().into_iter().filter(|domain| domain.lab == *lab).collect()
 }
 
+/// Of a domain that runs, it stands in what libvirt knows of its state.
+fn domain_in(text: &str) -> Option<&str> {
+    text.find("<domain ").and_then(|start| text.get(start..))
+}
+
 /// The guest that a domain is: it says so, and what it was made of, and has its UUID.
-fn guest_of(text: &str) -> Option<(LabName, VmName)> {
-    let said = xml::domain(text);
+fn guest_of(domain: &str) -> Option<(LabName, VmName)> {
+    let said = xml::domain(domain);
     let owner = said.owner.filter(|_| said.made.is_some())?;
     let (lab, vm) = (owner.lab.parse().ok()?, owner.vm.parse().ok()?);
-    // Of one that runs, the domain stands in what libvirt knows of its state.
-    let domain = text.find("<domain ").and_then(|start| text.get(start..))?;
     (xml::uuid(domain)? == rule::guest_uuid(&lab, &vm)).then_some((lab, vm))
 }
 

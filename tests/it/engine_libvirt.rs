@@ -201,6 +201,27 @@ fn a_guest_that_virsh_starts_is_a_guest() {
     });
 }
 
+/// What it has not used yet is not there for another one; and is again when it has ended.
+#[test]
+fn a_domain_that_runs_counts_with_all_of_its_memory() {
+    run("a_domain_that_runs_counts_with_all_of_its_memory", |lab| {
+        let libvirt = Libvirt::start();
+        let large =
+            LAB.replace("64MiB", "1GiB") + "[vm.vm3]\nimage = \"empty\"\naccel = \"tcg\"\nmemory = \"1000GiB\"\n";
+        std::fs::write("/run/lab/net.toml", large).unwrap();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        let (code, text) = said(lab, &["boot", "vm3"]);
+        let promised = text.split_once(" MiB more are for guests that run").and_then(|(text, _)| text.rsplit_once('('));
+        let promised: u64 = promised.unwrap_or_else(|| panic!("{text}")).1.parse().unwrap();
+        assert!(code == 4 && (700..1024).contains(&promised), "exits {code}: {text}");
+        libvirt.virsh("destroy lv-vm1");
+        let (code, text) = said(lab, &["boot", "vm3"]);
+        assert!(code == 4 && !text.contains("guests that run"), "exits {code}: {text}");
+        lab.ok(&["destroy", "--purge", "lv"]);
+    });
+}
+
 #[test]
 fn what_a_lost_lab_left_in_libvirt_is_found() {
     run("what_a_lost_lab_left_in_libvirt_is_found", |lab| {
@@ -252,7 +273,8 @@ fn what_libvirt_keeps_to_itself_and_what_was_edited() {
     });
 }
 
-/// The disk stays when another engine runs the guest: it belongs to that one's user then.
+/// The disk stays when another engine runs the guest: it belongs to that one's user then. Where that was interrupted,
+/// the folder is root's.
 #[test]
 fn a_guest_can_change_its_engine() {
     run("a_guest_can_change_its_engine", |lab| {
@@ -276,8 +298,13 @@ fn a_guest_can_change_its_engine() {
         libvirt.virsh("destroy lv-vm1");
         lab.ok(&["create"]);
         assert_eq!(libvirt.domains(), "");
+        let inside = |script: &str| sh(&format!("cd /run/state/lv/guests/vm1; {script}"));
+        inside("chown root: .; chown vmnet-qemu: base; chown libvirt-qemu: disk-1.qcow2");
+        inside("ln -s /etc/hostname link; touch 1; ln 1 2");
         lab.ok(&["boot", "vm1"]);
         assert_eq!(owner(), format!("vmnet-qemu {inode}"));
+        assert_eq!(inside("find . ! -user vmnet-qemu | sort"), "./1\n./2\n./link\n");
+        assert_eq!(inside("stat -c %a ."), "700\n");
         sh("kill -9 $(pgrep -f guest=[l]v-vm1)");
         lab.ok(&["destroy", "--stop", "--purge", "lv"]);
     });
