@@ -34,6 +34,7 @@ pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), Engi
     let fail = |source| EngineError::Console { vm: vm.clone(), source };
     let place = run.socket(CONSOLE_SOCKET).map_err(|_| EngineError::NotRunning { vm: vm.clone() })?;
     let mut socket = UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(fail)?;
+    socket.set_nonblocking(true).map_err(fail)?;
     join(vm, &mut socket, silence)
 }
 
@@ -43,7 +44,7 @@ pub fn attach_pty(vm: &VmName, run_dir: &Path, pty: &Path, silence: Duration) ->
     make_parent(run_dir)?;
     let _lock = lock(vm, run_dir)?;
     let fail = |source| EngineError::Console { vm: vm.clone(), source };
-    let flags = libc::O_NOCTTY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let flags = libc::O_NOCTTY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
     let mut console = File::options().read(true).write(true).custom_flags(flags).open(pty).map_err(fail)?;
     if !console.metadata().map_err(fail)?.file_type().is_char_device() {
         return Err(fail(io::ErrorKind::InvalidInput.into()));
@@ -87,7 +88,7 @@ fn join(vm: &VmName, console: &mut (impl Read + Write + AsFd), silence: Duration
     if terminal.is_some() {
         say(&format!("Console of {vm}; Ctrl-] leaves it.\r\n"));
     }
-    let ended = copy(console, terminal.is_some(), signals.as_fd(), silence);
+    let ended = copy(console, io::stdin().as_fd(), terminal.is_some(), signals.as_fd(), silence);
     drop(terminal);
     if let Ok(End::Left) = ended {
         say("\n");
@@ -110,33 +111,73 @@ enum End {
     Silent,
 }
 
+/// What is on its way to the guest.
+#[derive(Default)]
+struct Input {
+    /// Nothing more comes.
+    is_over: bool,
+    /// Ctrl-] came.
+    leaves: bool,
+    /// What the guest has not taken yet.
+    pending: Vec<u8>,
+}
+
+impl Input {
+    /// Whether to look for more. A script waits for the guest; at a terminal Ctrl-] must be seen although it takes
+    /// nothing.
+    fn wants_more(&self, interactive: bool) -> bool {
+        !self.is_over && (interactive || self.pending.is_empty())
+    }
+
+    fn take(&mut self, stdin: BorrowedFd<'_>, buffer: &mut [u8], interactive: bool) -> io::Result<()> {
+        // Past std's buffer, which a poll does not see into.
+        let length = nix::unistd::read(stdin, buffer)?;
+        let typed = &buffer[..length];
+        let leave = interactive.then(|| typed.iter().position(|byte| *byte == LEAVE)).flatten();
+        self.is_over = length == 0;
+        self.leaves = leave.is_some() || (interactive && self.is_over);
+        self.pending.extend_from_slice(&typed[..leave.unwrap_or(length)]);
+        Ok(())
+    }
+
+    /// Hands over what the guest takes at once.
+    fn send(&mut self, console: &mut impl Write) -> io::Result<()> {
+        while !self.pending.is_empty() {
+            match console.write(&self.pending) {
+                Ok(length) => drop(self.pending.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies both ways. `console` does not block: a guest that reads nothing must not make this deaf to signals.
 fn copy(
     console: &mut (impl Read + Write + AsFd),
+    stdin: BorrowedFd<'_>,
     interactive: bool,
     signals: BorrowedFd<'_>,
     silence: Duration,
 ) -> io::Result<End> {
-    let (stdin, mut stdout) = (io::stdin(), io::stdout());
-    let mut input_open = true;
+    let mut stdout = io::stdout();
+    let mut input = Input::default();
     let mut last = Instant::now();
     let mut buffer = [0; 16 << 10];
     loop {
-        let input = if input_open { PollFlags::POLLIN } else { PollFlags::empty() };
-        let mut waiting = vec![
-            PollFd::new(console.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals, PollFlags::POLLIN),
-            PollFd::new(stdin.as_fd(), input),
-        ];
-        if !input_open {
-            // Without events of interest a closed input would still wake the poll all the time.
-            waiting.pop();
-        }
-        let limit = match (interactive, input_open) {
-            (false, false) => match silence.checked_sub(last.elapsed()) {
+        let sends = if input.pending.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+        let mut waiting =
+            vec![PollFd::new(console.as_fd(), PollFlags::POLLIN | sends), PollFd::new(signals, PollFlags::POLLIN)];
+        // Without events of interest a closed input would still wake the poll all the time.
+        waiting.extend(input.wants_more(interactive).then(|| PollFd::new(stdin, PollFlags::POLLIN)));
+        let limit = match !interactive && input.is_over && input.pending.is_empty() {
+            true => match silence.checked_sub(last.elapsed()) {
                 Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
                 None => return Ok(End::Silent),
             },
-            _ => PollTimeout::NONE,
+            false => PollTimeout::NONE,
         };
         match poll(&mut waiting, limit) {
             Err(nix::errno::Errno::EINTR) => continue,
@@ -144,28 +185,31 @@ fn copy(
         };
         let ready: Vec<bool> = waiting.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         if ready[0] {
-            let length = console.read(&mut buffer)?;
-            if length == 0 {
-                return Ok(End::Closed);
+            match console.read(&mut buffer) {
+                Ok(0) => return Ok(End::Closed),
+                Ok(length) => {
+                    stdout.write_all(&buffer[..length])?;
+                    stdout.flush()?;
+                    last = Instant::now();
+                }
+                // It was for writing.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
-            stdout.write_all(&buffer[..length])?;
-            stdout.flush()?;
-            last = Instant::now();
         }
         if ready[1] {
             return Ok(End::Left);
         }
         if ready.get(2) == Some(&true) {
-            // Past std's buffer, which a poll does not see into.
-            let length = nix::unistd::read(&stdin, &mut buffer)?;
-            let typed = &buffer[..length];
-            input_open = length > 0;
+            input.take(stdin, &mut buffer, interactive)?;
             last = Instant::now();
-            let leave = interactive.then(|| typed.iter().position(|byte| *byte == LEAVE)).flatten();
-            console.write_all(&typed[..leave.unwrap_or(length)])?;
-            if leave.is_some() || (interactive && !input_open) {
-                return Ok(End::Left);
-            }
+        }
+        if !input.pending.is_empty() {
+            input.send(console)?;
+            last = Instant::now();
+        }
+        if input.leaves {
+            return Ok(End::Left);
         }
     }
 }
@@ -229,5 +273,74 @@ fn restore() {
     if let Some(found) = FOUND.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
         // Nothing can be done about a terminal that is gone.
         let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+
+    /// Copies more than fits to somebody who reads nothing, and gives how it ended once `end` was called.
+    fn stuck(interactive: bool, end: impl FnOnce(&mut UnixStream) + Send) -> io::Result<End> {
+        let (mut console, unread) = UnixStream::pair()?;
+        console.set_nonblocking(true)?;
+        let (stdin, mut typed) = UnixStream::pair()?;
+        let signals = signals()?;
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                typed.set_nonblocking(true).unwrap();
+                let mut sent = 0;
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while sent < 4 << 20 && Instant::now() < deadline {
+                    match typed.write(&[b'x'; 4096]) {
+                        Ok(length) => sent += length,
+                        // Who waits for the guest takes no more by then.
+                        Err(_) if !interactive && sent > 1 << 18 => break,
+                        Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(200));
+                end(&mut typed);
+            });
+            copy(&mut console, stdin.as_fd(), interactive, signals.as_fd(), Duration::from_millis(10))
+        });
+        drop(unread);
+        ended
+    }
+
+    #[test]
+    fn a_guest_that_reads_nothing_makes_nobody_deaf() {
+        let own = pthread_self();
+        let ended = stuck(false, |_| pthread_kill(own, Signal::SIGTERM).unwrap());
+        assert!(matches!(ended, Ok(End::Left)));
+    }
+
+    #[test]
+    fn a_terminal_is_left_although_the_guest_reads_nothing() {
+        let ended = stuck(true, |typed| {
+            while typed.write(&[LEAVE]).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert!(matches!(ended, Ok(End::Left)));
+    }
+
+    #[test]
+    fn all_of_the_input_arrives_and_then_silence_ends_it() {
+        let (mut console, mut guest) = UnixStream::pair().unwrap();
+        console.set_nonblocking(true).unwrap();
+        let (stdin, mut typed) = UnixStream::pair().unwrap();
+        let (quiet, _signals) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            let read = scope.spawn(move || {
+                let mut all = vec![0; 1 << 20];
+                guest.read_exact(&mut all).map(|()| (all, guest))
+            });
+            scope.spawn(move || typed.write_all(&[b'x'; 1 << 20]).unwrap());
+            let ended = copy(&mut console, stdin.as_fd(), false, quiet.as_fd(), Duration::from_millis(100));
+            assert!(matches!(ended, Ok(End::Silent)));
+            assert!(read.join().unwrap().unwrap().0.iter().all(|byte| *byte == b'x'));
+        });
     }
 }

@@ -16,6 +16,8 @@ pub struct Described {
     pub owner: Option<Owner>,
     /// What vmnet wrote beside its mark, for itself.
     pub made: Option<String>,
+    /// The TAPs that vmnet wrote beside its mark, those of the guest's own nics in their order.
+    pub taps: Option<Vec<String>>,
     /// Its interfaces, in their order.
     pub nics: Vec<Nic>,
     /// The pseudoterminal of its serial console, while it runs.
@@ -35,6 +37,8 @@ pub struct Nic {
     pub tap: Option<String>,
     /// Its MTU in bytes, where it says one.
     pub mtu: Option<u32>,
+    /// Whether it has no boot ROM, because its definition says so.
+    pub rom_off: bool,
 }
 
 /// Reads the XML of a domain. What can't be read further says nothing more.
@@ -49,6 +53,8 @@ pub fn domain(text: &str) -> Described {
                 if let Some(owner) = mark(tag) {
                     found.owner = Some(owner);
                     found.made = attribute("made");
+                    let taps = attribute("taps");
+                    found.taps = taps.map(|taps| taps.split_whitespace().map(str::to_owned).collect());
                 }
             }
             [.., "devices", "interface"] => found.nics.push(Nic::default()),
@@ -58,6 +64,7 @@ pub fn domain(text: &str) -> Described {
                     "mac" => nic.mac = attribute("address"),
                     "mtu" => nic.mtu = attribute("size").and_then(|size| size.parse().ok()),
                     "target" => nic.tap = attribute("dev"),
+                    "rom" => nic.rom_off = attribute("enabled").as_deref() == Some("no"),
                     "source" => {
                         nic.network = attribute("network");
                         nic.bridge = attribute("bridge");
@@ -173,9 +180,9 @@ mod tests {
     use super::*;
 
     const RUNNING: &str = "<domain type='kvm' id='3'><name>campus-vm1</name><metadata><vmnet:guest \
-        xmlns:vmnet='urn:x-vmnet:guest' lab='campus' vm='vm1' made='abc'/></metadata><devices><interface type='network'>\
+        xmlns:vmnet='urn:x-vmnet:guest' lab='campus' vm='vm1' made='abc' taps='t0 t1'/></metadata><devices><interface type='network'>\
         <mac address='52:54:00:aa:00:01'/><source network='campus-web' portid='1' bridge='br-web'/><target dev='vnet0'/>\
-        </interface><interface type='bridge'><mac address='52:54:00:aa:00:02'/><source bridge='br&amp;x'/></interface>\
+        </interface><interface type='bridge'><mac address='52:54:00:aa:00:02'/><source bridge='br&amp;x'/><rom enabled='no'/></interface>\
         <serial type='pty'><source path='/dev/pts/9'/></serial><console type='pty' tty='/dev/pts/3'>\
         <source path='/dev/pts/3'/></console></devices></domain>";
 
@@ -184,11 +191,13 @@ mod tests {
         let said = domain(RUNNING);
         assert_eq!(said.owner, Some(Owner { lab: "campus".into(), vm: "vm1".into() }));
         assert_eq!(said.made.as_deref(), Some("abc"));
+        assert_eq!(said.taps, Some(vec!["t0".into(), "t1".into()]));
         assert_eq!(said.console.as_deref(), Some("/dev/pts/3"));
         let [web, other] = said.nics.as_slice() else { panic!("{said:?}") };
         assert_eq!((web.network.as_deref(), web.bridge.as_deref()), (Some("campus-web"), Some("br-web")));
         assert_eq!((web.tap.as_deref(), web.mac.as_deref()), (Some("vnet0"), Some("52:54:00:aa:00:01")));
         assert_eq!((other.network.as_deref(), other.bridge.as_deref()), (None, Some("br&x")));
+        assert!(other.rom_off && !web.rom_off);
     }
 
     #[test]

@@ -125,12 +125,17 @@ fn defined(domain: &libvirt::Domain, made: &str) -> Domain {
     Domain { made, autostart: domain.autostart, xml: xml.clone() }
 }
 
-/// The TAPs of a guest's own nics: those that are on a bridge by its name. A nic that was plugged in later is on a
-/// network of libvirt's, or has a name that libvirt gave to its device.
+/// The TAPs of a guest's own nics: those that its mark names. What `libvirt_xml` or somebody with virsh plugs in beside
+/// them is not vmnet's, whatever its device is called.
 fn taps(lab: &LabName, vm: &VmName, described: &Described) -> Vec<(IfName, Link)> {
-    let tap = |(number, nic): (usize, &xml::Nic)| {
-        let name: IfName = nic.tap.as_ref().filter(|tap| !tap.starts_with("vnet"))?.parse().ok()?;
+    let tap = |(index, nic): (usize, &xml::Nic)| {
         let bridge = nic.bridge.clone().filter(|_| nic.network.is_none())?;
+        let tap = nic.tap.as_ref()?;
+        let number = match &described.taps {
+            Some(own) => own.iter().position(|own| own == tap)?,
+            // The mark of an older vmnet names none. Its interfaces come first, and all are without a boot ROM.
+            None => Some(index).filter(|_| nic.rom_off && !tap.starts_with("vnet"))?,
+        };
         let full_name = format!("{vm}.{number}");
         let link = Link {
             kind: LinkKind::Tap,
@@ -144,7 +149,7 @@ fn taps(lab: &LabName, vm: &VmName, described: &Described) -> Vec<(IfName, Link)
             tx_checksum: None,
             odd: Odd::new(),
         };
-        Some((name, link))
+        Some((tap.parse().ok()?, link))
     };
     described.nics.iter().enumerate().filter_map(tap).collect()
 }
@@ -162,16 +167,17 @@ mod tests {
     /// A domain whose metadata name guest vm1 of the lab, and what it was made of where that is said.
     fn domain(name: &str, uuid: &str, made: Option<&str>) -> libvirt::Domain {
         let made = made.map(|made| format!(" made='{made}'")).unwrap_or_default();
-        let nic = |tap: &str| {
+        let nic = |tap: &str, more: &str| {
             format!(
-                "<interface type='bridge'><source bridge='br-web'/><target dev='{tap}'/><mtu size='1400'/></interface>"
+                "<interface type='bridge'><source bridge='br-web'/><target dev='{tap}'/><mtu size='1400'/>{more}\
+                 </interface>"
             )
         };
         let xml = format!(
             "<domain><name>{name}</name><metadata><vmnet:guest xmlns:vmnet='{METADATA_NAMESPACE}' lab='campus' \
              vm='vm1'{made}/></metadata><devices>{}{}</devices></domain>",
-            nic("vm1-0-ab12"),
-            nic("vnet3")
+            nic("vm1-0-ab12", "<rom enabled='no'/>"),
+            nic("vnet3", "")
         );
         libvirt::Domain {
             name: name.into(),
@@ -206,6 +212,26 @@ mod tests {
         }
         let other = sort(&"other".parse().unwrap(), &[domain("campus-vm1", &own, None)]);
         assert!(!other.foreign[0].by_hand, "it is another lab's");
+    }
+
+    #[test]
+    fn an_interface_beside_the_guests_own_is_not_the_labs() {
+        let own = rule::guest_uuid(&lab(), &"vm1".parse().unwrap());
+        let running = |mark: &str| {
+            let mut domain = domain("campus-vm1", &own, Some("now"));
+            domain.state = DomainState::Running;
+            domain.xml = domain.xml.replace("vnet3", "mgmt0").replace("made='now'", &format!("made='now' {mark}"));
+            sort(&lab(), &[domain])
+        };
+        // Marked by the vmnet of before, and by this one.
+        for mark in ["", "taps='vm1-0-ab12'", "taps='gone vm1-0-ab12'"] {
+            let found = running(mark);
+            assert_eq!(found.taps(), BTreeSet::from(["vm1-0-ab12"]), "{mark}");
+            // One that was unplugged does not change the numbers of the rest.
+            let number = usize::from(mark.contains("gone"));
+            assert_eq!(found.guests["vm1"].taps[0].1.alias, format!("vmnet:campus:nic:vm1.{number}"));
+        }
+        assert_eq!(running("taps='mgmt0'").taps(), BTreeSet::from(["mgmt0"]));
     }
 
     #[test]

@@ -49,11 +49,14 @@ pub struct Made {
     pub made: String,
 }
 
-/// The domain of a guest that vmnet has libvirt run: it says what it was made of.
+/// The domain of a guest that vmnet has libvirt run: it says what it was made of, and which of its interfaces are vmnet's
+/// own, whatever else is plugged in. The digest leaves that out: it follows from the rest.
 pub fn made(view: &GuestView<'_>, files: &GuestFiles) -> Result<Made, DomainError> {
     let mut domain = Domain::of(view, files)?;
     let made = rule::digest(&text(view, &domain)?);
     domain.metadata.guest.made = Some(made.clone());
+    let taps: Vec<&str> = domain.devices.interface.iter().map(|nic| nic.target.device.as_str()).collect();
+    domain.metadata.guest.taps = Some(taps.join(" "));
     Ok(Made { xml: text(view, &domain)?, made })
 }
 
@@ -111,6 +114,9 @@ struct MetadataGuest {
     /// Only the engine's own: a domain that others run is theirs.
     #[serde(rename = "@made", skip_serializing_if = "Option::is_none")]
     made: Option<String>,
+    /// As `made`. A kernel's name of a device holds no space.
+    #[serde(rename = "@taps", skip_serializing_if = "Option::is_none")]
+    taps: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -380,6 +386,7 @@ impl Domain {
                     lab: lab.to_string(),
                     vm: vm.to_string(),
                     made: None,
+                    taps: None,
                 },
             },
             memory: Memory { unit: "b", bytes: *view.vm.memory() },

@@ -148,6 +148,48 @@ fn libvirt_may_go_and_come_again() {
     });
 }
 
+/// An interface that the definition's own XML or virsh gives a guest, on a bridge of the host's, has any name.
+#[test]
+fn an_interface_beside_the_guests_own_stays() {
+    run("an_interface_beside_the_guests_own_stays", |lab| {
+        let libvirt = Libvirt::start();
+        sh("ip link add br0 type bridge; ip link set br0 up");
+        let more = "libvirt_xml = \"<interface type='bridge'><source bridge='br0'/><target dev='mgmt0'/></interface>\"";
+        let text = LAB.replace("autostart = true", &format!("autostart = true\n{more}"));
+        std::fs::write("/run/lab/net.toml", &text).unwrap();
+        let ports = || {
+            sh("ip -br link show master br0")
+                .lines()
+                .map(|l| l.split(' ').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        libvirt.virsh("attach-interface lv-vm1 bridge br0 --target mgmt1 --live");
+        assert_eq!(ports(), ["mgmt0", "mgmt1"]);
+        let details = sh("ip -d link show master br0");
+        assert!(!details.contains("vmnet:"), "they got the lab's mark: {details}");
+        assert_eq!(condition(lab), "as-applied");
+        assert!(lab.ok(&["create"]).contains("nothing to do"));
+        lab.ok(&["boot", "vm2"]);
+        // A guest that runs keeps the nic that its definition has no more, and it stays known.
+        let renamed = text.replace("[vm.vm1]", "[vm.vm1]\nnic = { network = \"web\", tap = \"other0\" }");
+        std::fs::write("/run/lab/net.toml", renamed).unwrap();
+        lab.ok(&["create"]);
+        assert_eq!(condition(lab), "as-applied");
+        assert!(sh("ip link show master br-web").contains("vmnet:lv:nic:vm1.0"));
+        assert_eq!(ports(), ["mgmt0", "mgmt1"]);
+        libvirt.virsh("destroy lv-vm1");
+        lab.ok(&["boot", "vm1"]);
+        assert!(sh("ip link show other0").contains("vmnet:lv:nic:vm1.0"));
+        assert_eq!(ports(), ["mgmt0"]);
+        // It boots nothing, so it hears no power button.
+        sh("(sleep 2; virsh -q -c qemu:///system destroy lv-vm1) >/dev/null 2>&1 &");
+        lab.ok(&["destroy", "--stop", "--purge", "lv"]);
+        assert_eq!((links(), ports().len(), libvirt.domains().as_str()), (2, 0, ""));
+    });
+}
+
 /// When the host starts, `restore` runs before libvirt, which waits for it, and again after it.
 #[test]
 fn restore_asks_libvirt_when_it_runs() {
