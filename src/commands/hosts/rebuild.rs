@@ -118,8 +118,8 @@ impl Fleet {
         Ok(ExitCode::from(code))
     }
 
-    /// Refuses where a guest can't start for want of a file: that must not cost anybody the lab that there is. A disk that
-    /// a guest of another host writes to is there alone.
+    /// Refuses where a guest can't start for want of a file: that must not cost anybody the lab that there is. A disk
+    /// that a guest of another host writes to is there alone.
     fn has_files(&self) -> Result<(), Failure> {
         for member in &self.members {
             let is_near = !matches!(member.way, Way::Ssh(_));
