@@ -1,6 +1,7 @@
 //! `vmnet plan` and `vmnet create`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::{destroy, effects};
 use super::{unrecorded, watch};
 use crate::cli;
 use crate::desired::Note;
+use crate::model::Vm;
 use crate::names::{HostName, LabName, VmName};
 use crate::plan::{Hurt, Op, Plan, Wave};
 
@@ -284,22 +286,27 @@ pub(super) fn missing_files(source: &Source, output: &Output) {
         // Who sent it knows what there is.
         return;
     }
-    let images = source.model.vms().values().filter_map(|vm| vm.image().as_ref());
-    let files = images.flat_map(|image| {
-        image.files().map(move |file| (format!("image {}", image.name()), source.files().find(file)))
-    });
-    let disks = source.model.vms().values().flat_map(|vm| {
-        vm.disk_files().map(move |(file, _)| ("disks", format!("vm {}: disks", vm.name()), source.files().find(file)))
-    });
-    let keys =
-        source.model.vms().values().flat_map(|vm| {
-            keys::files(source, vm).map(move |(key, path)| (key, format!("vm {}: {key}", vm.name()), path))
-        });
     // One of each kind is enough to know.
     let mut kinds = BTreeSet::new();
-    let all = files.map(|(of, path)| ("image", of, path)).chain(disks).chain(keys);
+    let all = source.model.vms().values().flat_map(|vm| guest_files(source, vm, |_| true));
     for (_, of, path) in all.filter(|(kind, _, path)| !path.exists() && kinds.insert(*kind)) {
         let path = shown(&path);
         output.say(format_args!("{WARN}note{WARN:#}: {of}: {path} does not exist; boot will need it"));
     }
+}
+
+/// The files that a guest is made of, each with its kind and what names it; of its further disks those that are wanted
+/// by whether the guest only reads them.
+pub(super) fn guest_files(
+    source: &Source,
+    vm: &Vm,
+    wants: impl Fn(bool) -> bool,
+) -> impl Iterator<Item = (&'static str, String, PathBuf)> {
+    let images = vm.image().iter().flat_map(move |image| {
+        image.files().map(move |file| ("image", format!("image {}", image.name()), source.files().find(file)))
+    });
+    let disks = vm.disk_files().filter(move |(_, readonly)| wants(*readonly));
+    let disks = disks.map(move |(file, _)| ("disks", format!("vm {}: disks", vm.name()), source.files().find(file)));
+    let keys = keys::files(source, vm).map(move |(key, path)| (key, format!("vm {}: {key}", vm.name()), path));
+    images.chain(disks).chain(keys)
 }

@@ -180,9 +180,11 @@ mod tests {
     use super::*;
 
     const RUNNING: &str = "<domain type='kvm' id='3'><name>campus-vm1</name><metadata><vmnet:guest \
-        xmlns:vmnet='urn:x-vmnet:guest' lab='campus' vm='vm1' made='abc' taps='t0 t1'/></metadata><devices><interface type='network'>\
+        xmlns:vmnet='urn:x-vmnet:guest' lab='campus' vm='vm1' made='abc' taps='t0 t1'/></metadata><devices>\
+        <interface type='network'>\
         <mac address='52:54:00:aa:00:01'/><source network='campus-web' portid='1' bridge='br-web'/><target dev='vnet0'/>\
-        </interface><interface type='bridge'><mac address='52:54:00:aa:00:02'/><source bridge='br&amp;x'/><rom enabled='no'/></interface>\
+        </interface><interface type='bridge'><mac address='52:54:00:aa:00:02'/><source bridge='br&amp;x'/>\
+        <rom enabled='no'/></interface>\
         <serial type='pty'><source path='/dev/pts/9'/></serial><console type='pty' tty='/dev/pts/3'>\
         <source path='/dev/pts/3'/></console></devices></domain>";
 

@@ -49,8 +49,8 @@ pub struct Made {
     pub made: String,
 }
 
-/// The domain of a guest that vmnet has libvirt run: it says what it was made of, and which of its interfaces are vmnet's
-/// own, whatever else is plugged in. The digest leaves that out: it follows from the rest.
+/// The domain of a guest that vmnet has libvirt run: it says what it was made of, and which of its interfaces are
+/// vmnet's own, whatever else is plugged in. The digest leaves that out: it follows from the rest.
 pub fn made(view: &GuestView<'_>, files: &GuestFiles) -> Result<Made, DomainError> {
     let mut domain = Domain::of(view, files)?;
     let made = rule::digest(&text(view, &domain)?);

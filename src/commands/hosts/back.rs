@@ -29,6 +29,8 @@ pub(super) struct Stake {
     pub(super) limit: Duration,
     /// When that is at the latest, in seconds since 1970.
     pub(super) until: u64,
+    /// Whether to go back is to be without the lab, since it was removed just before.
+    pub(super) removed: bool,
 }
 
 impl Stake {
@@ -122,6 +124,7 @@ impl Fleet {
         let members = self.members.iter().filter_map(|member| Some((member, made.get(&member.name)?)));
         let led = members.map(async |(member, made)| {
             let (state, is_back) = self.back_one(member, made, stake).await;
+            let state = if is_back && stake.removed { "it is without the lab".to_owned() } else { state };
             let said = answers.get(&member.name).filter(|answer| !answer.is_done()).unwrap_or(made);
             (member.name.clone(), with_state(said.failure(), state), is_back)
         });
@@ -130,12 +133,12 @@ impl Fleet {
         if all_back {
             self.unwrite_lock();
         }
-        let now = match all_back {
-            true => "all hosts are as before".to_owned(),
-            false => {
-                let open = listed(led.iter().filter(|(_, _, is_back)| !is_back).map(|(name, _, _)| name));
-                format!("the others are as before, {open} will be")
-            }
+        let open = listed(led.iter().filter(|(_, _, is_back)| !is_back).map(|(name, _, _)| name));
+        let now = match (all_back, stake.removed) {
+            (true, false) => "all hosts are as before".to_owned(),
+            (false, false) => format!("the others are as before, {open} will be"),
+            (true, true) => "it was removed in the step before, and is on no host".to_owned(),
+            (false, true) => format!("it was removed in the step before; {open} will be without it, as the others are"),
         };
         Failure::Hosts {
             message: format!("lab {} was not created: {why}; {now}", self.lab()),
@@ -189,7 +192,7 @@ impl Fleet {
             )));
         };
         let limit = Duration::from_secs(until.saturating_sub(unix_now()));
-        let stake = Stake { begun: Instant::now(), limit, until };
+        let stake = Stake { begun: Instant::now(), limit, until, removed: false };
         let settled = self.settle(waiting, &stake).await;
         let failed = settled.iter().filter(|(_, settled)| !matches!(settled, Settled::Kept)).count();
         let hosts = settled.iter().map(|(host, settled)| (host.clone(), settled.document(&clock(until)))).collect();

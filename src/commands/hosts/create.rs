@@ -37,6 +37,8 @@ pub(in crate::commands) struct Options {
     pub(in crate::commands) within: Option<Duration>,
     /// There must be nothing of it on any host. Who says that looks at signals, too, where it is this host alone.
     pub(in crate::commands) new: bool,
+    /// The lab was removed from all hosts just before: as before is without it.
+    pub(in crate::commands) removed: bool,
 }
 
 /// It was done on all hosts.
@@ -112,7 +114,7 @@ impl Fleet {
         args.extend(options.new.then_some("--new"));
         let calls = self.calls(&args, known)?;
         let lock_written = self.write_lock()?;
-        let stake = Stake { begun, limit, until: unix_now().saturating_add(limit.as_secs()) };
+        let stake = Stake { begun, limit, until: unix_now().saturating_add(limit.as_secs()), removed: options.removed };
         let made = self.ask("creating", |member| calls.get(&member.name).cloned().map(|call| call.within(limit))).await;
         // Where nothing waits to be confirmed there is no way back by `undo`.
         let came = interrupted.load(Ordering::Relaxed) && (timed || !options.new);

@@ -75,8 +75,17 @@ impl Fleet {
     /// `vmnet image pull`: each host downloads what its own guests need.
     pub(super) async fn pull(&self, names: &[ImageName]) -> Result<ExitCode, Failure> {
         self.all_here()?;
+        self.merged(self.pulled(names, |_| true).await?)
+    }
+
+    /// Has hosts download images, all where none is named: as the definition says, whatever is made of it there.
+    pub(super) async fn pulled(
+        &self,
+        names: &[ImageName],
+        is_meant: impl Fn(&Member) -> bool,
+    ) -> Result<Outcomes, Failure> {
         let mut calls = BTreeMap::new();
-        for member in &self.members {
+        for member in self.members.iter().filter(|member| is_meant(member)) {
             let mut wanted = with_url(member, |_| true);
             wanted.retain(|image| names.is_empty() || names.contains(image));
             if !wanted.is_empty() {
@@ -85,7 +94,7 @@ impl Fleet {
                 calls.insert(member.name.clone(), call);
             }
         }
-        self.merged(self.ask("images", |member| calls.get(&member.name).cloned()).await)
+        Ok(self.ask("images", |member| calls.get(&member.name).cloned()).await)
     }
 
     /// Starts guests. One that fails is told by the result of its host and its exit code.

@@ -14,12 +14,12 @@ use serde_json::Value;
 use super::create::Options;
 use super::survey::Survey;
 use super::verify::Verified;
-use super::{Fleet, Outcomes, listed};
+use super::{Fleet, Outcome, Outcomes, Way, listed};
 use crate::commands::boot;
-use crate::commands::create::missing_files;
+use crate::commands::create::guest_files;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
-use crate::commands::output::{BAD, BOLD, GOOD, count};
+use crate::commands::output::{BAD, BOLD, GOOD, WARN, count, shown};
 
 /// What the command line says beside the definition.
 #[derive(Debug, Clone, Copy)]
@@ -62,13 +62,14 @@ impl Fleet {
         let begun = Instant::now();
         self.all_here()?;
         self.check_keys()?;
+        self.has_files()?;
         let survey = self.survey().await?;
         // A definition that can't be made must not cost anybody the lab that there is.
         let known = self.files().await?;
         self.plans(&known).await?;
-        missing_files(&self.source, &self.output);
         self.consent(&survey, options.yes)?;
         self.send(&known).await?;
+        self.downloaded().await?;
         let mut steps = BTreeMap::new();
         let mut hosts: BTreeMap<String, HostReport> = BTreeMap::new();
         let mut step = |name: &'static str, took: Instant| {
@@ -82,7 +83,8 @@ impl Fleet {
         step("destroy", at);
 
         let at = Instant::now();
-        let created = self.create(Options { within: options.within, ..Options::default() }).await?;
+        let anew = Options { within: options.within, removed: true, ..Options::default() };
+        let created = self.create(anew).await.inspect_err(|_| self.tell_removed())?;
         for (host, document) in created.hosts {
             hosts.entry(host).or_default().create = document;
         }
@@ -114,6 +116,36 @@ impl Fleet {
             self.tell_notes(&verify);
         }
         Ok(ExitCode::from(code))
+    }
+
+    /// Refuses where a guest can't start for want of a file: that must not cost anybody the lab that there is. A disk
+    /// that a guest of another host writes to is there alone.
+    fn has_files(&self) -> Result<(), Failure> {
+        for member in &self.members {
+            let is_near = !matches!(member.way, Way::Ssh(_));
+            for vm in member.model.vms().values().filter(|vm| vm.engine().is_machine()) {
+                let mut files = guest_files(&self.source, vm, |readonly| readonly || is_near);
+                if let Some((_, of, path)) = files.find(|(_, _, path)| !path.exists()) {
+                    let message = format!("{of}: {} does not exist; nothing was changed", shown(&path));
+                    return Err(Failure::advised(message, "put it there, or correct the definition"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has every host download its images while the lab is still there.
+    async fn downloaded(&self) -> Result<(), Failure> {
+        let pulled = self.pulled(&[], |member| member.way != Way::Rehearsed).await?;
+        if pulled.values().all(Outcome::is_done) { Ok(()) } else { Err(self.nothing_done(&pulled)) }
+    }
+
+    /// What went before the step that failed.
+    fn tell_removed(&self) {
+        let (lab, file) = (self.lab(), self.file());
+        self.output.say(format_args!(
+            "{WARN}note{WARN:#}: lab {lab} was removed in the step before; vmnet rebuild {file} begins anew"
+        ));
     }
 
     /// Asks before disks go.

@@ -62,7 +62,7 @@ async fn on_fleet(fleet: &Fleet, command: &Command) -> Result<ExitCode, Failure>
     match command {
         Command::Plan { check, .. } => fleet.plan(*check).await,
         Command::Create { confirm, within, .. } => {
-            fleet.create_and_tell(Options { confirm: *confirm, within: *within, new: false }).await
+            fleet.create_and_tell(Options { confirm: *confirm, within: *within, ..Options::default() }).await
         }
         Command::Confirm(_) => fleet.confirm().await,
         Command::Undo(_) => fleet.undo().await,

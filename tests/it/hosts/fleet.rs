@@ -363,6 +363,51 @@ fn a_file_without_hosts_is_rebuilt_here() {
     });
 }
 
+/// A lab is not removed for one whose guests can't start.
+#[test]
+fn a_missing_file_costs_no_lab() {
+    let name = "hosts::fleet::a_missing_file_costs_no_lab";
+    sandbox::run(name, || {
+        let text = "lab = \"one\"\n[defaults.vm]\nengine = \"netns\"\n[network.web]\nmode = \"isolated\"\n\
+                    [vm.vm1]\nnic = \"web\"\n";
+        let lab = Lab::from_text(text);
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        let guest = || crate::world::sh("stat -c %i /run/netns/vmnet-one.vm1");
+        let before = guest();
+        let machine = "[vm.vm2]\nengine = \"qemu\"\naccel = \"tcg\"\nnic = \"web\"\nimage = \"small\"\n";
+        let digest = "0".repeat(64);
+        let away = format!("url = \"http://127.0.0.1:9/none.qcow2\"\nsha256 = \"{digest}\"\n");
+        for (image, more, words) in [
+            (
+                "file = \"none.qcow2\"\n",
+                "",
+                ["image small", "none.qcow2 does not exist", "nothing was changed", "put it"],
+            ),
+            (
+                "file = \"net.toml\"\nformat = \"raw\"\n",
+                "disks = { d = { file = \"no.img\" } }\n",
+                ["disks", "no.img", "nothing was", "put"],
+            ),
+            (
+                "file = \"net.toml\"\nformat = \"raw\"\n",
+                "ssh_keys = [\"no.pub\"]\n",
+                ["vm2: ssh_keys", "no.pub", "nothing was changed", "put"],
+            ),
+            (&away, "", ["small", "127.0.0.1:9", "nothing was changed", "image"]),
+        ] {
+            fs::write("/run/lab/net.toml", format!("{text}{machine}{more}[image.small]\n{image}")).unwrap();
+            let (text, code) = said(&lab, &["rebuild", "--yes"]);
+            assert_eq!(code, 1, "{text}");
+            has(&text, &words);
+            assert_eq!(guest(), before, "{text}");
+        }
+        fs::write("/run/lab/net.toml", text).unwrap();
+        assert_eq!(said(&lab, &["plan", "--check"]).1, 0);
+        lab.ok(&["destroy", "--stop"]);
+    });
+}
+
 #[test]
 fn a_guests_ssh_server_is_reached_through_its_host() {
     let name = "hosts::fleet::a_guests_ssh_server_is_reached_through_its_host";
