@@ -373,7 +373,7 @@ fn a_missing_file_costs_no_lab() {
         let lab = Lab::from_text(text);
         lab.ok(&["create"]);
         lab.ok(&["boot", "vm1"]);
-        let guest = || crate::world::sh("stat -c %i /run/netns/vmnet-one.vm1");
+        let guest = || sh("stat -c %i /run/netns/vmnet-one.vm1");
         let before = guest();
         let machine = "[vm.vm2]\nengine = \"qemu\"\naccel = \"tcg\"\nnic = \"web\"\nimage = \"small\"\n";
         let digest = "0".repeat(64);
