@@ -294,16 +294,21 @@ impl Console {
 
     /// Reads until `end` appears and gives all that came.
     fn until(&mut self, end: &str) -> String {
+        self.answers(end).unwrap()
+    }
+
+    /// As [`Console::until`]; an error where nothing comes within the time of a read.
+    fn answers(&mut self, end: &str) -> std::io::Result<String> {
         let mut all = Vec::new();
         let mut buffer = [0; 4096];
         loop {
-            let length = std::io::Read::read(&mut self.0, &mut buffer).unwrap();
+            let length = std::io::Read::read(&mut self.0, &mut buffer)?;
             assert!(length > 0, "the console closed: {}", String::from_utf8_lossy(&all));
             all.extend_from_slice(&buffer[..length]);
             // Not all of it each time: it can be megabytes.
             let tail = &all[all.len().saturating_sub(length + end.len())..];
             if String::from_utf8_lossy(tail).contains(end) {
-                return String::from_utf8_lossy(&all).into_owned();
+                return Ok(String::from_utf8_lossy(&all).into_owned());
             }
         }
     }
@@ -327,11 +332,13 @@ fn a_console_without_a_reader_does_not_stall_the_guest() {
         loop {
             tokio::time::sleep(pause).await;
             let mut console = Console::open(&guest);
+            console.0.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
             console.say("cat /tmp/done; echo as\"\"ked");
-            if console.until("asked").contains("written") {
+            // Beside a megabyte that is being written, QEMU may drop the answer: what counts is that the guest goes on.
+            if console.answers("asked").is_ok_and(|said| said.contains("written")) {
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(120), "the guest is still writing");
+            assert!(begun.elapsed() < Duration::from_secs(150), "the guest is still writing");
             pause *= 2;
         }
         qemu::stop(&vm, &guest, Duration::ZERO).await.unwrap();
