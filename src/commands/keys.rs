@@ -102,13 +102,10 @@ pub(super) fn entries(vm: &Vm) -> impl Iterator<Item = (&'static str, &String)> 
 /// `~` is the home of who created the lab.
 pub(super) fn expand(source: &Source, entry: &str) -> PathBuf {
     let as_written = source.files().find(Path::new(entry));
-    let in_home = entry.strip_prefix("~/").filter(|_| !source.origin.sent);
-    match (in_home, &source.origin.home) {
-        (Some(rest), Some(home)) => home.join(rest),
-        // One of before that was kept; and what a definition that came from another host says, names what came with it.
-        (Some(rest), None) => caller().map_or(as_written, |home| home.join(rest)),
-        (None, _) => as_written,
-    }
+    let Some(rest) = entry.strip_prefix("~/").filter(|_| !source.origin.sent) else { return as_written };
+    // A ledger of an older vmnet does not say it.
+    let home = source.origin.home.clone().or_else(caller);
+    home.map_or(as_written, |home| home.join(rest))
 }
 
 /// The caller's home, where guests of the model have files in it.

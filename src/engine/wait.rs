@@ -147,11 +147,12 @@ fn has_carrier(vm: &Vm) -> bool {
 }
 
 fn targets(model: &Model, vm: &Vm) -> Vec<Target> {
+    let taken = ask::taken(model);
     let of_nic = |(_, nic, network): (usize, &crate::model::Nic, &crate::model::Network)| {
         let bridge = network.bridge().name().to_string();
         let mac = *nic.mac();
         let addresses = nic.addresses().iter();
-        addresses.map(move |net| Target::new(model, bridge.clone(), *net, mac)).collect::<Vec<_>>()
+        addresses.map(|net| Target::new(bridge.clone(), *net, mac, &taken)).collect::<Vec<_>>()
     };
     model.nics(vm).flat_map(of_nic).collect()
 }

@@ -12,7 +12,7 @@ use super::{LinkChange, Op, Plan, Service};
 use crate::names::VmName;
 use crate::paths::{NETWORK_MANAGER_DROP_INS, NETWORKD_DROP_INS};
 use crate::state::{
-    Address, Domain, File, HostState, Knob, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey,
+    Address, File, Guest, HostState, Knob, LibvirtNetwork, Link, LinkId, LinkKind, Ns, Odd, Place, Route, SettingKey,
     Table,
 };
 
@@ -48,10 +48,15 @@ fn guests(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
         }
     }
     for (vm, guest) in &desired.guests {
-        if guest.is_machine() && current.guests.get(vm) != Some(guest) {
+        if starts(current, vm, guest) {
             ops.push(Op::StartGuest { vm: vm.clone(), guest: Box::new(guest.clone()) });
         }
     }
+}
+
+/// Whether a guest that is wanted has to be started.
+fn starts(current: &HostState, vm: &VmName, guest: &Guest) -> bool {
+    guest.is_machine() && current.guests.get(vm) != Some(guest)
 }
 
 fn domains(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
@@ -59,13 +64,11 @@ fn domains(current: &HostState, desired: &HostState, ops: &mut Vec<Op>) {
         ops.push(Op::UndefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
     }
     // One that is started is defined anew: what was edited by other means counts until then.
-    let starts = |vm: &VmName| {
-        let guest = desired.guests.get(vm).filter(|guest| guest.is_machine());
-        guest.is_some_and(|guest| current.guests.get(vm) != Some(guest))
-    };
-    let is_wanted = |vm: &VmName, domain: &Domain| starts(vm) || current.domains.get(vm) != Some(domain);
-    for (vm, domain) in desired.domains.iter().filter(|(vm, domain)| is_wanted(vm, domain)) {
-        ops.push(Op::DefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
+    for (vm, domain) in &desired.domains {
+        let starts = desired.guests.get(vm).is_some_and(|guest| starts(current, vm, guest));
+        if starts || current.domains.get(vm) != Some(domain) {
+            ops.push(Op::DefineGuest { vm: vm.clone(), domain: Box::new(domain.clone()) });
+        }
     }
 }
 

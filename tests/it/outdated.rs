@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::matrix::rows::{json, status};
 use crate::sandbox;
-use crate::skip::skip;
 use crate::world::{Lab, sh, succeeds, with_empty_guest};
 
 /// What `ps` says of a guest.
@@ -18,11 +17,7 @@ fn is_outdated(lab: &Lab, vm: &str) -> bool {
 
 #[test]
 fn running_guests_that_differ_are_marked() {
-    const NAME: &str = "outdated::running_guests_that_differ_are_marked";
-    if !succeeds("id vmnet-qemu && command -v qemu-system-x86_64 qemu-img") {
-        return skip(NAME, "needs QEMU and the user vmnet-qemu");
-    }
-    sandbox::run(NAME, || {
+    sandbox::with_qemu("outdated::running_guests_that_differ_are_marked", || {
         let text = with_empty_guest("outdated") + "[vm.vm2]\nengine = \"netns\"\nnic = \"web\"\n";
         let lab = Lab::from_text(&text);
         sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 16M");
@@ -70,11 +65,7 @@ fn running_guests_that_differ_are_marked() {
 /// `~` is the home of who created the lab, whoever starts its guests: systemd does at the host's start.
 #[test]
 fn keys_in_a_home_are_those_of_who_created_the_lab() {
-    const NAME: &str = "outdated::keys_in_a_home_are_those_of_who_created_the_lab";
-    if !succeeds("id vmnet-qemu && command -v qemu-system-x86_64 qemu-img") {
-        return skip(NAME, "needs QEMU and the user vmnet-qemu");
-    }
-    sandbox::run(NAME, || {
+    sandbox::with_qemu("outdated::keys_in_a_home_are_those_of_who_created_the_lab", || {
         sh("cp /etc/passwd /run/passwd; echo alice:x:4711:4711::/run/alice:/bin/sh >>/run/passwd
             mount --bind /run/passwd /etc/passwd; mkdir /run/alice
             ssh-keygen -q -t ed25519 -N '' -f /run/alice/key");

@@ -52,6 +52,14 @@ pub(crate) fn run(name: &str, test: impl FnOnce()) {
     assert!(text.contains("1 passed"), "no test is called {name}:\n{text}");
 }
 
+/// As [`run`], for a test with guests in QEMU.
+pub(crate) fn with_qemu(name: &str, test: impl FnOnce()) {
+    if !super::world::succeeds("id vmnet-qemu && command -v qemu-system-x86_64 qemu-img") {
+        return skip(name, "needs QEMU and the user vmnet-qemu");
+    }
+    run(name, test);
+}
+
 /// The name of the test that runs in this sandbox.
 pub(crate) fn test() -> String {
     std::env::var(INSIDE).expect("this is asked inside a sandbox only")

@@ -2,7 +2,6 @@
 
 use crate::matrix::rows::{json, status};
 use crate::sandbox;
-use crate::skip::skip;
 use crate::world::{Lab, sh, succeeds, with_empty_guest};
 
 const RECORD: &str = "/run/vmnet/lost/guests/vm1.json";
@@ -22,11 +21,7 @@ fn refused(lab: &Lab, args: &[&str], says: &str) {
 
 #[test]
 fn a_guest_without_a_record_keeps_network_and_disk() {
-    const NAME: &str = "unrecorded::a_guest_without_a_record_keeps_network_and_disk";
-    if !succeeds("command -v qemu-system-x86_64 && id vmnet-qemu") {
-        return skip(NAME, "needs QEMU and the user vmnet-qemu");
-    }
-    sandbox::run(NAME, || {
+    sandbox::with_qemu("unrecorded::a_guest_without_a_record_keeps_network_and_disk", || {
         let lab = Lab::from_text(&with_empty_guest("lost"));
         sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 16M");
         lab.ok(&["create"]);

@@ -19,10 +19,13 @@ pub(super) fn all(connect: &Connect) -> Result<Vec<libvirt::Domain>, Error> {
 fn about(domain: &Domain) -> Result<libvirt::Domain, Error> {
     let state = state(domain)?;
     let persistent = domain.is_persistent()?;
+    let mut now = domain.get_xml_desc(0)?;
+    let mut inactive = sys::VIR_DOMAIN_XML_INACTIVE;
     // What vmnet may define again has to be whole, with the passwords of its displays. Nobody else's are looked at.
-    let is_made = xml::domain(&domain.get_xml_desc(0)?).owner.is_some();
-    let whole = if is_made { sys::VIR_DOMAIN_XML_SECURE } else { 0 };
-    let inactive = sys::VIR_DOMAIN_XML_INACTIVE | whole;
+    if xml::domain(&now).owner.is_some() {
+        now = domain.get_xml_desc(sys::VIR_DOMAIN_XML_SECURE)?;
+        inactive |= sys::VIR_DOMAIN_XML_SECURE;
+    }
     let next = (state.has_process() && persistent).then(|| domain.get_xml_desc(inactive));
     Ok(libvirt::Domain {
         name: domain.get_name()?,
@@ -31,7 +34,7 @@ fn about(domain: &Domain) -> Result<libvirt::Domain, Error> {
         persistent,
         // What is gone when it is off never starts by itself, and libvirt refuses the question.
         autostart: persistent && domain.get_autostart()?,
-        xml: domain.get_xml_desc(whole)?,
+        xml: now,
         next: next.transpose()?,
     })
 }

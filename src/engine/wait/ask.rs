@@ -33,10 +33,10 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// An address of a guest of the lab, the MAC that has it, and the bridge they are at.
-    pub(super) fn new(model: &Model, bridge: String, net: IpNet, mac: Mac) -> Self {
+    /// An address of a guest, the MAC that has it, the bridge they are at, and what is [`taken`] in the lab.
+    pub(super) fn new(bridge: String, net: IpNet, mac: Mac, taken: &BTreeSet<IpAddr>) -> Self {
         let stranger = match net {
-            IpNet::V4(net) => stranger(net, &taken(model)),
+            IpNet::V4(net) => stranger(net, taken),
             IpNet::V6(_) => None,
         };
         Self { bridge, address: net.addr(), mac, stranger }
@@ -56,7 +56,7 @@ impl Target {
 }
 
 /// Every address that the lab gives to somebody.
-fn taken(model: &Model) -> BTreeSet<IpAddr> {
+pub(super) fn taken(model: &Model) -> BTreeSet<IpAddr> {
     let of_guests = model.vms().values().flat_map(|vm| model.nics(vm)).flat_map(|(_, nic, _)| {
         nic.addresses().iter().map(IpNet::addr).chain(nic.routes().iter().map(|route| route.via))
     });

@@ -10,16 +10,12 @@ use super::server::Server;
 use crate::hosts::{Hosts, can};
 use crate::matrix::rows::json;
 use crate::sandbox;
-use crate::skip::skip;
-use crate::world::{Lab, output, sh, succeeds, with_empty_guest};
+use crate::world::{Lab, output, sh, with_empty_guest};
 
 /// Runs a test with an empty image of 1 MiB at a server, and its digest, where guests can run.
 fn with_image(name: &str, test: impl FnOnce(&Server, &str)) {
     let name = format!("images::commands::{name}");
-    if !succeeds("id vmnet-qemu && command -v qemu-system-x86_64 qemu-img") {
-        return skip(&name, "needs QEMU and the user vmnet-qemu");
-    }
-    sandbox::run(&name, || {
+    sandbox::with_qemu(&name, || {
         sh("qemu-img create -q -f qcow2 /run/empty.qcow2 1M");
         let image = fs::read("/run/empty.qcow2").unwrap();
         let mut hash = Hasher::of(Algorithm::Sha256);
