@@ -141,7 +141,7 @@ pub enum Command {
     Undo(Lab),
     /// Bring labs back as they were applied, after a reboot, and start their guests with autostart.
     Restore {
-        /// Definitions (end in .toml), or names of labs; without one: all labs of this host.
+        /// Definitions (by their path), or names of labs; without one: all labs of this host.
         #[arg(value_name = "FILE|LAB")]
         labs: Vec<String>,
         /// The name that the lab of the file has instead of the one which the file says.
@@ -384,8 +384,7 @@ pub struct Rehearse {
     /// Only these hosts.
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub only: Vec<HostName>,
-    /// Write a JUnit report of what verify saw
-    /// then.
+    /// Write a JUnit report of what verify saw.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// Run a shell, or the command behind --, on a host of a rehearsal that was kept; `outside` and `switches` are
@@ -445,7 +444,7 @@ pub struct Hosts {
 /// A lab, by file or by name.
 #[derive(Debug, Args)]
 pub struct Lab {
-    /// A definition (ends in .toml), or the name of a lab that was created on this host.
+    /// A definition (its path: with a dot or a slash), or the name of a lab that was created on this host.
     #[arg(value_name = "FILE|LAB", default_value = "net.toml")]
     pub lab: String,
     /// The lab of this name that runs from the file, instead of the one that the file says.

@@ -74,7 +74,7 @@ pub(super) async fn run(
     // Who waits wants them to run, whoever started them.
     let asked_again = !names.is_empty() && wait.is_none() && !running.is_empty();
     if asked_again && to_start.is_empty() {
-        let stop = format!("stop it first (vmnet stop {}), or wait for it (--wait)", running[0]);
+        let stop = format!("stop it first (vmnet stop {lab}/{}), or wait for it (--wait)", running[0]);
         return Err(Failure::advised(report::run_already(&running), stop));
     }
     let claims = claims(&source.model, to_start.iter());

@@ -174,7 +174,8 @@ impl Said<'_> {
                 report.hooks,
                 match stopped {
                     0 => String::new(),
-                    stopped => format!("\nguests not started: {stopped}; start them with vmnet boot --all"),
+                    stopped =>
+                        format!("\nguests not started: {stopped}; start them with vmnet boot --all --of {}", report.lab),
                 }
             ),
         }
@@ -192,11 +193,14 @@ fn is_new(session: &Session) -> Result<(), Failure> {
 
 /// That there is a lab of this name, or disks of its guests.
 pub(super) fn there_already(lab: &LabName, disks: &[String], is_there: bool) -> Failure {
-    let (what, purge) = match is_there {
-        true => (format!("there is a lab {lab} already"), ""),
-        false => (format!("disks of guests of lab {lab} were kept ({})", disks.join(", ")), " --purge"),
+    let what = match is_there {
+        true => format!("there is a lab {lab} already"),
+        false => format!("disks of guests of lab {lab} were kept ({})", disks.join(", ")),
     };
-    let help = format!("run it as another lab (--lab NAME), or remove that one first: vmnet destroy{purge} {lab}");
+    let help = format!(
+        "run it as another lab (--lab NAME), or remove that one first, its guests' disks too: vmnet destroy --stop \
+         --purge {lab}"
+    );
     Failure::advised(format!("{what}; nothing was changed"), help)
 }
 

@@ -23,9 +23,9 @@ pub(super) fn notes(session: &Session, source: &Source, observation: &Observatio
         let old = applied.as_ref().and_then(|applied| Some((&*applied.model, applied.model.vms().get(name)?)));
         let effects = old.map(|old| Effects::between(old, (&source.model, vm))).unwrap_or_default();
         let text = if observation.state.guests.contains_key(name) {
-            of_running(&effects, name, outdated.contains(name))?
+            of_running(&effects, outdated.contains(name))?
         } else if !effects.fresh_disk.is_empty() && has_disk(session, name) {
-            format!("has a disk already: {}", on_fresh(&effects, name))
+            format!("has a disk already: {}", on_fresh(&effects))
         } else {
             return None;
         };
@@ -40,7 +40,7 @@ fn has_disk(session: &Session, vm: &VmName) -> bool {
     engine::instance(&folder).is_ok_and(|number| folder.join(disk_name(number)).exists())
 }
 
-fn of_running(effects: &Effects, name: &VmName, is_outdated: bool) -> Option<String> {
+fn of_running(effects: &Effects, is_outdated: bool) -> Option<String> {
     let mut parts = Vec::new();
     if !effects.live.is_empty() {
         parts.push(format!("what counts as soon as it is applied: {}", effects.live.join(", ")));
@@ -49,7 +49,7 @@ fn of_running(effects: &Effects, name: &VmName, is_outdated: bool) -> Option<Str
         parts.push(format!("what takes effect at its next boot: {}", effects.next_boot.join(", ")));
     }
     if !effects.fresh_disk.is_empty() {
-        parts.push(on_fresh(effects, name));
+        parts.push(on_fresh(effects));
     }
     match (is_outdated, parts.is_empty()) {
         // By an earlier change, or one of what its files hold.
@@ -65,6 +65,6 @@ fn of_running(effects: &Effects, name: &VmName, is_outdated: bool) -> Option<Str
 }
 
 /// What its disk never gets to know.
-fn on_fresh(effects: &Effects, name: &VmName) -> String {
-    format!("what only a fresh disk gets (vmnet reset {name}): {}", effects.fresh_disk.join(", "))
+fn on_fresh(effects: &Effects) -> String {
+    format!("what only a fresh disk gets (vmnet reset): {}", effects.fresh_disk.join(", "))
 }

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::bundle::Bundle;
 use super::failure::Failure;
 use super::lookup;
 use super::output::{BAD, GOOD, Output, in_one, shown, visible};
@@ -19,6 +18,7 @@ use super::session::paths;
 use super::source::Source;
 use crate::cli;
 use crate::images::{self, PullError};
+use crate::ledger;
 use crate::model::{Image, Vm};
 use crate::names::{Algorithm, FileDigest, ImageName, VmName};
 use crate::paths::Paths;
@@ -135,6 +135,11 @@ pub(super) fn pull(lab: &cli::Lab, names: &[ImageName], output: &Output) -> Resu
         let lab = source.model.lab();
         return Err(Failure::Usage(format!("no guest of lab {lab} has an image {unknown}; their images: {known}")));
     }
+    if let Some(file) = names.iter().find(|name| known[*name].download().is_none()) {
+        let lab = source.model.lab();
+        let why = "and only one with a url is downloaded; nothing was done";
+        return Err(Failure::Usage(format!("image {file} of lab {lab} is a file of this host, {why}")));
+    }
     let paths = paths()?;
     let mut report = Report { lab: source.model.lab().to_string(), images: Vec::new() };
     for image in known.into_values().filter(|image| names.is_empty() || names.contains(image.name())) {
@@ -152,11 +157,17 @@ pub(super) fn pull(lab: &cli::Lab, names: &[ImageName], output: &Output) -> Resu
 fn source(meant: &cli::Lab) -> Result<Source, Failure> {
     let cli::Lab { lab, named, hosts } = meant;
     let path = Path::new(lab);
-    let is_file = lab.ends_with(".toml") || path == Path::new(Bundle::ARGUMENT);
-    match (is_file, &hosts.here) {
+    match (lookup::is_file(lab), &hosts.here) {
         (true, Some(here)) => Source::read(path, named.as_ref(), Some(here)),
         (true, None) => Source::read_whole(path, named.as_ref()),
-        (false, _) => Ok(lookup::applied(&lookup::lab(&lookup::meant(meant)?)?)?.1),
+        (false, _) => {
+            let lab = lookup::lab(&lookup::meant(meant)?)?;
+            if ledger::read(&paths()?, &lab)?.is_none() {
+                let help = format!("an image of a definition is named behind its file: vmnet image pull FILE {lab}");
+                return Err(Failure::advised(format!("lab {lab} is not created on this host"), help));
+            }
+            Ok(lookup::applied(&lab)?.1)
+        }
     }
 }
 

@@ -26,8 +26,8 @@ pub(super) fn console(name: &str) -> Result<ExitCode, Failure> {
     let run_dir = paths()?.guest_run(&lab, &vm);
     let attached = match source.model.vms()[&vm].engine() {
         Engine::Libvirt => engine::libvirt::console(&lab, &vm)
-            .and_then(|pty| engine::console::attach_pty(&vm, &run_dir, &pty, SILENCE)),
-        Engine::Qemu | Engine::Netns => engine::console::attach(&vm, &run_dir, SILENCE),
+            .and_then(|pty| engine::console::attach_pty(&lab, &vm, &run_dir, &pty, SILENCE)),
+        Engine::Qemu | Engine::Netns => engine::console::attach(&lab, &vm, &run_dir, SILENCE),
     };
     attached.map_err(|error| Failure::failed(format!("no console of vm {vm}"), error))?;
     Ok(ExitCode::SUCCESS)
@@ -70,7 +70,8 @@ pub(super) fn is_machine(source: &Source, vm: &VmName, lacks: &str) -> Result<()
     match source.model.vms()[vm].engine() {
         Engine::Qemu | Engine::Libvirt => Ok(()),
         Engine::Netns => Err(Failure::because(format!(
-            "vm {vm} is a namespace (engine = \"netns\") with {lacks}; use vmnet exec {vm} COMMAND"
+            "vm {vm} is a namespace (engine = \"netns\") with {lacks}; use vmnet exec {}/{vm} COMMAND",
+            source.model.lab()
         ))),
     }
 }
@@ -87,7 +88,7 @@ pub(super) fn exec(name: &str, command: &[String]) -> Result<ExitCode, Failure> 
     let ns = rule::guest_namespace(&lab, &vm);
     let code = engine::netns::exec(&ns, command).map_err(|error| match &error {
         EngineError::Kernel(source) if source.is_gone() => {
-            Failure::advised(format!("vm {vm} does not run"), format!("start it: vmnet boot {vm}"))
+            Failure::advised(format!("vm {vm} does not run"), format!("start it: vmnet boot {lab}/{vm}"))
         }
         _ => Failure::failed(format!("nothing was run in vm {vm}"), error),
     })?;

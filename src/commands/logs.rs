@@ -69,10 +69,10 @@ pub(super) fn run(name: &str, options: Options, output: &Output) -> Result<ExitC
         Engine::Libvirt => Kept::by_libvirt(&lab, &vm, previous)?,
         Engine::Qemu | Engine::Netns => Kept::by_vmnet(&lab, &vm, previous)?,
     };
-    let folder = Folder::open(&kept.folder).map_err(failed)?.ok_or_else(|| none(&vm, previous))?;
+    let folder = Folder::open(&kept.folder).map_err(failed)?.ok_or_else(|| none(&lab, &vm, previous))?;
     // Before it is read: what comes in between is shown twice rather than never.
     let followed = if follow { Some(Followed::from_end(&folder, &kept.name).map_err(failed)?) } else { None };
-    let bytes = console_log::read(&folder, &kept.name).map_err(failed)?.ok_or_else(|| none(&vm, previous))?;
+    let bytes = console_log::read(&folder, &kept.name).map_err(failed)?.ok_or_else(|| none(&lab, &vm, previous))?;
     let bytes = last(&bytes, lines);
     if !output.is_text() {
         let running = kept.runs().map_err(failed)?;
@@ -139,9 +139,9 @@ pub(super) fn keep() -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn none(vm: &VmName, previous: bool) -> Failure {
+fn none(lab: &LabName, vm: &VmName, previous: bool) -> Failure {
     let what = if previous { "of the start before the last one" } else { "of the console" };
-    Failure::advised(format!("vm {vm} has no log {what}"), format!("one is begun at each start: vmnet boot {vm}"))
+    Failure::advised(format!("vm {vm} has no log {what}"), format!("one is begun at each start: vmnet boot {lab}/{vm}"))
 }
 
 /// The last lines of a text; its end need not be the end of a line.

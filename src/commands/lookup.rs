@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::bundle::Bundle;
 use super::failure::Failure;
 use super::output::shown;
 use super::session::{boot_id, paths};
@@ -10,7 +11,6 @@ use super::standing::undone;
 use crate::cli::{self, GuestName};
 use crate::ledger::{self, Ledger, change};
 use crate::names::{LabName, NetName, VmName};
-use crate::paths::Paths;
 
 /// The definition that is meant where none is named.
 pub(super) const DEFAULT_FILE: &str = "net.toml";
@@ -40,7 +40,7 @@ pub(super) fn of(guests: &cli::Guests) -> Result<Option<String>, Failure> {
 /// Refuses a lab of this name that runs from another file: it is not the one that is meant.
 fn under_name(argument: &str, named: Option<&LabName>) -> Result<String, Failure> {
     let Some(named) = named else { return Ok(argument.to_owned()) };
-    if !argument.ends_with(".toml") {
+    if !is_file(argument) {
         return match argument == named.as_str() {
             true => Ok(argument.to_owned()),
             false => Err(Failure::Usage(format!("{argument} is a lab's name: --lab is for a definition's file"))),
@@ -62,50 +62,62 @@ fn under_name(argument: &str, named: Option<&LabName>) -> Result<String, Failure
     }
 }
 
-/// The lab that an argument means: a definition ends in `.toml`, anything else is a name.
+/// Whether an argument is a definition's path: no lab's name has a dot or a slash.
+pub(super) fn is_file(argument: &str) -> bool {
+    argument.contains(['.', '/']) || argument == Bundle::ARGUMENT
+}
+
+/// The lab that an argument means, by its name or by its definition's file.
 ///
 /// A definition that was applied is known by its path, so that an edited or broken or deleted file still names its
-/// lab.
+/// lab. One that runs under another name (`--lab`) is not the file's: it is meant where it is said.
 pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
-    lab_or(argument, |_, _| Ok(None))
+    lab_or(argument, |_| None)
 }
 
 /// As [`lab`]; where no definition is here and none is said, the only lab of the host. For what changes nothing.
 pub(super) fn lab_or_only(argument: &str) -> Result<LabName, Failure> {
-    lab_or(argument, |_, labs| match labs {
-        [only] => Ok(Some(only.clone())),
-        _ => Ok(None),
+    lab_or(argument, |labs| match labs {
+        [only] => Some(only.clone()),
+        _ => None,
     })
 }
 
-/// As [`lab`]; where no definition is here and none is said, the only lab with a change that is not confirmed or not
-/// done. Whoever is in a hurry need not know its name.
+/// As [`lab`]; where none is said, and the lab of the definition that is here has no change that is not confirmed or not
+/// done, the only lab that has one. Whoever is in a hurry need not know its name, nor be in its folder.
 pub(super) fn lab_with_change(argument: &str) -> Result<LabName, Failure> {
-    lab_or(argument, |paths, labs| {
-        let boot_id = boot_id()?;
-        let mut found = Vec::new();
-        for lab in labs {
-            let ledger = ledger::read(paths, lab)?;
-            found.extend(change::read(paths, lab, ledger.as_ref(), &boot_id)?.map(|_| lab.clone()));
-        }
-        Ok(found.pop().filter(|_| found.is_empty()))
-    })
+    let (paths, boot_id) = (paths()?, boot_id()?);
+    // Of one whose files can't be read it is not known; it is no reason not to find another.
+    let has_change = |lab: &LabName| -> bool {
+        let of =
+            |ledger: Option<&Ledger>| change::read(&paths, lab, ledger, &boot_id).is_ok_and(|found| found.is_some());
+        ledger::read(&paths, lab).is_ok_and(|ledger| of(ledger.as_ref()))
+    };
+    let meant = lab(argument);
+    if argument != DEFAULT_FILE || meant.as_ref().is_ok_and(has_change) {
+        return meant;
+    }
+    let mut found: Vec<LabName> = ledger::labs(&paths)?.into_iter().filter(has_change).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        _ => meant,
+    }
 }
 
-fn lab_or(
-    argument: &str,
-    choose: impl Fn(&Paths, &[LabName]) -> Result<Option<LabName>, Failure>,
-) -> Result<LabName, Failure> {
-    if !argument.ends_with(".toml") {
-        return argument.parse().map_err(|error| Failure::Usage(format!("{error}; a definition's name ends in .toml")));
+fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Option<LabName>) -> Result<LabName, Failure> {
+    if !is_file(argument) {
+        let file = "a definition's file is said with its ending, or as ./FILE";
+        return argument.parse().map_err(|error| Failure::Usage(format!("{error}; {file}")));
     }
     let path =
         std::path::absolute(argument).map_err(|error| Failure::failed("the working directory is gone", error))?;
     let paths = paths()?;
     // What another host sent stands at its path there, whatever stands here.
-    let is_of_path = |ledger: Ledger| ledger.path == path && !ledger.origin.sent;
-    let is_of_it = |lab: &LabName| ledger::read(&paths, lab).is_ok_and(|ledger| ledger.is_some_and(is_of_path));
-    let mut applied: Vec<LabName> = ledger::labs(&paths)?.into_iter().filter(is_of_it).collect();
+    let of_path = |lab: LabName| ledger::read(&paths, &lab).ok()?.filter(|l| l.path == path && !l.origin.sent);
+    let ledgers = ledger::labs(&paths)?.into_iter().filter_map(of_path);
+    let (others, own): (Vec<Ledger>, Vec<Ledger>) = ledgers.partition(|ledger| ledger.origin.alias.is_some());
+    let labs_of = |ledgers: Vec<Ledger>| ledgers.into_iter().map(|ledger| ledger.lab).collect::<Vec<LabName>>();
+    let mut applied = labs_of(own);
     match (applied.pop(), applied.is_empty()) {
         (Some(only), true) => return Ok(only),
         // The file had one lab's name, and has another's by now.
@@ -121,7 +133,7 @@ fn lab_or(
     }
     if argument == DEFAULT_FILE && !path.exists() {
         let labs = ledger::labs(&paths)?;
-        if let Some(lab) = choose(&paths, &labs)? {
+        if let Some(lab) = choose(&labs) {
             return Ok(lab);
         }
         return Err(Failure::Usage(match labs.is_empty() {
@@ -129,7 +141,15 @@ fn lab_or(
             false => format!("there is no {DEFAULT_FILE} here; name one of this host's labs: {}", names(&labs)),
         }));
     }
-    Source::lab_in(Path::new(argument))
+    let lab = Source::lab_in(Path::new(argument))?;
+    if others.is_empty() || ledger::read(&paths, &lab)?.is_some() {
+        return Ok(lab);
+    }
+    let (others, file) = (names(&labs_of(others)), path.display());
+    Err(Failure::advised(
+        format!("lab {lab} is not created on this host; {file} runs here under another name: {others}"),
+        "say which one: --lab NAME, or the name in the place of the file",
+    ))
 }
 
 fn names(labs: &[LabName]) -> String {
@@ -141,7 +161,10 @@ pub(super) fn not_created(lab: &LabName) -> Result<Failure, Failure> {
     let known = ledger::labs(&paths()?)?;
     let known = if known.is_empty() { "no lab is".to_owned() } else { format!("labs: {}", names(&known)) };
     let undone = undone(lab).map(|undone| format!("; its last {undone}")).unwrap_or_default();
-    Ok(Failure::advised(format!("lab {lab} is not created on this host ({known}){undone}"), "run vmnet create first"))
+    Ok(Failure::advised(
+        format!("lab {lab} is not created on this host ({known}){undone}"),
+        "run vmnet create first; vmnet list shows what is there",
+    ))
 }
 
 /// A lab that was applied on this host, as it was.
@@ -154,8 +177,14 @@ pub(super) fn applied(lab: &LabName) -> Result<(Ledger, Source), Failure> {
     Ok((ledger, source))
 }
 
-/// A guest: `campus/vm1`, or `vm1` in the working directory's lab, else in the only lab that has one of that name.
+/// A guest: `campus/vm1`, or `vm1` in the working directory's lab, else in the only lab that has one of that name; but
+/// where the definition that is here has it too, that one is meant.
 pub(super) fn guest(argument: &str) -> Result<(LabName, VmName), Failure> {
+    guest_or(argument, |lab, guests| format!("name one of its guests ({guests}): {lab}/VM"))
+}
+
+/// As [`guest`]; `of_lab` says what to do about a lab's name, given that and its guests.
+fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Result<(LabName, VmName), Failure> {
     let GuestName { lab, vm } = argument.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
     if let Some(lab) = lab {
         let (_, source) = applied(&lab)?;
@@ -174,13 +203,27 @@ pub(super) fn guest(argument: &str) -> Result<(LabName, VmName), Failure> {
         }
     }
     match found.as_slice() {
-        [lab] => Ok((lab.clone(), vm)),
-        [] => Err(no_guest(&vm, here)?),
+        [lab] => match own_of_file(&vm)? {
+            Some(own) => Err(Failure::Usage(format!(
+                "guest {vm} of {DEFAULT_FILE} is in lab {own}, which is not created; that of lab {lab} is {lab}/{vm}"
+            ))),
+            None => Ok((lab.clone(), vm)),
+        },
+        [] => Err(no_guest(&vm, here, of_lab)?),
         labs => {
             let names: Vec<String> = labs.iter().map(|lab| format!("{lab}/{vm}")).collect();
             Err(Failure::Usage(format!("several labs have a guest {vm}: say {}", names.join(" or "))))
         }
     }
+}
+
+/// The lab of the definition that is here, where that has such a guest and is not created.
+fn own_of_file(vm: &VmName) -> Result<Option<LabName>, Failure> {
+    let path = Path::new(DEFAULT_FILE);
+    let Some(source) = path.exists().then(|| Source::read_whole(path, None).ok()).flatten() else { return Ok(None) };
+    let own = source.whole.lab();
+    let is_created = ledger::read(&paths()?, own)?.is_some();
+    Ok((source.whole.vms().contains_key(vm) && !is_created).then(|| own.clone()))
 }
 
 /// A network: `campus/web`, or `web` in the working directory's lab, else in the only lab that has one of that name.
@@ -229,10 +272,14 @@ pub(super) fn network(argument: &str) -> Result<(LabName, NetName), Failure> {
 }
 
 /// That no lab has a guest of this name, and which there are. `here` is the lab of the working directory.
-fn no_guest(vm: &VmName, here: Option<LabName>) -> Result<Failure, Failure> {
+fn no_guest(
+    vm: &VmName,
+    here: Option<LabName>,
+    of_lab: impl Fn(&LabName, String) -> String,
+) -> Result<Failure, Failure> {
     let labs = ledger::labs(&paths()?)?;
     if let Some(lab) = labs.iter().find(|lab| lab.as_str() == vm.as_str()) {
-        let help = format!("name one of its guests ({}), or all: --all --of {lab}", guests_of(&applied(lab)?.1));
+        let help = of_lab(lab, guests_of(&applied(lab)?.1));
         return Ok(Failure::advised(format!("{vm} is a lab, not a guest"), help));
     }
     let in_question = here.as_ref().filter(|here| labs.contains(here)).or(match labs.as_slice() {
@@ -280,7 +327,8 @@ pub(super) fn guests(names: &[String], of: Option<&str>) -> Result<(LabName, Sou
             Some(lab) if !name.contains('/') => format!("{lab}/{name}"),
             _ => name.clone(),
         };
-        let (found, vm) = guest(&in_lab)?;
+        let all = |lab: &LabName, guests| format!("name one of its guests ({guests}), or all: --all --of {lab}");
+        let (found, vm) = guest_or(&in_lab, all)?;
         if let Some(other) = lab.replace(found.clone()).filter(|other| *other != found) {
             return Err(Failure::Usage(format!(
                 "these guests are in two labs, {other} and {found}: name those of one"

@@ -22,7 +22,7 @@ use crate::cli::Rehearse;
 use crate::kernel::hold;
 use crate::model::{Engine, Vm};
 use crate::names::{HostName, LabName};
-use crate::stage::stage;
+use crate::stage::{HERE, stage};
 
 use machines::Machines;
 pub(super) use machines::{hold, inside};
@@ -60,7 +60,9 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     let file = file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     let read = if guests { Source::read_whole } else { Source::read_rehearsed };
     let source = read(file, named.as_ref())?;
-    let only: BTreeSet<HostName> = only.into_iter().collect();
+    let names_hosts = !source.whole.hosts().is_empty();
+    // Without hosts it is one by that name, and so all of it.
+    let only: BTreeSet<HostName> = only.into_iter().filter(|host| names_hosts || host.as_str() != HERE).collect();
     if let Some(unknown) = only.iter().find(|host| !source.whole.hosts().contains_key(*host)) {
         return Err(Failure::Usage(format!("there is no host {unknown} in {}", shown(file))));
     }
@@ -130,6 +132,7 @@ impl Report {
         let Self { lab, hosts, verify, outside, machines, passed, seconds } = self;
         let names = hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let verdict = match (passed, verify.report.totals.unseen()) {
+            (true, 0) if verify.report.rows.is_empty() => "there was nothing to try".to_owned(),
             (true, 0) => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
             (true, unseen) => format!("{GOOD}all is as expected{GOOD:#} but for {unseen} unknown or not tried"),
             (false, _) => format!("{BAD}not everybody reaches whom they should{BAD:#}"),

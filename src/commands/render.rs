@@ -119,7 +119,7 @@ async fn with_files(
     if guests.contains_key(vm.name()) {
         let name = vm.name();
         output.say(format_args!(
-            "{WARN}note{WARN:#}: vm {name} runs; a second one has the same MACs and addresses: first vmnet stop {name}"
+            "{WARN}note{WARN:#}: vm {name} runs; a second one has the same MACs and addresses: first vmnet stop {lab}/{name}"
         ));
     }
     let mtu = session.wanted(&source.model, &mut observation, &guests)?.mtu;

@@ -115,6 +115,7 @@ async fn autostart(
     let is_off = |vm: &&VmName| !observation.state.guests.contains_key(*vm);
     let wanted = source.model.vms().iter().filter(|(_, vm)| starts(vm)).map(|(name, _)| name);
     let mut vms: Vec<VmName> = wanted.filter(is_off).cloned().collect();
+    let lab = session.lab.clone();
     let mut failed = |vm: &VmName, text: String| {
         let named = format!("vm {vm}: ");
         report.errors.push(if text.starts_with(&named) { text } else { named + &text });
@@ -123,7 +124,7 @@ async fn autostart(
     let claims = boot::claims(&source.model, vms.iter());
     if !claims.is_empty() {
         for (vm, shortage) in boot::capacity()?.too_many(&claims) {
-            failed(&vm, format!("{shortage}; vmnet boot --overcommit {vm} starts it all the same"));
+            failed(&vm, format!("{shortage}; vmnet boot --overcommit {lab}/{vm} starts it all the same"));
             vms.retain(|other| *other != vm);
         }
     }

@@ -33,13 +33,13 @@ pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output:
         let before: Vec<&VmName> = vms.iter().filter(|vm| !report.vms.contains(vm)).collect();
         let mut text = match report.vms.is_empty() {
             true => String::new(),
-            false => format!("{GOOD}stopped{GOOD:#} in {:.1} s: {}\n", report.seconds, list(&report.vms)),
+            false => format!("lab {lab}: {GOOD}stopped{GOOD:#} in {:.1} s: {}\n", report.seconds, list(&report.vms)),
         };
         text += &match before.as_slice() {
             [] if vms.is_empty() => format!("lab {lab} has no guests\n"),
             [] => String::new(),
-            [only] => format!("{only} is stopped already\n"),
-            several => format!("{} are stopped already\n", list(several)),
+            [only] => format!("lab {lab}: {only} is stopped already\n"),
+            several => format!("lab {lab}: {} are stopped already\n", list(several)),
         };
         text
     })?;
@@ -89,7 +89,7 @@ pub(super) async fn reset(
     }
     let observation = session.look(None)?;
     if let (Some(vm), false) = (vms.iter().find(|vm| observation.state.guests.contains_key(*vm)), may_stop) {
-        let help = format!("stop it first (vmnet stop {vm}), or say vmnet reset --stop");
+        let help = format!("stop it first (vmnet stop {lab}/{vm}), or say vmnet reset --stop");
         return Err(Failure::advised(format!("vm {vm} runs"), help));
     }
     stop(&mut session, &vms, true, output).await?;
@@ -102,7 +102,8 @@ pub(super) async fn reset(
     }
     let report = Report { lab: lab.as_str(), vms: vms.iter().collect(), seconds: begun.elapsed().as_secs_f64() };
     output.result(&report, || {
-        format!("{GOOD}reset{GOOD:#}: {} begin with fresh disks at the next boot\n", list(&report.vms))
+        let begin = if report.vms.len() == 1 { "begins with a fresh disk" } else { "begin with fresh disks" };
+        format!("lab {lab}: {GOOD}reset{GOOD:#}; {} {begin} at the next boot\n", list(&report.vms))
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -218,7 +218,7 @@ pub enum Refusal {
         problem: String,
     },
     /// A guest runs whose network would go.
-    #[error("vm {vm} runs and {problem}; stop it first (vmnet stop {vm}), or put it back into the definition")]
+    #[error("vm {vm} runs and {problem}; stop it first (vmnet stop), or put it back into the definition")]
     GuestInTheWay {
         /// The guest.
         vm: VmName,

@@ -18,7 +18,7 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use super::EngineError;
 use super::folder::{Folder, make_parent};
-use crate::names::VmName;
+use crate::names::{LabName, VmName};
 use crate::render::qemu::CONSOLE_SOCKET;
 
 /// Ctrl-], which leaves the console.
@@ -28,21 +28,27 @@ const LEAVE: u8 = 0x1d;
 ///
 /// On a terminal: raw, until Ctrl-] or the guest's end. Else standard input is sent, then the console's output is
 /// copied until the guest ends or has been silent for `silence`.
-pub fn attach(vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), EngineError> {
-    let _lock = lock(vm, run_dir)?;
-    let run = Folder::open(run_dir)?.ok_or_else(|| EngineError::NotRunning { vm: vm.clone() })?;
+pub fn attach(lab: &LabName, vm: &VmName, run_dir: &Path, silence: Duration) -> Result<(), EngineError> {
+    let _lock = lock(lab, vm, run_dir)?;
+    let run = Folder::open(run_dir)?.ok_or_else(|| EngineError::not_running(lab, vm))?;
     let fail = |source| EngineError::Console { vm: vm.clone(), source };
-    let place = run.socket(CONSOLE_SOCKET).map_err(|_| EngineError::NotRunning { vm: vm.clone() })?;
+    let place = run.socket(CONSOLE_SOCKET).map_err(|_| EngineError::not_running(lab, vm))?;
     let mut socket = UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(fail)?;
     socket.set_nonblocking(true).map_err(fail)?;
     join(vm, &mut socket, silence)
 }
 
 /// As [`attach`], to the console of a guest that libvirt runs: the pseudoterminal `pty`.
-pub fn attach_pty(vm: &VmName, run_dir: &Path, pty: &Path, silence: Duration) -> Result<(), EngineError> {
+pub fn attach_pty(
+    lab: &LabName,
+    vm: &VmName,
+    run_dir: &Path,
+    pty: &Path,
+    silence: Duration,
+) -> Result<(), EngineError> {
     // Nobody but libvirt may have made anything for this guest.
     make_parent(run_dir)?;
-    let _lock = lock(vm, run_dir)?;
+    let _lock = lock(lab, vm, run_dir)?;
     let fail = |source| EngineError::Console { vm: vm.clone(), source };
     let flags = libc::O_NOCTTY | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
     let mut console = File::options().read(true).write(true).custom_flags(flags).open(pty).map_err(fail)?;
@@ -215,10 +221,10 @@ fn copy(
 }
 
 /// One console a guest: QEMU would let a second one wait without a word.
-fn lock(vm: &VmName, run_dir: &Path) -> Result<File, EngineError> {
+fn lock(lab: &LabName, vm: &VmName, run_dir: &Path) -> Result<File, EngineError> {
     let path = run_dir.with_extension("console");
     let fail = |source| match io::Error::kind(&source) {
-        io::ErrorKind::NotFound => EngineError::NotRunning { vm: vm.clone() },
+        io::ErrorKind::NotFound => EngineError::not_running(lab, vm),
         _ => EngineError::File { action: "open", path: path.clone(), source },
     };
     let mut options = File::options();

@@ -8,7 +8,7 @@ use super::libvirt::DoorError;
 use super::qmp::QmpError;
 use super::wait::Stage;
 use crate::kernel::KernelError;
-use crate::names::VmName;
+use crate::names::{LabName, VmName};
 use crate::render::libvirt::LIBVIRT_USER;
 
 /// A guest that could not be started, stopped or reached.
@@ -35,6 +35,8 @@ pub enum EngineError {
     /// It does not run.
     #[error("guest {vm} does not run")]
     NotRunning {
+        /// Its lab.
+        lab: LabName,
         /// The guest.
         vm: VmName,
     },
@@ -201,6 +203,8 @@ pub enum EngineError {
     /// The guest did not get as far as it should within the time.
     #[error("guest {vm} did not answer within {} s: {}", limit.as_secs(), stage.missing())]
     Wait {
+        /// Its lab.
+        lab: LabName,
         /// The guest.
         vm: VmName,
         /// What was not reached.
@@ -226,6 +230,8 @@ pub enum EngineError {
     /// No way leads to the guest by ssh.
     #[error("guest {vm} has no address on a network that the router serves")]
     NoWay {
+        /// Its lab.
+        lab: LabName,
         /// The guest.
         vm: VmName,
     },
@@ -263,14 +269,19 @@ pub enum BaseProblem {
 }
 
 impl EngineError {
+    /// A guest that does not run.
+    pub(crate) fn not_running(lab: &LabName, vm: &VmName) -> Self {
+        Self::NotRunning { lab: lab.clone(), vm: vm.clone() }
+    }
+
     /// What to do about it, as a sentence without a full stop, where that is known.
     pub fn help(&self) -> Option<String> {
         Some(match self {
-            EngineError::OtherBase { vm, .. } => {
-                format!("give it a fresh disk: vmnet reset {vm}; or put the old image back, unchanged")
+            EngineError::OtherBase { .. } => {
+                "give it a fresh disk (vmnet reset), or put the old image back, unchanged".into()
             }
-            EngineError::Running { vm, .. } => format!("stop it first: vmnet stop {vm}"),
-            EngineError::NotRunning { vm } => format!("start it: vmnet boot {vm}"),
+            EngineError::Running { .. } => "stop it first (vmnet stop)".into(),
+            EngineError::NotRunning { lab, vm } => format!("start it: vmnet boot {lab}/{vm}"),
             EngineError::NoUser { user } if user == LIBVIRT_USER => {
                 "install libvirt (Debian, Ubuntu: libvirt-daemon-system), or use engine = \"qemu\"".into()
             }
@@ -294,9 +305,9 @@ impl EngineError {
             EngineError::Record { path, .. } => format!("stop the guest's QEMU by hand and remove {}", path.display()),
             EngineError::Libvirt { source, .. } => source.help()?.into(),
             EngineError::Kernel(source) => source.help()?.into(),
-            EngineError::Wait { vm, .. } => format!("vmnet logs {vm} shows its console"),
+            EngineError::Wait { lab, vm, .. } => format!("vmnet logs {lab}/{vm} shows its console"),
             EngineError::ConsoleBusy { .. } => "leave it there with Ctrl-]".into(),
-            EngineError::NoWay { vm } => format!("use its console: vmnet console {vm}"),
+            EngineError::NoWay { lab, vm } => format!("use its console: vmnet console {lab}/{vm}"),
             EngineError::File { .. }
             | EngineError::Helper { .. }
             | EngineError::Spawn { .. }

@@ -172,11 +172,11 @@ pub async fn state(doors: &Arc<Doors>, lab: &LabName, vm: &VmName) -> Result<Opt
 pub fn console(lab: &LabName, vm: &VmName) -> Result<PathBuf, EngineError> {
     let uuid = rule::guest_uuid(lab, vm);
     let Answer::Domains { domains } = Doors::default().ask_now(&Ask::Domains).map_err(failed("ask about", vm))? else {
-        return Err(EngineError::NotRunning { vm: vm.clone() });
+        return Err(EngineError::not_running(lab, vm));
     };
     let domain = domains.into_iter().find(|domain| domain.uuid == uuid && domain.state.has_process());
     let described = domain.map(|domain| xml::domain(&domain.xml)).filter(|is| is.owner == Some(owner(lab, vm)));
-    described.and_then(|is| is.console).map(PathBuf::from).ok_or_else(|| EngineError::NotRunning { vm: vm.clone() })
+    described.and_then(|is| is.console).map(PathBuf::from).ok_or_else(|| EngineError::not_running(lab, vm))
 }
 
 /// The number of the process that a domain runs in, and how long it has been running; as far as libvirt's file says.

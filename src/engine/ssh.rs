@@ -36,7 +36,7 @@ pub struct Way {
 
 /// The guest's first address on a network that the router serves.
 pub fn way(model: &Model, vm: &Vm) -> Result<Way, EngineError> {
-    let none = || EngineError::NoWay { vm: vm.name().clone() };
+    let none = || EngineError::NoWay { lab: model.lab().clone(), vm: vm.name().clone() };
     let router = model.router().as_ref().ok_or_else(none)?;
     let served = vm.nics().iter().filter(|nic| router.ports().contains_key(nic.network().as_str()));
     let address = served.flat_map(|nic| nic.addresses()).next().ok_or_else(none)?;
@@ -59,7 +59,7 @@ fn command(paths: &Paths, model: &Model, vm: &Vm, ssh: &Path, extra: &[String]) 
     let mut command = Command::new(ssh);
     let (lab, name) = (model.lab(), vm.name());
     if !runs(paths, model, vm)? {
-        return Err(EngineError::NotRunning { vm: name.clone() });
+        return Err(EngineError::not_running(lab, name));
     }
     let alias = alias(model, vm);
     if let Some(key) = host_key(paths, lab, vm)? {
@@ -113,7 +113,7 @@ pub struct Door {
 pub fn door(paths: &Paths, model: &Model, vm: &Vm) -> Result<Door, EngineError> {
     let way = way(model, vm)?;
     if !runs(paths, model, vm)? {
-        return Err(EngineError::NotRunning { vm: vm.name().clone() });
+        return Err(EngineError::not_running(model.lab(), vm.name()));
     }
     let host_key = host_key(paths, model.lab(), vm)?.map(|key| key.trim_end().to_owned());
     Ok(Door { address: way.address, user: vm.user().clone(), alias: alias(model, vm), host_key })

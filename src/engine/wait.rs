@@ -59,7 +59,7 @@ pub async fn until_up(
     limit: Duration,
 ) -> Result<(), EngineError> {
     let deadline = Instant::now() + limit;
-    let late = |stage| EngineError::Wait { vm: vm.name().clone(), stage, limit };
+    let late = |stage| EngineError::Wait { lab: model.lab().clone(), vm: vm.name().clone(), stage, limit };
     match tokio::time::timeout_at(deadline, qemu_runs(model, vm, paths, doors)).await {
         Ok(result) => result?,
         Err(_) => return Err(late(Stage::Qemu)),
@@ -120,7 +120,7 @@ async fn domain_runs(model: &Model, vm: &Vm, doors: &Arc<Doors>) -> Result<bool,
             let log = libvirt::last_words(&rule::domain_name(lab, name));
             Err(EngineError::Died { vm: name.clone(), log })
         }
-        Some(DomainState::Off) | None => Err(EngineError::NotRunning { vm: name.clone() }),
+        Some(DomainState::Off) | None => Err(EngineError::not_running(lab, name)),
     }
 }
 
@@ -132,7 +132,7 @@ fn still_runs(model: &Model, vm: &Vm, paths: &Paths) -> Result<(), EngineError> 
     }
     Err(match Folder::open(&run_dir)? {
         Some(run) => EngineError::Died { vm: vm.name().clone(), log: last_words(&run) },
-        None => EngineError::NotRunning { vm: vm.name().clone() },
+        None => EngineError::not_running(model.lab(), vm.name()),
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::trace::TRACES_MAX;
 use super::{Endpoint, Expect, Expectation, Report, Row, Seen, Traces, Verdict};
 
 /// So many tries are named for each reason to expect nothing.
@@ -33,13 +34,18 @@ impl Report {
                 if let Some(problem) = problem {
                     text += &format!("  where they stopped is not known: {problem}\n");
                 } else if *left_out > 0 {
-                    text += &format!("  {left_out} more, of which it was not looked for where they stopped\n");
+                    text += &format!(
+                        "  where {left_out} of them stopped was not looked for: of {TRACES_MAX} at most it is, and of no \
+                         TCP or UDP\n"
+                    );
                 }
             }
             text.push('\n');
         }
-        if self.totals.met == 0 && self.totals.untested > 0 {
-            text += "Nothing was tried, so nothing is proven; guests are started by vmnet boot --all\n";
+        if self.rows.is_empty() {
+            text += "There is nothing to try: the lab has no guests, and no gateways\n";
+        } else if self.totals.met == 0 && self.totals.untested > 0 {
+            text += "Nothing was tried, so nothing is proven; guests are started by vmnet boot\n";
         }
         for (host, why) in &self.lost {
             text += &format!("{host} could not be asked: {why}\n");

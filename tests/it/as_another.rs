@@ -41,14 +41,30 @@ fn labs_of_one_file_live_side_by_side() {
         assert_eq!(json(&lab, &["check", "--lab", "a"])["lab"], "a");
         assert_eq!(json(&lab, &["plan", "--lab", "a"])["lab"], "a");
         lab.ok(&["create", "--lab", "a"]);
-        // The only one that was made from the file is meant by it.
-        means(&lab, &["status"], "a");
-        lab.ok(&["boot", "--all"]);
+        // The file is not the one that runs from it under another name, for no verb.
+        for verb in [&["status"][..], &["destroy"], &["stop", "--all"], &["boot", "--all"], &["ps"], &["verify"]] {
+            let refused = lab.vmnet(verb);
+            let said = said(&refused);
+            assert!(refused.status.code() == Some(1) && said.contains("under another name: a\n"), "{verb:?}: {said}");
+            assert!(said.contains("--lab NAME"), "{said}");
+        }
+        means(&lab, &["status", "--lab", "a"], "a");
+        lab.ok(&["boot", "--all", "--lab", "a"]);
+        // Nor are its guests.
+        let refused = lab.vmnet(&["stop", "vm1"]);
+        assert!(
+            refused.status.code() == Some(2) && said(&refused).contains("that of lab a is a/vm1"),
+            "{}",
+            said(&refused)
+        );
+        // Whoever follows a hint stays in the lab.
+        let again = lab.vmnet(&["boot", "a/vm1"]);
+        assert!(again.status.code() == Some(1) && said(&again).contains("(vmnet stop a/vm1)"), "{}", said(&again));
         let alone = Snapshot::when_settled();
 
         lab.ok(&["create", "net.toml", "--lab", "b"]);
         let several = lab.vmnet(&["status"]);
-        assert!(said(&several).contains("name one of"), "{}", said(&several));
+        assert!(said(&several).contains("under another name: a, b\n"), "{}", said(&several));
         lab.ok(&["boot", "vm1", "vm2", "--of", "net.toml", "--lab", "b"]);
         // The file's own, beside them; it needs no word.
         lab.ok(&["create"]);
@@ -78,7 +94,7 @@ fn labs_of_one_file_live_side_by_side() {
         lab.ok(&["destroy", "net.toml", "--stop", "--lab", "b"]);
         let differences = alone.differences(&Snapshot::when_settled());
         assert!(differences.is_empty(), "the other is untouched: {}", differences.join("\n"));
-        lab.ok(&["destroy", "--stop"]);
+        lab.ok(&["destroy", "--stop", "--lab", "a"]);
         let differences = nothing.differences(&Snapshot::when_settled());
         assert!(differences.is_empty(), "{}", differences.join("\n"));
     });

@@ -66,9 +66,9 @@ fn guests_that_run_already_and_those_that_do_not() {
         assert!(waited["answered"]["vm1"].is_number(), "{waited}");
         let (code, out, err) = said(&lab, &["boot", "--all", "--wait"]);
         assert!(code == 0 && err.contains("vm1: up after") && err.contains("vm2: up after"), "{err}");
-        assert!(out.starts_with("on the network after ") && out.contains("vm1, vm2"), "{out}");
+        assert!(out.contains(": on the network after ") && out.contains("vm1, vm2"), "{out}");
         lab.ok(&["stop", "vm2"]);
-        assert_eq!(lab.ok(&["stop", "vm2"]), "vm2 is stopped already\n");
+        assert_eq!(lab.ok(&["stop", "vm2"]), "lab first: vm2 is stopped already\n");
         let stopped = lab.ok(&["stop", "--all"]);
         assert!(stopped.contains(": vm1\n") && stopped.ends_with("vm2 is stopped already\n"), "{stopped}");
         // What was missing is told apart from the start.
@@ -125,7 +125,10 @@ fn names_that_are_none() {
         lab.ok(&["create"]);
         refuses(&lab, &["stop", "vm9"], 1, &["lab first has no guest vm9; it has vm1, vm2"]);
         refuses(&lab, &["boot", "first"], 1, &["first is a lab, not a guest", "vm1, vm2", "--all --of first"]);
-        refuses(&lab, &["exec", "first", "true"], 1, &["first is a lab, not a guest"]);
+        for verb in [&["exec", "first", "true"][..], &["logs", "first"], &["ssh", "first"], &["console", "first"]] {
+            refuses(&lab, verb, 1, &["first is a lab, not a guest", "name one of its guests (vm1, vm2): first/VM"]);
+            assert!(!said(&lab, verb).2.contains("--all"));
+        }
         refuses(&lab, &["boot", "--wait", "5s", "vm1"], 2, &["--wait=5s"]);
         refuses(&lab, &["boot"], 2, &["--all"]);
         refuses(&lab, &["create", "--confirm", "0s"], 2, &["at least 1s"]);
@@ -162,8 +165,36 @@ fn the_only_lab_is_found_from_anywhere() {
         lab.ok(&["create", "--confirm", "60s", "/run/second/net.toml"]);
         let (code, text) = from_root(&["undo"]);
         assert!(code == 0 && text.contains("lab second: undone"), "{text}");
+        // In the folder of another lab, too.
+        lab.ok(&["create", "--confirm", "60s", "/run/second/net.toml"]);
+        let (code, out, err) = said(&lab, &["confirm"]);
+        assert!(code == 0 && out.contains("lab second: confirmed"), "{out}{err}");
+        refuses(&lab, &["confirm"], 1, &["nothing to confirm for lab first"]);
         lab.ok(&["destroy", "second"]);
         lab.ok(&["destroy"]);
+    });
+}
+
+/// A definition may have any ending, and a lab neither guests nor gateways.
+#[test]
+fn a_file_by_another_name_with_nothing_to_try() {
+    sandbox::run("first_use::a_file_by_another_name_with_nothing_to_try", || {
+        let lab = Lab::from_text(LAB);
+        let text = "lab = \"bare\"\n[network.web]\nmode = \"isolated\"\n";
+        std::fs::write("/run/lab/bare.conf", text).unwrap();
+        lab.ok(&["create", "bare.conf"]);
+        assert_eq!(json(&lab, &["status", "./bare.conf"])["lab"], "bare");
+        assert_eq!(lab.ok(&["boot", "--all", "--of", "bare.conf"]), "lab bare has no guests\n");
+        assert_eq!(lab.ok(&["stop", "--all", "--of", "bare.conf"]), "lab bare has no guests\n");
+        let (code, out, _) = said(&lab, &["verify", "bare.conf"]);
+        assert!(code == 0 && out.starts_with("There is nothing to try"), "{out}");
+        lab.ok(&["destroy", "bare.conf"]);
+        let (code, out, err) = said(&lab, &["rehearse", "bare.conf", "--only", "here"]);
+        assert!(code == 0 && out.contains("there was nothing to try\n"), "{out}{err}");
+        assert!(!out.contains("everybody"), "{out}");
+        refuses(&lab, &["rehearse", "bare.conf", "--only", "h1"], 2, &["there is no host h1"]);
+        refuses(&lab, &["status", "net"], 1, &["lab net is not created"]);
+        refuses(&lab, &["status", "Net"], 2, &["with its ending, or as ./FILE"]);
     });
 }
 

@@ -109,7 +109,7 @@ fn a_console_is_logged_and_a_guest_outlives_who_keeps_it() {
         let folder = "/run/state/many/guests/vm1";
         lab.ok(&["create"]);
         let (none, code) = json(&lab, &["logs", "vm1"]);
-        assert_eq!((code, none["help"].as_str().unwrap().contains("vmnet boot vm1")), (1, true), "{none:#}");
+        assert_eq!((code, none["help"].as_str().unwrap().contains("vmnet boot many/vm1")), (1, true), "{none:#}");
         lab.ok(&["boot", "vm1", "--wait=300s"]);
         shell_is_there("many", "vm1");
         lab.in_guest("vm1", r"printf 'first \033[2J\033[31mred\n'");

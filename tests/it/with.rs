@@ -173,6 +173,11 @@ fn a_lab_that_is_there_is_left_alone() {
         assert!(!output.status.success() && said(&output).contains("already"), "{}", said(&output));
         let differences = before.differences(&Snapshot::when_settled());
         assert!(differences.is_empty(), "{}", differences.join("\n"));
+        // It may be gone by the end, and that is said.
+        let output =
+            with(lab, &["--lab", "other"], &format!("{} destroy --stop --purge other", env!("CARGO_BIN_EXE_vmnet")));
+        let text = said(&output);
+        assert!(output.status.success() && text.contains("lab other: somebody has removed it already"), "{text}");
         // Under another name it is another lab.
         let output = with(lab, &["--lab", "other"], "echo \"$VMNET_LAB\"");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "other\n", "{}", said(&output));

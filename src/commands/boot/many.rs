@@ -249,7 +249,7 @@ impl Order<'_> {
         let result = match paths() {
             Ok(paths) => engine::wait::until_up(&model, &model.vms()[&vm], &paths, &self.doors, limit).await,
             // They were there a moment ago.
-            Err(_) => Err(engine::EngineError::NotRunning { vm: vm.clone() }),
+            Err(_) => Err(engine::EngineError::not_running(self.lab, &vm)),
         };
         Answer { starts: starts && is_machine(&model, &vm), vm, result, after: begun.elapsed() }
     }

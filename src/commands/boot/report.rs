@@ -92,11 +92,15 @@ impl<'a> Report<'a> {
             vms.iter().filter(|vm| !self.failed.contains_key(*vm)).cloned().collect()
         };
         let (started, running, seconds) = (well(&self.started), well(self.running), self.seconds);
+        let lab = self.lab;
         let ready = if waited { " and on the network" } else { "" };
         text += &match (started.is_empty(), waited && !running.is_empty()) {
-            (false, _) => format!("{GOOD}started{GOOD:#}{ready} in {seconds:.1} s: {}\n", list(&started)),
-            (true, true) => format!("{GOOD}on the network{GOOD:#} after {seconds:.1} s: {}\n", list(&running)),
-            (true, false) if self.failed.is_empty() => "all guests run already\n".to_owned(),
+            (false, _) => format!("lab {lab}: {GOOD}started{GOOD:#}{ready} in {seconds:.1} s: {}\n", list(&started)),
+            (true, true) => {
+                format!("lab {lab}: {GOOD}on the network{GOOD:#} after {seconds:.1} s: {}\n", list(&running))
+            }
+            (true, false) if self.running.is_empty() && self.failed.is_empty() => format!("lab {lab} has no guests\n"),
+            (true, false) if self.failed.is_empty() => format!("lab {lab}: all guests run already\n"),
             (true, false) => String::new(),
         };
         for (vm, failed) in &self.failed {

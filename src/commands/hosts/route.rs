@@ -4,7 +4,7 @@
 //! whose part was made here with `--here` is this host's, too, for verbs that take what was applied.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::each::Guests;
@@ -23,7 +23,7 @@ use crate::commands::session::paths;
 use crate::commands::source::Source;
 use crate::commands::wait_for;
 use crate::ledger::{self, Ledger};
-use crate::names::{HostName, LabName, VmName};
+use crate::names::{HostName, LabName};
 
 /// Carries out a command that is for several hosts; `None`: it is this one's.
 pub(in crate::commands) fn run(command: &Command, output: &Output) -> Result<Option<ExitCode>, Failure> {
@@ -121,12 +121,11 @@ fn with_hosts(path: &Path, named: Option<&LabName>, hosts: &cli::Hosts) -> Resul
 
 /// The definition of a lab that is named by its file.
 fn of_lab(argument: &str, named: Option<&LabName>, hosts: &cli::Hosts) -> Result<Option<Source>, Failure> {
-    let of_this_host = !argument.ends_with(".toml");
     if let Some(here) = &hosts.here {
         is_part(argument, named, here)?;
         return Ok(None);
     }
-    if of_this_host || made_here(Path::new(argument), named) {
+    if !lookup::is_file(argument) || made_here(Path::new(argument), named) {
         return Ok(None);
     }
     with_hosts(Path::new(argument), named, hosts)
@@ -147,20 +146,32 @@ fn is_part(argument: &str, named: Option<&LabName>, here: &HostName) -> Result<(
 
 /// Whether a lab, or a part of one, was made here from this very file; where a name is said, the one of that name.
 fn made_here(path: &Path, named: Option<&LabName>) -> bool {
-    let of_file = |path: PathBuf, ledger: &Ledger| ledger.path == path && !ledger.origin.sent;
     let (Ok(path), Ok(paths)) = (std::path::absolute(path), paths()) else { return false };
+    let is_meant = |ledger: &Ledger| match named {
+        Some(named) => *named == ledger.lab,
+        None => ledger.origin.alias.is_none(),
+    };
+    let of_file = |ledger: &Ledger| ledger.path == path && !ledger.origin.sent && is_meant(ledger);
     // Whoever may not look into the ledgers of this host made none.
     let labs = ledger::labs(&paths).unwrap_or_default();
-    labs.iter()
-        .filter(|lab| named.is_none_or(|named| named == *lab))
-        .any(|lab| ledger::read(&paths, lab).is_ok_and(|found| found.is_some_and(|l| of_file(path.clone(), &l))))
+    labs.iter().any(|lab| ledger::read(&paths, lab).is_ok_and(|found| found.as_ref().is_some_and(of_file)))
 }
 
 /// The definition of guests: that of `--of`, or `./net.toml` where it has all of them.
 fn of_guests(guests: &cli::Guests) -> Result<Option<Source>, Failure> {
     let file = guests.of.as_deref().unwrap_or(DEFAULT_FILE);
-    let source = of_lab(file, guests.named.as_ref(), &guests.hosts)?;
-    let Some(source) = source.filter(|_| guests.of.is_some() || Path::new(DEFAULT_FILE).exists()) else {
+    // `other/vm1` is in the lab of that name, under which the file may run, too.
+    let mut labs: BTreeSet<LabName> = names(guests)?.into_iter().filter_map(|name| name.lab).collect();
+    labs.extend(guests.named.clone());
+    let lab = labs.pop_first();
+    // Of several labs: told by whoever looks for guests here.
+    if !labs.is_empty() {
+        return Ok(None);
+    }
+    let source = of_lab(file, lab.as_ref(), &guests.hosts)?;
+    let is_elsewhere = |source: &Source| source.origin.alias.as_ref().is_none_or(|alias| !is_of_this_host(alias));
+    let is_meant = guests.of.is_some() || Path::new(DEFAULT_FILE).exists();
+    let Some(source) = source.filter(|source| is_meant && (guests.named.is_some() || is_elsewhere(source))) else {
         return Ok(None);
     };
     let named = named(guests)?;
@@ -178,9 +189,12 @@ fn named(guests: &cli::Guests) -> Result<Guests, Failure> {
     if guests.all {
         return Ok(None);
     }
-    let names: Result<BTreeSet<VmName>, _> =
-        guests.vms.iter().map(|name| name.parse::<GuestName>().map(|name| name.vm)).collect();
-    names.map(Some).map_err(|error| Failure::Usage(format!("{error}")))
+    Ok(Some(names(guests)?.into_iter().map(|name| name.vm).collect()))
+}
+
+fn names(guests: &cli::Guests) -> Result<Vec<GuestName>, Failure> {
+    let names: Result<_, _> = guests.vms.iter().map(|name| name.parse::<GuestName>()).collect();
+    names.map_err(|error| Failure::Usage(format!("{error}")))
 }
 
 /// A guest of `./net.toml` on one of its hosts.

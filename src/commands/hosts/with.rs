@@ -93,13 +93,13 @@ impl Fleet {
 
     /// Runs the command.
     async fn ran(&self, command: &[String], signals: &Signals) -> u8 {
-        let guests = self.members.iter().map(|member| member.model.vms().len()).sum();
+        let guests: usize = self.members.iter().map(|member| member.model.vms().len()).sum();
         let program = command.first().map_or("", String::as_str);
         let lab = self.lab();
         self.output.say(format_args!(
-            "lab {lab}: {GOOD}created{GOOD:#} on {}, {} on the network; running {}",
+            "lab {lab}: {GOOD}created{GOOD:#} on {}{}; running {}",
             listed(self.members.iter().map(|member| &member.name)),
-            count(guests, "guest"),
+            if guests > 0 { format!(", {} on the network", count(guests, "guest")) } else { String::new() },
             foreign(program)
         ));
         run(command, lab, &self.source.path, signals, &self.output).await
@@ -110,7 +110,9 @@ impl Fleet {
         let removed = self.remove(destroy::Options { stop: true, purge: true, force: false }).await;
         let lab = self.lab();
         if removed.values().all(Outcome::is_done) {
-            self.output.say(format_args!("lab {lab}: {GOOD}removed{GOOD:#}"));
+            let is_gone = removed.values().all(|outcome| outcome.field("changes") == 0);
+            let how = if is_gone { "somebody has removed it already" } else { "removed" };
+            self.output.say(format_args!("lab {lab}: {GOOD}{how}{GOOD:#}"));
             return Ok(());
         }
         let failed = super::outcome::failures(&removed);

@@ -18,7 +18,7 @@ pub(super) struct Usage {
     pub(super) images: BTreeMap<PathBuf, Vec<Use>>,
     /// Files of the store that a lab's definition needs otherwise: kernels, keys.
     pub(super) others: BTreeMap<PathBuf, BTreeSet<LabName>>,
-    /// What disks were made of: the guests whose they are, by lab and folder.
+    /// What disks were made of: the guests whose they are, by lab and folder; `lab/by-hand/…` what was made by hand.
     pub(super) disks: BTreeMap<FileDigest, BTreeSet<String>>,
     /// Labs whose ledger can't be used, so that what they need is not known.
     pub(super) unknown: Vec<LabName>,
@@ -96,16 +96,20 @@ impl Usage {
     }
 }
 
+/// Where disks are that `xml` and `qemu-args` made, for people who start the guest themselves.
+const BY_HAND: &str = "by-hand";
+
 /// What every guest's disk was made of, those of labs that are gone among them.
 fn disks(paths: &Paths) -> Result<BTreeMap<FileDigest, BTreeSet<String>>, Failure> {
     let mut all = BTreeMap::<_, BTreeSet<String>>::new();
     for lab in folders(&paths.state) {
-        for part in ["guests", "by-hand"] {
+        for part in ["guests", BY_HAND] {
             for guest in folders(&lab.join(part)) {
                 let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let failed = |error| Failure::failed(format!("{} can't be looked at", guest.display()), error);
                 if let Some(digest) = engine::base_of(&guest).map_err(failed)? {
-                    all.entry(digest).or_default().insert(format!("{}/{}", name(&lab), name(&guest)));
+                    let part = if part == BY_HAND { format!("{BY_HAND}/") } else { String::new() };
+                    all.entry(digest).or_default().insert(format!("{}/{part}{}", name(&lab), name(&guest)));
                 }
             }
         }

@@ -114,6 +114,7 @@ fn pull_needs_no_lab() {
         let said = lab.vmnet(&["image", "pull", "net.toml", "other"]);
         assert_eq!(said.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&said.stderr).contains("their images: empty"), "{said:?}");
+        assert!(refused(&lab, &["image", "pull", "empty"]).contains("vmnet image pull FILE empty"));
         lab.ok(&["create"]);
         lab.ok(&["xml", "vm1"]);
         assert_eq!(server.asked().len(), 1);
@@ -129,6 +130,9 @@ fn an_image_that_changed_is_refused_until_the_disk_is_fresh() {
     with_image("an_image_that_changed_is_refused_until_the_disk_is_fresh", |_, digest| {
         let lab = Lab::from_text(&with_empty_guest("local"));
         sh("cp /run/empty.qcow2 /run/lab/empty.qcow2");
+        let file = lab.vmnet(&["image", "pull", "net.toml", "empty"]);
+        let why = String::from_utf8_lossy(&file.stderr);
+        assert!(file.status.code() == Some(2) && why.contains("image empty of lab local is a file"), "{why}");
         lab.ok(&["create"]);
         lab.ok(&["boot", "vm1"]);
         pull_the_cord(&lab);
@@ -138,7 +142,7 @@ fn an_image_that_changed_is_refused_until_the_disk_is_fresh() {
         pull_the_cord(&lab);
         sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 2M");
         let said = refused(&lab, &["boot", "vm1"]);
-        assert!(said.contains(digest) && said.contains("vmnet reset vm1"), "{said}");
+        assert!(said.contains(digest) && said.contains("(vmnet reset)"), "{said}");
         lab.ok(&["reset", "vm1"]);
         lab.ok(&["boot", "vm1"]);
         pull_the_cord(&lab);
