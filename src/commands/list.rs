@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::boot;
 use super::failure::Failure;
 use super::output::{Output, WARN, foreign, table};
 use super::session::{paths, unobservable};
@@ -16,12 +17,15 @@ use crate::ledger::{self, LedgerError, Progress};
 use crate::names::LabName;
 use crate::observe::{self, Doubt, Marked, Marks};
 use crate::paths::Paths;
+use crate::render::qemu::memory_in;
 
 #[derive(Serialize)]
 struct Report {
     /// What tells this kernel's network from any other: whoever reaches one host by two names sees it here.
     machine: String,
     labs: Vec<LabReport>,
+    /// Bytes of memory for guests that start now.
+    memory: Option<u64>,
     /// What looks like vmnet's and is not proven to be.
     unproven: Vec<Doubt>,
 }
@@ -39,6 +43,8 @@ struct LabReport {
     networks: Option<usize>,
     /// Guests that run.
     guests: Vec<String>,
+    /// Bytes of memory of those that are machines: what their end makes room for.
+    memory: u64,
     /// Folders with guests' disks.
     disks: Vec<String>,
     /// Until when its last change has to be confirmed, in seconds since 1970.
@@ -89,6 +95,8 @@ pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
             .into_iter()
             .map(|lab| describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id))
             .collect(),
+        // Who starts a guest is told where it can't be found out.
+        memory: boot::capacity().ok().map(|capacity| capacity.usable()),
         unproven: marks.unproven,
     };
     output.result(&report, || text(&report))?;
@@ -139,8 +147,10 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
     // Records that can't be read are told by the verbs that need them.
     let processes = engine::running(paths, lab).unwrap_or_default();
     guests.extend(processes.iter().map(|running| running.vm.to_string()));
-    let by_libvirt = observe::domains_of(lab).into_iter().filter(|domain| domain.runs);
-    guests.extend(by_libvirt.map(|domain| domain.vm.to_string()));
+    let by_libvirt: Vec<_> = observe::domains_of(lab).into_iter().filter(|domain| domain.runs).collect();
+    guests.extend(by_libvirt.iter().map(|domain| domain.vm.to_string()));
+    let by_us = processes.iter().filter_map(|running| memory_in(&running.guest.args));
+    let memory = by_us.chain(by_libvirt.iter().map(|domain| domain.memory)).fold(0, u64::saturating_add);
     LabReport {
         lab: lab.to_string(),
         state,
@@ -153,6 +163,7 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
             None => None,
         },
         guests: guests.into_iter().collect(),
+        memory,
         disks: marked.disks.iter().cloned().collect(),
         confirm_until: unconfirmed.and_then(|(_, change)| change.confirm).map(|deadline| deadline.until),
     }
@@ -164,9 +175,7 @@ fn text(report: &Report) -> String {
         text.push_str("there is no lab on this host\n");
     } else {
         let mut rows = table(&["lab", "state", "networks", "running", "file"]);
-        for LabReport { lab, state, file, here: _, fingerprint: _, networks, guests, disks: _, confirm_until } in
-            &report.labs
-        {
+        for LabReport { lab, state, file, networks, guests, confirm_until, .. } in &report.labs {
             rows.add_row([
                 lab.clone(),
                 state.text().to_owned() + confirm_until.map_or("", |_| ", unconfirmed"),

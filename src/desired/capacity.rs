@@ -67,9 +67,7 @@ impl Capacity {
 
     /// Whether all of them can be started.
     pub fn carries(&self, claims: &[Claim]) -> Result<(), Shortage> {
-        let needed = claims.iter().map(Claim::bytes).fold(0, u64::saturating_add);
-        let (usable, promised) = (self.usable(), self.promised);
-        if needed <= usable { Ok(()) } else { Err(Shortage { guests: claims.len(), needed, usable, promised }) }
+        fits(claims, self.usable()).map_err(|shortage| Shortage { promised: self.promised, ..shortage })
     }
 
     /// Those that have no room beside the ones before them; a smaller one may have.
@@ -88,6 +86,12 @@ impl Capacity {
         }
         too_many
     }
+}
+
+/// Whether there is room for all of them in so many bytes.
+pub fn fits(claims: &[Claim], usable: u64) -> Result<(), Shortage> {
+    let needed = claims.iter().map(Claim::bytes).fold(0, u64::saturating_add);
+    if needed <= usable { Ok(()) } else { Err(Shortage { guests: claims.len(), needed, usable, promised: 0 }) }
 }
 
 impl Claim {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::create::Options;
 use super::survey::Survey;
@@ -20,6 +20,7 @@ use crate::commands::create::guest_files;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
 use crate::commands::output::{BAD, BOLD, GOOD, WARN, count, shown};
+use crate::desired::capacity::fits;
 
 /// What the command line says beside the definition.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ impl Fleet {
         self.check_keys()?;
         self.has_files()?;
         let survey = self.survey().await?;
+        self.has_memory(&survey)?;
         // A definition that can't be made must not cost anybody the lab that there is.
         let known = self.files().await?;
         self.plans(&known).await?;
@@ -132,6 +134,27 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Refuses where the guests need more memory than there is once the lab is gone, for the same reason.
+    fn has_memory(&self, survey: &Survey) -> Result<(), Failure> {
+        let mut hosts = BTreeMap::new();
+        for member in &self.members {
+            let claims = boot::claims(&member.model, member.model.vms().keys());
+            let Some(usable) = survey.memory_without(&member.name) else { continue };
+            if let Err(shortage) = fits(&claims, usable) {
+                hosts.insert(member.name.clone(), json!({ "error": shortage.to_string() }));
+            }
+        }
+        match hosts.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Hosts {
+                message: format!("lab {}: too little memory for its guests, without those that run, too; nothing was changed", self.lab()),
+                hosts,
+                help: Some("write a smaller memory = in the definition, or fewer guests".to_owned()),
+                code: 4,
+            }),
+        }
     }
 
     /// Has every host download its images while the lab is still there.

@@ -19,6 +19,7 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 pub(super) struct Seen {
     pub(super) machine: String,
     labs: Vec<LabSeen>,
+    memory: Option<u64>,
 }
 
 /// A lab there.
@@ -29,6 +30,7 @@ pub(super) struct LabSeen {
     pub(super) here: Option<String>,
     pub(super) fingerprint: Option<String>,
     pub(super) guests: Vec<String>,
+    memory: u64,
     pub(super) disks: Vec<String>,
     pub(super) confirm_until: Option<u64>,
 }
@@ -47,16 +49,26 @@ impl LabSeen {
 
 /// What there is of the lab on each host.
 #[derive(Default)]
-pub(super) struct Survey(BTreeMap<String, Option<LabSeen>>);
+pub(super) struct Survey {
+    labs: BTreeMap<String, Option<LabSeen>>,
+    /// Bytes for guests that start now.
+    memory: BTreeMap<String, u64>,
+}
 
 impl Survey {
     pub(super) fn lab(&self, host: &str) -> Option<&LabSeen> {
-        self.0.get(host)?.as_ref()
+        self.labs.get(host)?.as_ref()
     }
 
     /// Hosts with something of the lab.
     pub(super) fn there(&self) -> impl Iterator<Item = (&String, &LabSeen)> {
-        self.0.iter().filter_map(|(host, lab)| Some((host, lab.as_ref()?)))
+        self.labs.iter().filter_map(|(host, lab)| Some((host, lab.as_ref()?)))
+    }
+
+    /// Bytes for guests on a host once the lab's own are gone; `None` where that is not known.
+    pub(super) fn memory_without(&self, host: &str) -> Option<u64> {
+        let freed = self.lab(host).map(|lab| lab.memory).unwrap_or_default();
+        Some(self.memory.get(host)?.saturating_add(freed))
     }
 }
 
@@ -97,7 +109,8 @@ impl Fleet {
             if let (Some(member), Some(lab)) = (self.member(host), &lab) {
                 problems.extend(self.stranger(member, lab).map(|problem| (host.clone(), problem)));
             }
-            survey.0.insert(host.clone(), lab);
+            survey.labs.insert(host.clone(), lab);
+            survey.memory.extend(seen.memory.map(|memory| (host.clone(), memory)));
         }
         match problems.is_empty() {
             true => Ok(survey),

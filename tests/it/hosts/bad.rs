@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fleet::{SETTLED, TWO, as_before, has, json, said, settled, two};
 use super::{Hosts, can};
 use crate::sandbox;
-use crate::world::Lab;
+use crate::world::{Lab, sh, with_empty_guest};
 
 #[test]
 fn a_host_that_is_not_there_or_another_stops_all() {
@@ -208,5 +208,38 @@ fn what_guests_need_is_sent_to_their_hosts_only() {
             assert_eq!(hosts.sh(number, "ls -A /run/state/.files | wc -l").trim(), "2");
         }
         assert_eq!(said(&lab, &["destroy"]).1, 0);
+    });
+}
+
+/// The lab's own guests make room by their end; what does not fit then costs nobody the lab that there is.
+#[test]
+fn guests_that_do_not_fit_cost_no_lab() {
+    sandbox::with_qemu("hosts::bad::guests_that_do_not_fit_cost_no_lab", || {
+        let lab = Lab::from_text(&with_empty_guest("full"));
+        sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 1M");
+        let usable = json(&lab, &["list"]).0["memory"].as_u64().unwrap();
+        // It fits once, and not twice.
+        let text = with_empty_guest("full").replace("64MiB", &format!("{}MiB", (usable / 3 * 2) >> 20));
+        fs::write("/run/lab/net.toml", &text).unwrap();
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "vm1"]);
+        let process = || json(&lab, &["ps"]).0["vms"][0]["pid"].as_i64().unwrap();
+        let (before, listed) = (process(), json(&lab, &["list"]).0["labs"][0]["memory"].as_u64().unwrap());
+        assert_eq!(listed >> 20, (usable / 3 * 2) >> 20);
+        let second = text.split_once("[vm.vm1]").unwrap().1;
+        fs::write("/run/lab/net.toml", format!("{text}[vm.vm2]{second}")).unwrap();
+        let (said_of_two, code) = said(&lab, &["rebuild", "--yes"]);
+        assert_eq!(code, 4, "{said_of_two}");
+        has(&said_of_two, &["nothing was changed", "localhost", "the 2 guests need", "memory ="]);
+        assert_eq!(process(), before);
+        fs::write("/run/lab/net.toml", &text).unwrap();
+        // Nothing in it listens to the power button.
+        sh(&format!("(sleep 3; kill -9 {before}) >/dev/null 2>&1 &"));
+        let (said_of_one, code) = said(&lab, &["rebuild", "--yes"]);
+        assert_eq!(code, 0, "{said_of_one}");
+        let anew = process();
+        assert_ne!(anew, before);
+        sh(&format!("kill -9 {anew}"));
+        lab.ok(&["destroy", "--stop", "--purge"]);
     });
 }
