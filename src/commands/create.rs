@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::keys;
 use super::outdated::outdated;
-use super::output::{BAD, BOLD, GOOD, Output, WARN, count, shown};
+use super::output::{BAD, BOLD, GOOD, Output, WARN, count, near, shown};
 use super::session::Session;
 use super::source::Source;
 use super::{destroy, effects};
@@ -62,7 +62,7 @@ pub(super) async fn plan(
     output.notes(&wanted.notes);
     missing_files(&source, output);
     if report.lock_changes {
-        output.say(format_args!("create would write {}", shown(&source.lock_path())));
+        output.say(format_args!("create would write {}", near(&source.lock_path())));
     }
     Ok(ExitCode::from(if check && (!plan.is_empty() || report.lock_changes) { 3 } else { 0 }))
 }

@@ -190,26 +190,17 @@ fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Resu
         let (_, source) = applied(&lab)?;
         return has(&source, &vm).map(|()| (lab, vm));
     }
-    let here = Path::new(DEFAULT_FILE).exists().then(|| self::lab(DEFAULT_FILE)).transpose().unwrap_or(None);
-    let paths = paths()?;
-    let mut found = Vec::new();
-    for lab in ledger::labs(&paths)? {
-        let Ok((_, source)) = applied(&lab) else { continue };
-        if source.model.vms().contains_key(&vm) {
-            if here.as_ref() == Some(&lab) {
-                return Ok((lab, vm));
-            }
-            found.push(lab);
-        }
-    }
+    let found = those_with(|source| source.model.vms().contains_key(&vm))?;
     match found.as_slice() {
+        // A file that has been given another name since is still that lab's.
+        [lab] if of_here().as_ref() == Some(lab) => Ok((lab.clone(), vm)),
         [lab] => match own_of_file(&vm)? {
             Some(own) => Err(Failure::Usage(format!(
                 "guest {vm} of {DEFAULT_FILE} is in lab {own}, which is not created; that of lab {lab} is {lab}/{vm}"
             ))),
             None => Ok((lab.clone(), vm)),
         },
-        [] => Err(no_guest(&vm, here, of_lab)?),
+        [] => Err(no_guest(&vm, of_here(), of_lab)?),
         labs => {
             let names: Vec<String> = labs.iter().map(|lab| format!("{lab}/{vm}")).collect();
             Err(Failure::Usage(format!("several labs have a guest {vm}: say {}", names.join(" or "))))
@@ -234,41 +225,49 @@ pub(super) fn network(argument: &str) -> Result<(LabName, NetName), Failure> {
         None => (None, argument),
     };
     let network: NetName = name.parse().map_err(usage)?;
-    let labs = match lab {
-        Some(lab) => vec![lab],
-        None => ledger::labs(&paths()?)?,
-    };
-    let here = Path::new(DEFAULT_FILE).exists().then(|| self::lab(DEFAULT_FILE)).transpose().unwrap_or(None);
-    let mut found: Vec<LabName> = Vec::new();
-    for lab in &labs {
-        match applied(lab) {
-            Ok((_, source)) if source.model.networks().contains_key(&network) => found.push(lab.clone()),
-            Ok(_) => {}
-            Err(failure) if labs.len() == 1 => return Err(failure),
-            Err(_) => {}
-        }
+    if let Some(lab) = lab {
+        let (_, source) = applied(&lab)?;
+        return match source.model.networks().contains_key(&network) {
+            true => Ok((lab, network)),
+            false => Err(lacks_network(&source, &network)),
+        };
     }
-    found = match here.filter(|here| found.contains(here)) {
-        Some(here) => vec![here],
-        None => found,
-    };
-    match (found.as_slice(), labs.as_slice()) {
-        ([lab], _) => Ok((lab.clone(), network)),
-        ([], [only]) => {
-            let (_, source) = applied(only)?;
-            let all: Vec<&str> = source.model.networks().keys().map(NetName::as_str).collect();
-            let here = source.origin.here.as_ref().map(|host| format!(" on host {host}")).unwrap_or_default();
-            Err(Failure::because(format!("lab {only} has no network {network}{here}; it has {}", all.join(", "))))
-        }
-        ([], []) => Err(Failure::because(format!("no lab on this host has a network {network}: none is created"))),
-        ([], labs) => {
-            Err(Failure::because(format!("no lab on this host has a network {network} (labs: {})", names(labs))))
-        }
-        (labs, _) => {
+    let found = those_with(|source| source.model.networks().contains_key(&network))?;
+    match found.as_slice() {
+        [lab] => Ok((lab.clone(), network)),
+        [] => Err(match ledger::labs(&paths()?)?.as_slice() {
+            [only] => lacks_network(&applied(only)?.1, &network),
+            [] => Failure::because(format!("no lab on this host has a network {network}: none is created")),
+            labs => Failure::because(format!("no lab on this host has a network {network} (labs: {})", names(labs))),
+        }),
+        labs => {
             let said: Vec<String> = labs.iter().map(|lab| format!("{lab}/{network}")).collect();
             Err(Failure::Usage(format!("several labs have a network {network}: say {}", said.join(" or "))))
         }
     }
+}
+
+fn lacks_network(source: &Source, network: &NetName) -> Failure {
+    let all: Vec<&str> = source.model.networks().keys().map(NetName::as_str).collect();
+    let here = source.origin.here.as_ref().map(|host| format!(" on host {host}")).unwrap_or_default();
+    let lab = source.model.lab();
+    Failure::because(format!("lab {lab} has no network {network}{here}; it has {}", all.join(", ")))
+}
+
+/// The lab of the working directory, where there is one.
+fn of_here() -> Option<LabName> {
+    Path::new(DEFAULT_FILE).exists().then(|| lab(DEFAULT_FILE).ok()).flatten()
+}
+
+/// The labs of this host that have something; that of the working directory alone, where it is one of them. One that
+/// can't be read is told by whoever names it.
+fn those_with(has: impl Fn(&Source) -> bool) -> Result<Vec<LabName>, Failure> {
+    let labs = ledger::labs(&paths()?)?.into_iter();
+    let found: Vec<LabName> = labs.filter(|lab| applied(lab).is_ok_and(|(_, source)| has(&source))).collect();
+    Ok(match of_here().filter(|here| found.contains(here)) {
+        Some(here) => vec![here],
+        None => found,
+    })
 }
 
 /// That no lab has a guest of this name, and which there are. `here` is the lab of the working directory.

@@ -291,6 +291,12 @@ pub(super) fn shown(path: &Path) -> String {
     visible(&path.to_string_lossy())
 }
 
+/// As [`shown`]; a path below the working directory as it is called from there.
+pub(super) fn near(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    shown(here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path))
+}
+
 /// A message with what a terminal would obey in it made visible: paths, and what other programs said, are anybody's
 /// text. Lines stay lines.
 pub(super) fn visible(message: &str) -> String {

@@ -83,6 +83,11 @@ fn labs_of_one_file_live_side_by_side() {
             assert_eq!(verify["totals"]["differs"], 0, "{verify:#}");
             assert_eq!(json(&lab, &["plan", "--lab", name, "--check"])["changes"], 0);
         }
+        // A file that says another name by now is still its lab's.
+        fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"renamed\"")).unwrap();
+        means(&lab, &["status"], "row");
+        assert!(said(&lab.vmnet(&["boot", "vm1"])).contains("vm vm1 runs already"));
+        fs::write("/run/lab/net.toml", file()).unwrap();
         // One lock file for all of them: addresses don't hang on names.
         let locks = output("ls /run/lab");
         assert_eq!(locks.split_whitespace().collect::<Vec<_>>(), ["net.lock", "net.toml"]);

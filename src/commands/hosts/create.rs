@@ -20,7 +20,7 @@ use super::survey::{Survey, list};
 use super::{Fleet, Outcome, Outcomes, Way, listed};
 use crate::commands::create::missing_files;
 use crate::commands::failure::Failure;
-use crate::commands::output::{BOLD, GOOD, WARN, count, shown};
+use crate::commands::output::{BOLD, GOOD, WARN, count, near};
 use crate::commands::signals::Signals;
 use crate::commands::standing::clock;
 use crate::ledger::change::unix_now;
@@ -203,7 +203,7 @@ impl Fleet {
         }
         let written = self.source.write_lock()?;
         if written {
-            let path = shown(&self.source.lock_path());
+            let path = near(&self.source.lock_path());
             self.output.say(format_args!("wrote {path}: keep it beside the definition"));
         }
         Ok(written)

@@ -11,7 +11,7 @@ use super::send::Known;
 use super::{Call, Fleet, Member, Outcome, Outcomes};
 use crate::commands::create::missing_files;
 use crate::commands::failure::Failure;
-use crate::commands::output::{BOLD, count, shown};
+use crate::commands::output::{BOLD, count, near};
 use crate::model::{Across, Model, slice};
 
 #[derive(Serialize)]
@@ -53,7 +53,7 @@ impl Fleet {
         self.output.result(&report, || text(&plans, &report))?;
         missing_files(&self.source, &self.output);
         if lock_changes {
-            self.output.say(format_args!("create would write {}", shown(&self.source.lock_path())));
+            self.output.say(format_args!("create would write {}", near(&self.source.lock_path())));
         }
         Ok(ExitCode::from(if check && (report.changes > 0 || lock_changes) { 3 } else { 0 }))
     }

@@ -149,7 +149,10 @@ impl Fleet {
         match hosts.is_empty() {
             true => Ok(()),
             false => Err(Failure::Hosts {
-                message: format!("lab {}: too little memory for its guests, without those that run, too; nothing was changed", self.lab()),
+                message: format!(
+                    "lab {}: too little memory for its guests, without those that run, too; nothing was changed",
+                    self.lab()
+                ),
                 hosts,
                 help: Some("write a smaller memory = in the definition, or fewer guests".to_owned()),
                 code: 4,

@@ -6,7 +6,7 @@ use super::{Came, Session, no_modules};
 use crate::apply::{self, KernelHost, Restored, WayBack};
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
-use crate::commands::output::{Output, WARN, chain, shown};
+use crate::commands::output::{Output, WARN, chain, near};
 use crate::commands::progress::Progress;
 use crate::commands::signals::Signals;
 use crate::commands::source::Source;
@@ -102,7 +102,7 @@ impl Session {
         if let Some(source) = source
             && source.write_lock()?
         {
-            output.say(format_args!("wrote {}: keep it beside the definition", shown(&source.lock_path())));
+            output.say(format_args!("wrote {}: keep it beside the definition", near(&source.lock_path())));
         }
         Ok(())
     }
