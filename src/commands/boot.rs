@@ -91,7 +91,7 @@ pub(super) async fn run(
 }
 
 /// That the definition as applied has a guest no more.
-fn gone(source: &Source, vm: &VmName) -> Failure {
+pub(super) fn gone(source: &Source, vm: &VmName) -> Failure {
     let lab = source.model.lab();
     Failure::because(format!("lab {lab} has no guest {vm} any more; its definition was changed meanwhile"))
 }
@@ -114,7 +114,7 @@ pub(super) fn capacity() -> Result<Capacity, Failure> {
     let paths = paths()?;
     let labs = ledger::labs(&paths)?;
     let domains = observe::domains_on_disk().into_iter().filter(|domain| domain.runs);
-    let domains: Vec<_> = domains.map(|domain| (domain.name, domain.memory)).collect();
+    let domains: Vec<_> = domains.map(|domain| (domain.lab, domain.name, domain.memory)).collect();
     engine::capacity(&paths, &labs, &domains).map_err(|error| Failure::failed("the host's memory is not known", error))
 }
 

@@ -44,10 +44,21 @@ fn is_in_time(lab: &LabName) -> Result<bool, Failure> {
     Ok(change.and_then(|(_, change)| change.confirm).is_some_and(|deadline| !deadline.has_passed()))
 }
 
+/// What to say where another lab is meant.
+pub(super) fn others_wait(verb: &str, labs: &[LabName]) -> String {
+    let each: Vec<String> = labs.iter().map(|lab| format!("vmnet {verb} {lab}")).collect();
+    format!("where another lab is meant: {}", each.join(", "))
+}
+
 fn nothing(lab: &LabName) -> Failure {
     let nothing = format!("there is nothing to confirm for lab {lab}");
-    match undone(lab) {
-        Some(undone) => Failure::advised(format!("{nothing}: its last {undone}"), "run it again"),
-        None => Failure::because(format!("{nothing}: no change of it waits for that")),
+    if let Some(undone) = undone(lab) {
+        return Failure::advised(format!("{nothing}: its last {undone}"), "run it again");
+    }
+    let nothing = format!("{nothing}: no change of it waits for that");
+    let waiting = lookup::labs_with_change(|standing| standing == Standing::Unconfirmed).unwrap_or_default();
+    match waiting.as_slice() {
+        [] => Failure::because(nothing),
+        others => Failure::advised(nothing, others_wait("confirm", others)),
     }
 }

@@ -19,7 +19,7 @@ use super::source::Source;
 use crate::cli;
 use crate::images::{self, PullError};
 use crate::ledger;
-use crate::model::{Image, Vm};
+use crate::model::{Image, Model, Vm};
 use crate::names::{Algorithm, FileDigest, ImageName, VmName};
 use crate::paths::Paths;
 pub(super) use list::list;
@@ -126,20 +126,7 @@ struct Pulled {
 /// `vmnet image pull`
 pub(super) fn pull(lab: &cli::Lab, names: &[ImageName], output: &Output) -> Result<ExitCode, Failure> {
     let source = source(lab)?;
-    let vms = source.model.vms().values();
-    let images = vms.filter_map(|vm| vm.image().clone());
-    let known: BTreeMap<ImageName, Image> = images.map(|image| (image.name().clone(), image)).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains_key(*name)) {
-        let names: Vec<&str> = known.keys().map(ImageName::as_str).collect();
-        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let lab = source.model.lab();
-        return Err(Failure::Usage(format!("no guest of lab {lab} has an image {unknown}; their images: {known}")));
-    }
-    if let Some(file) = names.iter().find(|name| known[*name].download().is_none()) {
-        let lab = source.model.lab();
-        let why = "and only one with a url is downloaded; nothing was done";
-        return Err(Failure::Usage(format!("image {file} of lab {lab} is a file of this host, {why}")));
-    }
+    let known = known(&source.model, names)?;
     let paths = paths()?;
     let mut report = Report { lab: source.model.lab().to_string(), images: Vec::new() };
     for image in known.into_values().filter(|image| names.is_empty() || names.contains(image.name())) {
@@ -151,6 +138,23 @@ pub(super) fn pull(lab: &cli::Lab, names: &[ImageName], output: &Output) -> Resu
     }
     output.result(&report, || text(&report))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The images of a lab's guests. Refuses names of which there is none, or none to be downloaded.
+pub(super) fn known(model: &Model, names: &[ImageName]) -> Result<BTreeMap<ImageName, Image>, Failure> {
+    let images = model.vms().values().filter_map(|vm| vm.image().clone());
+    let known: BTreeMap<ImageName, Image> = images.map(|image| (image.name().clone(), image)).collect();
+    let lab = model.lab();
+    if let Some(unknown) = names.iter().find(|name| !known.contains_key(*name)) {
+        let names: Vec<&str> = known.keys().map(ImageName::as_str).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(Failure::Usage(format!("no guest of lab {lab} has an image {unknown}; their images: {known}")));
+    }
+    if let Some(file) = names.iter().find(|name| known[*name].download().is_none()) {
+        let why = "and only one with a url is downloaded; nothing was done";
+        return Err(Failure::Usage(format!("image {file} of lab {lab} is a file of this host, {why}")));
+    }
+    Ok(known)
 }
 
 /// A definition as it is, or a lab as it was applied.

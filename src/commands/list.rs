@@ -11,13 +11,13 @@ use super::output::{Output, WARN, foreign, table};
 use super::session::{paths, unobservable};
 use super::source::Source;
 use super::standing::clock;
+use crate::desired::capacity::Capacity;
 use crate::engine;
 use crate::ledger::change::{self, Standing};
 use crate::ledger::{self, LedgerError, Progress};
 use crate::names::LabName;
 use crate::observe::{self, Doubt, Marked, Marks};
 use crate::paths::Paths;
-use crate::render::qemu::memory_in;
 
 #[derive(Serialize)]
 struct Report {
@@ -25,7 +25,7 @@ struct Report {
     machine: String,
     labs: Vec<LabReport>,
     /// Bytes of memory for guests that start now.
-    memory: Option<u64>,
+    room: Option<u64>,
     /// What looks like vmnet's and is not proven to be.
     unproven: Vec<Doubt>,
 }
@@ -43,8 +43,8 @@ struct LabReport {
     networks: Option<usize>,
     /// Guests that run.
     guests: Vec<String>,
-    /// Bytes of memory of those that are machines: what their end makes room for.
-    memory: u64,
+    /// Bytes of memory for guests that start once these have ended.
+    room_without: Option<u64>,
     /// Folders with guests' disks.
     disks: Vec<String>,
     /// Until when its last change has to be confirmed, in seconds since 1970.
@@ -89,14 +89,16 @@ pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
     let labs: BTreeSet<&LabName> = known.iter().chain(marks.labs.keys()).collect();
     let boot_id = ledger::boot_id().map_err(|error| Failure::failed("/proc can't be read", error))?;
     let nothing = Marked::default();
+    // Who starts a guest is told where it can't be found out.
+    let capacity = boot::capacity().ok();
+    let describe = |lab| LabReport {
+        room_without: capacity.as_ref().map(|capacity| capacity.usable_without(lab)),
+        ..describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id)
+    };
     let report = Report {
         machine: machine(&boot_id)?,
-        labs: labs
-            .into_iter()
-            .map(|lab| describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id))
-            .collect(),
-        // Who starts a guest is told where it can't be found out.
-        memory: boot::capacity().ok().map(|capacity| capacity.usable()),
+        labs: labs.into_iter().map(describe).collect(),
+        room: capacity.as_ref().map(Capacity::usable),
         unproven: marks.unproven,
     };
     output.result(&report, || text(&report))?;
@@ -147,10 +149,8 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
     // Records that can't be read are told by the verbs that need them.
     let processes = engine::running(paths, lab).unwrap_or_default();
     guests.extend(processes.iter().map(|running| running.vm.to_string()));
-    let by_libvirt: Vec<_> = observe::domains_of(lab).into_iter().filter(|domain| domain.runs).collect();
-    guests.extend(by_libvirt.iter().map(|domain| domain.vm.to_string()));
-    let by_us = processes.iter().filter_map(|running| memory_in(&running.guest.args));
-    let memory = by_us.chain(by_libvirt.iter().map(|domain| domain.memory)).fold(0, u64::saturating_add);
+    let by_libvirt = observe::domains_of(lab).into_iter().filter(|domain| domain.runs);
+    guests.extend(by_libvirt.map(|domain| domain.vm.to_string()));
     LabReport {
         lab: lab.to_string(),
         state,
@@ -163,7 +163,7 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
             None => None,
         },
         guests: guests.into_iter().collect(),
-        memory,
+        room_without: None,
         disks: marked.disks.iter().cloned().collect(),
         confirm_until: unconfirmed.and_then(|(_, change)| change.confirm).map(|deadline| deadline.until),
     }

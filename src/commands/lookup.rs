@@ -9,6 +9,7 @@ use super::session::{boot_id, paths};
 use super::source::Source;
 use super::standing::undone;
 use crate::cli::{self, GuestName};
+use crate::ledger::change::Standing;
 use crate::ledger::{self, Ledger, change};
 use crate::names::{LabName, NetName, VmName};
 
@@ -52,8 +53,14 @@ fn under_name(argument: &str, named: Option<&LabName>) -> Result<String, Failure
     let is_said = argument != DEFAULT_FILE || path.exists();
     // One that can't be read is told by whoever needs it.
     let ledger = ledger::read(&paths()?, named).ok().flatten();
-    match ledger.filter(|ledger| is_said && !ledger.is_of_leftovers() && ledger.path != path) {
+    let is_others = |ledger: &Ledger| ledger.path != path || ledger.origin.sent;
+    match ledger.filter(|ledger| is_said && !ledger.is_of_leftovers() && is_others(ledger)) {
         None => Ok(named.to_string()),
+        Some(ledger) if ledger.origin.sent => Err(Failure::Usage(format!(
+            "lab {named} was sent by another machine, and not created from {}: leave out --lab and say {named} instead of \
+             the file",
+            shown(&path)
+        ))),
         Some(ledger) => Err(Failure::Usage(format!(
             "lab {named} was created from {}, and not from {}: leave out --lab and say {named} instead of the file",
             shown(&ledger.path),
@@ -83,25 +90,25 @@ pub(super) fn lab_or_only(argument: &str) -> Result<LabName, Failure> {
     })
 }
 
-/// As [`lab`]; where none is said, and the lab of the definition that is here has no change that is not confirmed or not
-/// done, the only lab that has one. Whoever is in a hurry need not know its name, nor be in its folder.
+/// As [`lab`]; where no definition is here and none is said, the only lab with a change that is not confirmed or not
+/// done. Whoever is in a hurry need not know its name.
 pub(super) fn lab_with_change(argument: &str) -> Result<LabName, Failure> {
+    let found = labs_with_change(|_| true)?;
+    lab_or(argument, |_| match found.as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    })
+}
+
+/// Labs whose change is not confirmed or not done. Of one whose files can't be read it is not known.
+pub(super) fn labs_with_change(is_meant: impl Fn(Standing) -> bool) -> Result<Vec<LabName>, Failure> {
     let (paths, boot_id) = (paths()?, boot_id()?);
-    // Of one whose files can't be read it is not known; it is no reason not to find another.
-    let has_change = |lab: &LabName| -> bool {
-        let of =
-            |ledger: Option<&Ledger>| change::read(&paths, lab, ledger, &boot_id).is_ok_and(|found| found.is_some());
-        ledger::read(&paths, lab).is_ok_and(|ledger| of(ledger.as_ref()))
+    let stands = |lab: &LabName| {
+        let ledger = ledger::read(&paths, lab).ok()?;
+        let (standing, _) = change::read(&paths, lab, ledger.as_ref(), &boot_id).ok()??;
+        is_meant(standing).then_some(())
     };
-    let meant = lab(argument);
-    if argument != DEFAULT_FILE || meant.as_ref().is_ok_and(has_change) {
-        return meant;
-    }
-    let mut found: Vec<LabName> = ledger::labs(&paths)?.into_iter().filter(has_change).collect();
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => Ok(only),
-        _ => meant,
-    }
+    Ok(ledger::labs(&paths)?.into_iter().filter(|lab| stands(lab).is_some()).collect())
 }
 
 fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Option<LabName>) -> Result<LabName, Failure> {
@@ -114,22 +121,24 @@ fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Option<LabName>) -> Res
     let paths = paths()?;
     // What another host sent stands at its path there, whatever stands here.
     let of_path = |lab: LabName| ledger::read(&paths, &lab).ok()?.filter(|l| l.path == path && !l.origin.sent);
-    let ledgers = ledger::labs(&paths)?.into_iter().filter_map(of_path);
-    let (others, own): (Vec<Ledger>, Vec<Ledger>) = ledgers.partition(|ledger| ledger.origin.alias.is_some());
+    let ledgers: Vec<Ledger> = ledger::labs(&paths)?.into_iter().filter_map(of_path).collect();
+    if ledgers.len() > 1
+        && let Ok(now) = Source::lab_in(Path::new(argument))
+        && ledgers.iter().any(|ledger| ledger.lab == now)
+    {
+        return Ok(now);
+    }
+    let (others, own): (Vec<Ledger>, Vec<Ledger>) =
+        ledgers.into_iter().partition(|ledger| ledger.origin.alias.is_some());
     let labs_of = |ledgers: Vec<Ledger>| ledgers.into_iter().map(|ledger| ledger.lab).collect::<Vec<LabName>>();
-    let mut applied = labs_of(own);
-    match (applied.pop(), applied.is_empty()) {
-        (Some(only), true) => return Ok(only),
-        // The file had one lab's name, and has another's by now.
-        (Some(last), false) => {
-            applied.push(last);
-            let now = Source::read_whole(Path::new(argument), None).ok().map(|source| source.model.lab().clone());
-            let file = path.display();
-            return now.filter(|now| applied.contains(now)).ok_or_else(|| {
-                Failure::Usage(format!("several labs were created from {file}: name one of {}", names(&applied)))
-            });
+    let applied = labs_of(own);
+    match applied.as_slice() {
+        [] => {}
+        [only] => return Ok(only.clone()),
+        several => {
+            let (file, labs) = (path.display(), names(several));
+            return Err(Failure::Usage(format!("several labs were created from {file}: name one of {labs}")));
         }
-        (None, _) => {}
     }
     if argument == DEFAULT_FILE && !path.exists() {
         let labs = ledger::labs(&paths)?;
@@ -192,11 +201,10 @@ fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Resu
     }
     let found = those_with(|source| source.model.vms().contains_key(&vm))?;
     match found.as_slice() {
-        // A file that has been given another name since is still that lab's.
-        [lab] if of_here().as_ref() == Some(lab) => Ok((lab.clone(), vm)),
-        [lab] => match own_of_file(&vm)? {
+        [lab] => match file_has(lab, |source| source.whole.vms().contains_key(&vm)) {
             Some(own) => Err(Failure::Usage(format!(
-                "guest {vm} of {DEFAULT_FILE} is in lab {own}, which is not created; that of lab {lab} is {lab}/{vm}"
+                "lab {own} of {DEFAULT_FILE} has no guest {vm} here yet, though the file does; that of lab {lab} is \
+                 {lab}/{vm}"
             ))),
             None => Ok((lab.clone(), vm)),
         },
@@ -208,13 +216,16 @@ fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Resu
     }
 }
 
-/// The lab of the definition that is here, where that has such a guest and is not created.
-fn own_of_file(vm: &VmName) -> Result<Option<LabName>, Failure> {
+/// The lab of the definition that is here, where that is another one than `found` and the definition has something: that
+/// is meant then, and not what another lab has by the same name.
+fn file_has(found: &LabName, has: impl Fn(&Source) -> bool) -> Option<LabName> {
     let path = Path::new(DEFAULT_FILE);
-    let Some(source) = path.exists().then(|| Source::read_whole(path, None).ok()).flatten() else { return Ok(None) };
-    let own = source.whole.lab();
-    let is_created = ledger::read(&paths()?, own)?.is_some();
-    Ok((source.whole.vms().contains_key(vm) && !is_created).then(|| own.clone()))
+    // A file that has been given another name since is still that lab's.
+    if !path.exists() || of_here().as_ref() == Some(found) {
+        return None;
+    }
+    let source = Source::read_whole(path, None).ok().filter(|source| has(source));
+    source.map(|source| source.whole.lab().clone()).filter(|own| own != found)
 }
 
 /// A network: `campus/web`, or `web` in the working directory's lab, else in the only lab that has one of that name.
@@ -234,7 +245,13 @@ pub(super) fn network(argument: &str) -> Result<(LabName, NetName), Failure> {
     }
     let found = those_with(|source| source.model.networks().contains_key(&network))?;
     match found.as_slice() {
-        [lab] => Ok((lab.clone(), network)),
+        [lab] => match file_has(lab, |source| source.whole.networks().contains_key(&network)) {
+            Some(own) => Err(Failure::Usage(format!(
+                "lab {own} of {DEFAULT_FILE} has no network {network} here yet, though the file does; that of lab {lab} is \
+                 {lab}/{network}"
+            ))),
+            None => Ok((lab.clone(), network)),
+        },
         [] => Err(match ledger::labs(&paths()?)?.as_slice() {
             [only] => lacks_network(&applied(only)?.1, &network),
             [] => Failure::because(format!("no lab on this host has a network {network}: none is created")),

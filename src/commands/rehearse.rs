@@ -13,10 +13,11 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::hosts::{Fleet, OfHost, Rehearsed, Verified};
-use super::lookup::DEFAULT_FILE;
-use super::output::{BAD, BOLD, Form, GOOD, Output, count, shown};
+use super::lookup::{self, DEFAULT_FILE};
+use super::output::{BOLD, Form, Output, count, shown};
 use super::signals::Signals;
 use super::source::Source;
+use super::verify::verdict;
 use super::wait_for;
 use crate::cli::Rehearse;
 use crate::kernel::hold;
@@ -129,14 +130,9 @@ async fn came(signals: &Signals) {
 
 impl Report {
     fn text(&self) -> String {
-        let Self { lab, hosts, verify, outside, machines, passed, seconds } = self;
+        let Self { lab, hosts, verify, outside, machines, passed: _, seconds } = self;
         let names = hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let verdict = match (passed, verify.report.totals.unseen()) {
-            (true, 0) if verify.report.rows.is_empty() => "there was nothing to try".to_owned(),
-            (true, 0) => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
-            (true, unseen) => format!("{GOOD}all is as expected{GOOD:#} but for {unseen} unknown or not tried"),
-            (false, _) => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
-        };
+        let verdict = verdict(&verify.report);
         let mut text = format!("{BOLD}lab {lab}{BOLD:#} rehearsed on {names} in {seconds:.1} s: {verdict}\n");
         if machines.is_some() {
             let host = hosts.keys().next().map_or(machines::OUTSIDE, String::as_str);
@@ -159,7 +155,7 @@ fn lab_of(argument: Option<&Path>, named: Option<&LabName>) -> Result<LabName, F
     let labs: BTreeSet<&LabName> = kept.iter().map(|(lab, ..)| lab).collect();
     let said = match argument {
         _ if named.is_some() => named.cloned(),
-        Some(path) if path.extension().is_some_and(|end| end == "toml") => Some(Source::lab_in(path)?),
+        Some(path) if lookup::is_file(&path.to_string_lossy()) => Some(Source::lab_in(path)?),
         Some(name) => Some(name.to_string_lossy().parse().map_err(|error| Failure::Usage(format!("{error}")))?),
         None => None,
     };

@@ -10,9 +10,10 @@ use super::output::{Output, WARN};
 use super::session::Session;
 use super::source::Source;
 use super::{image, keys, lookup, privilege};
+use crate::engine;
 use crate::engine::folder::{Owner, service_user};
-use crate::engine::{self};
 use crate::model::{Engine, Vm};
+use crate::names::VmName;
 use crate::render::libvirt::LIBVIRT_USER;
 use crate::render::qemu::{ByHand, Privilege, SEED_IMAGE, by_hand, disk_name, kept, overlay};
 use crate::render::{GuestFiles, GuestView, domain, seed};
@@ -26,7 +27,7 @@ pub(super) async fn xml(name: &str, output: &Output) -> Result<ExitCode, Failure
     let (lab, vm) = lookup::guest(name)?;
     let (_, source) = lookup::applied(&lab)?;
     if *source.model.vms()[&vm].engine() == Engine::Libvirt {
-        return own_domain(&source, &source.model.vms()[&vm], output).await;
+        return own_domain(&source, &vm, output).await;
     }
     // Where there is no libvirt, the XML is for another host, whose libvirt takes the files over itself.
     let owner = service_user(LIBVIRT_USER).map_or(Owner { uid: 0, gid: 0 }, |(owner, _)| owner);
@@ -48,10 +49,13 @@ fn show_xml(vm: &Vm, xml: &str, output: &Output) -> Result<(), Failure> {
 
 /// The domain of a guest that libvirt runs, as `vmnet boot` defines it. Disk and seed are made unless it runs, so that
 /// `virsh` can start it, too.
-async fn own_domain(source: &Source, vm: &Vm, output: &Output) -> Result<ExitCode, Failure> {
-    image::ready(source, std::slice::from_ref(vm.name()), output)?;
+async fn own_domain(before: &Source, name: &VmName, output: &Output) -> Result<ExitCode, Failure> {
+    image::ready(before, std::slice::from_ref(name), output)?;
     privilege::require_to_prepare()?;
-    let mut session = Session::look_at(source.model.lab())?;
+    // With the lock: what it makes is what `boot` and `reset` work on.
+    let mut session = Session::ending(before.model.lab(), "xml")?;
+    let source = &session.applied()?;
+    let vm = source.model.vms().get(name).ok_or_else(|| super::boot::gone(source, name))?;
     session.host.scope.guest_devices = true;
     let mut observation = session.look(Some(&source.model))?;
     let guests = observation.state.guests.clone();
@@ -74,7 +78,7 @@ pub(super) async fn qemu_args(name: &str, unprivileged: bool, output: &Output) -
     let (lab, vm) = lookup::guest(name)?;
     if *lookup::applied(&lab)?.1.model.vms()[&vm].engine() == Engine::Libvirt {
         let message = format!("vm {vm} is a guest of libvirt, which has arguments of its own for QEMU");
-        return Err(Failure::advised(message, format!("look at its domain: vmnet xml {vm}")));
+        return Err(Failure::advised(message, format!("look at its domain: vmnet xml {lab}/{vm}")));
     }
     let (privilege, owner) = match unprivileged {
         true => (Privilege::Unprivileged, caller()),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::confirm::others_wait;
 use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output};
@@ -27,9 +28,13 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
     let mut session = Session::ending(&lab, "undo")?;
     let Some((_, change)) = session.pending.take() else {
         let undone = undone(&lab).map(|undone| format!(" (its last {undone})")).unwrap_or_default();
-        return Err(Failure::because(format!(
+        let nothing = format!(
             "there is nothing to undo for lab {lab}: no change of it is unconfirmed or was interrupted{undone}"
-        )));
+        );
+        return Err(match lookup::labs_with_change(|_| true)?.as_slice() {
+            [] => Failure::because(nothing),
+            others => Failure::advised(nothing, others_wait("undo", others)),
+        });
     };
     let (changes, _) = session.go_back(&change, output).await?;
     let seconds = begun.elapsed().as_secs_f64();

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::lookup;
-use super::output::Output;
+use super::output::{BAD, GOOD, Output};
 use super::session::Session;
 use super::source::Source;
 use crate::desired::{Note, uplink_devices};
@@ -126,6 +126,16 @@ pub(super) async fn run(
 /// Expectations with their numbers.
 pub(super) fn numbered(expectations: &[Expectation]) -> Vec<(u32, &Expectation)> {
     (0..).zip(expectations).collect()
+}
+
+/// What came of it all, in half a sentence.
+pub(super) fn verdict(report: &Report) -> String {
+    match (report.passed(), report.totals.unseen()) {
+        (true, 0) if report.rows.is_empty() => "there was nothing to try".to_owned(),
+        (true, 0) => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
+        (true, unseen) => format!("{GOOD}all is as expected{GOOD:#} but for {unseen} unknown or not tried"),
+        (false, _) => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
+    }
 }
 
 /// Writes the report for a CI server, where one is wanted.

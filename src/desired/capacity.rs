@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use crate::names::VmName;
+use crate::names::{LabName, VmName};
 
 /// What a host has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capacity {
     /// CPUs that are there for this process.
     pub cpus: usize,
@@ -16,8 +16,19 @@ pub struct Capacity {
     pub memory: u64,
     /// Bytes that are free, or could be at once (`MemAvailable`).
     pub available: u64,
-    /// Bytes that guests which run have not used yet, and may.
-    pub promised: u64,
+    /// Guests that run.
+    pub running: Vec<Running>,
+}
+
+/// A guest that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its lab.
+    pub lab: LabName,
+    /// Bytes of its memory.
+    pub memory: u64,
+    /// Bytes that its process has: what its end makes room for.
+    pub resident: u64,
 }
 
 /// What a guest in QEMU asks for.
@@ -54,8 +65,19 @@ const RESERVE: u64 = 1 << 30;
 impl Capacity {
     /// Bytes for guests that start now.
     pub fn usable(&self) -> u64 {
+        self.usable_when(|_| false)
+    }
+
+    /// Bytes for guests that start once those of a lab have ended.
+    pub fn usable_without(&self, lab: &LabName) -> u64 {
+        self.usable_when(|guest| guest.lab == *lab)
+    }
+
+    fn usable_when(&self, has_ended: impl Fn(&Running) -> bool) -> u64 {
         let reserve = (self.memory / SHARE).min(RESERVE);
-        self.available.saturating_sub(reserve).saturating_sub(self.promised)
+        let (ended, run): (Vec<_>, Vec<_>) = self.running.iter().partition(|guest| has_ended(guest));
+        let back = ended.iter().map(|guest| guest.resident).fold(0, u64::saturating_add);
+        self.available.saturating_add(back).saturating_sub(reserve).saturating_sub(promised(run))
     }
 
     /// How many guests may start at the same time. One that starts works on one CPU most of the time; with KVM it waits
@@ -67,7 +89,7 @@ impl Capacity {
 
     /// Whether all of them can be started.
     pub fn carries(&self, claims: &[Claim]) -> Result<(), Shortage> {
-        fits(claims, self.usable()).map_err(|shortage| Shortage { promised: self.promised, ..shortage })
+        fits(claims, self.usable()).map_err(|shortage| Shortage { promised: promised(&self.running), ..shortage })
     }
 
     /// Those that have no room beside the ones before them; a smaller one may have.
@@ -79,13 +101,19 @@ impl Capacity {
             match usable.checked_sub(needed) {
                 Some(left) => usable = left,
                 None => {
-                    let shortage = Shortage { guests: 1, needed, usable, promised: self.promised };
+                    let shortage = Shortage { guests: 1, needed, usable, promised: promised(&self.running) };
                     too_many.push((claim.vm.clone(), shortage));
                 }
             }
         }
         too_many
     }
+}
+
+/// Bytes that guests have not used yet, and may.
+fn promised<'r>(running: impl IntoIterator<Item = &'r Running>) -> u64 {
+    let unused = running.into_iter().map(|guest| guest.memory.saturating_sub(guest.resident));
+    unused.fold(0, u64::saturating_add)
 }
 
 /// Whether there is room for all of them in so many bytes.
@@ -104,7 +132,7 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { guests, needed, usable, promised } = *self;
         let who = if guests == 1 { "it needs".to_owned() } else { format!("the {guests} guests need") };
-        write!(f, "{who} {} of memory, and this host has {} for guests now", Mib(needed), Mib(usable))?;
+        write!(f, "{who} {} of memory, and this host has {} for guests", Mib(needed), Mib(usable))?;
         match promised {
             0 => Ok(()),
             promised => write!(f, " ({} more are for guests that run)", Mib(promised)),
@@ -128,7 +156,10 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn host(memory: u64, available: u64, promised: u64) -> Capacity {
-        Capacity { cpus: 4, memory, available, promised }
+        let guest = |lab: &str, memory, resident| Running { lab: lab.parse().unwrap(), memory, resident };
+        // One that has used all of its memory and more, and one that has used none.
+        let running = vec![guest("used", GIB, GIB + (64 << 20)), guest("unused", promised, 0)];
+        Capacity { cpus: 4, memory, available, running }
     }
 
     fn claims(count: usize, memory: u64, emulated: bool) -> Vec<Claim> {
@@ -140,7 +171,7 @@ mod tests {
         let host = host(16 * GIB, 15 * GIB, 0);
         assert_eq!(host.carries(&claims(3, 4 * GIB, false)), Ok(()));
         let shortage = host.carries(&claims(20, 4 * GIB, false)).unwrap_err();
-        let text = "the 20 guests need 83200 MiB of memory, and this host has 14336 MiB for guests now";
+        let text = "the 20 guests need 83200 MiB of memory, and this host has 14336 MiB for guests";
         assert_eq!(shortage.to_string(), text);
     }
 
@@ -148,9 +179,22 @@ mod tests {
     fn what_running_guests_may_still_take_is_taken() {
         assert_eq!(host(16 * GIB, 15 * GIB, 10 * GIB).usable(), 4 * GIB);
         let shortage = host(16 * GIB, 15 * GIB, 14 * GIB).carries(&claims(1, 64 << 20, true)).unwrap_err();
-        assert!(shortage.to_string().ends_with("has 0 MiB for guests now (14336 MiB more are for guests that run)"));
+        assert!(shortage.to_string().ends_with("has 0 MiB for guests (14336 MiB more are for guests that run)"));
         assert_eq!(host(GIB, 0, GIB).usable(), 0);
         assert_eq!(host(GIB, GIB, 0).carries(&claims(2, u64::MAX, true)).unwrap_err().needed, u64::MAX);
+    }
+
+    #[test]
+    fn the_end_of_a_lab_gives_back_what_its_guests_have_and_were_promised() {
+        let (used, unused) = ("used".parse().unwrap(), "unused".parse().unwrap());
+        let all = host(16 * GIB, 10 * GIB, 4 * GIB);
+        assert_eq!(all.usable(), 5 * GIB);
+        assert_eq!(all.usable_without(&used), 6 * GIB + (64 << 20));
+        assert_eq!(all.usable_without(&unused), 9 * GIB);
+        // More was promised than there is: the end of it gives no more than that.
+        let over = host(16 * GIB, 10 * GIB, 80 * GIB);
+        assert_eq!((over.usable(), over.usable_without(&used)), (0, 0));
+        assert_eq!(over.usable_without(&unused), 9 * GIB);
     }
 
     #[test]

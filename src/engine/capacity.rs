@@ -4,31 +4,35 @@ use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 
-use crate::desired::capacity::Capacity;
+use crate::desired::capacity::{Capacity, Running};
 use crate::engine::{libvirt, record};
 use crate::names::LabName;
 use crate::paths::Paths;
 use crate::render::qemu::memory_in;
 
 /// Looks at memory, CPUs, and the guests that run: those of these labs that have a record, and these domains of
-/// libvirt's, each with the bytes of its memory.
+/// libvirt's, each with its lab and the bytes of its memory.
 ///
 /// # Errors
 /// When `/proc/meminfo` is not as it should be.
-pub fn capacity(paths: &Paths, labs: &[LabName], domains: &[(String, u64)]) -> io::Result<Capacity> {
+pub fn capacity(paths: &Paths, labs: &[LabName], domains: &[(LabName, String, u64)]) -> io::Result<Capacity> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo does not say how much memory there is");
     let memory = field(&text, "MemTotal:").ok_or_else(missing)?;
     let available = field(&text, "MemAvailable:").ok_or_else(missing)?;
     // A lab whose records can't be read says so where they matter.
-    let running = labs.iter().flat_map(|lab| record::running(paths, lab).unwrap_or_default());
-    let by_us = running.filter_map(|guest| Some((memory_in(&guest.guest.args)?, guest.pid)));
+    let records = labs
+        .iter()
+        .flat_map(|lab| record::running(paths, lab).unwrap_or_default().into_iter().map(move |record| (lab, record)));
+    let by_us = records.filter_map(|(lab, record)| Some((lab, memory_in(&record.guest.args)?, record.pid)));
     // libvirt's file may have outlived the process.
-    let by_libvirt = domains.iter().filter_map(|(name, memory)| Some((*memory, libvirt::process(name)?.0)));
-    let unused = by_us.chain(by_libvirt).map(|(memory, pid)| memory.saturating_sub(resident(pid)));
-    let promised = unused.fold(0, u64::saturating_add);
+    let of_domain =
+        |(lab, name, memory): &'_ (LabName, String, u64)| Some((lab.clone(), *memory, libvirt::process(name)?.0));
+    let by_us = by_us.map(|(lab, memory, pid)| (lab.clone(), memory, pid));
+    let all = by_us.chain(domains.iter().filter_map(of_domain));
+    let running = all.map(|(lab, memory, pid)| Running { lab, memory, resident: resident(pid) }).collect();
     let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    Ok(Capacity { cpus, memory, available, promised })
+    Ok(Capacity { cpus, memory, available, running })
 }
 
 /// A line of `/proc/meminfo` in bytes.

@@ -43,7 +43,7 @@ impl Report {
             text.push('\n');
         }
         if self.rows.is_empty() {
-            text += "There is nothing to try: the lab has no guests, and no gateways\n";
+            text += "There is nothing to try: no address of a guest or a gateway is known\n";
         } else if self.totals.met == 0 && self.totals.untested > 0 {
             text += "Nothing was tried, so nothing is proven; guests are started by vmnet boot\n";
         }

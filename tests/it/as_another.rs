@@ -87,7 +87,21 @@ fn labs_of_one_file_live_side_by_side() {
         fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"renamed\"")).unwrap();
         means(&lab, &["status"], "row");
         assert!(said(&lab.vmnet(&["boot", "vm1"])).contains("vm vm1 runs already"));
+        // It may say that of another one which runs from it: that one is meant then.
+        fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"b\"")).unwrap();
+        means(&lab, &["status"], "b");
+        // A guest that its lab has not got yet is not another lab's.
+        let more = "[vm.vm9]\nengine = \"netns\"\nnic = \"quiet\"\n";
+        fs::write("/run/lab/more.toml", file() + more).unwrap();
+        lab.ok(&["create", "more.toml", "--lab", "c"]);
+        fs::write("/run/lab/net.toml", file() + more + "[network.late]\nmode = \"isolated\"\n").unwrap();
+        let refused = lab.vmnet(&["boot", "vm9"]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains("of lab c is c/vm9"), "{}", said(&refused));
+        lab.ok(&["boot", "c/vm9"]);
+        lab.ok(&["destroy", "--stop", "c"]);
         fs::write("/run/lab/net.toml", file()).unwrap();
+        fs::remove_file("/run/lab/more.toml").unwrap();
+        sh("rm -f /run/lab/more.lock");
         // One lock file for all of them: addresses don't hang on names.
         let locks = output("ls /run/lab");
         assert_eq!(locks.split_whitespace().collect::<Vec<_>>(), ["net.lock", "net.toml"]);

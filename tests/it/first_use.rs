@@ -165,11 +165,13 @@ fn the_only_lab_is_found_from_anywhere() {
         lab.ok(&["create", "--confirm", "60s", "/run/second/net.toml"]);
         let (code, text) = from_root(&["undo"]);
         assert!(code == 0 && text.contains("lab second: undone"), "{text}");
-        // In the folder of another lab, too.
+        // In the folder of another lab that one is meant; which waits is told.
         lab.ok(&["create", "--confirm", "60s", "/run/second/net.toml"]);
-        let (code, out, err) = said(&lab, &["confirm"]);
-        assert!(code == 0 && out.contains("lab second: confirmed"), "{out}{err}");
-        refuses(&lab, &["confirm"], 1, &["nothing to confirm for lab first"]);
+        refuses(&lab, &["undo"], 1, &["nothing to undo for lab first", "another lab is meant: vmnet undo second\n"]);
+        refuses(&lab, &["confirm"], 1, &["nothing to confirm for lab first", "meant: vmnet confirm second\n"]);
+        lab.ok(&["confirm", "second"]);
+        let (_, _, err) = said(&lab, &["confirm"]);
+        assert!(!err.contains("second"), "{err}");
         lab.ok(&["destroy", "second"]);
         lab.ok(&["destroy"]);
     });

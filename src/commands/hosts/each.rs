@@ -13,6 +13,7 @@ use super::{Call, Fleet, Member, Outcome, Outcomes, Way, listed};
 use crate::commands::boot;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
+use crate::commands::image;
 use crate::names::{ImageName, VmName};
 
 /// How much longer than it waits for guests `boot` may take.
@@ -75,6 +76,7 @@ impl Fleet {
     /// `vmnet image pull`: each host downloads what its own guests need.
     pub(super) async fn pull(&self, names: &[ImageName]) -> Result<ExitCode, Failure> {
         self.all_here()?;
+        image::known(&self.source.whole, names)?;
         self.merged(self.pulled(names, |_| true).await?)
     }
 

@@ -19,7 +19,8 @@ use crate::commands::boot;
 use crate::commands::create::guest_files;
 use crate::commands::destroy;
 use crate::commands::failure::Failure;
-use crate::commands::output::{BAD, BOLD, GOOD, WARN, count, shown};
+use crate::commands::output::{BOLD, WARN, count, shown};
+use crate::commands::verify::verdict;
 use crate::desired::capacity::fits;
 
 /// What the command line says beside the definition.
@@ -141,20 +142,21 @@ impl Fleet {
         let mut hosts = BTreeMap::new();
         for member in &self.members {
             let claims = boot::claims(&member.model, member.model.vms().keys());
-            let Some(usable) = survey.memory_without(&member.name) else { continue };
+            let Some(usable) = survey.room(&member.name) else { continue };
             if let Err(shortage) = fits(&claims, usable) {
-                hosts.insert(member.name.clone(), json!({ "error": shortage.to_string() }));
+                let who = if let [only] = claims.as_slice() { format!("vm {}: ", only.vm) } else { String::new() };
+                hosts.insert(member.name.clone(), json!({ "error": format!("{who}{shortage}") }));
             }
         }
         match hosts.is_empty() {
             true => Ok(()),
             false => Err(Failure::Hosts {
                 message: format!(
-                    "lab {}: too little memory for its guests, without those that run, too; nothing was changed",
+                    "lab {}: too little memory for its guests, also once those that run are stopped; nothing was changed",
                     self.lab()
                 ),
                 hosts,
-                help: Some("write a smaller memory = in the definition, or fewer guests".to_owned()),
+                help: Some("write a smaller memory = in the definition, or stop guests of other labs there".to_owned()),
                 code: 4,
             }),
         }
@@ -213,21 +215,17 @@ impl Fleet {
             text.push_str(&(report.verify.text() + "\n"));
         }
         let hosts = listed(report.hosts.keys());
-        let guests = self.members.iter().map(|member| member.model.vms().len()).sum();
+        let guests: usize = self.members.iter().map(|member| member.model.vms().len()).sum();
         let steps: Vec<String> = ["destroy", "create", "reset", "boot", "verify"]
             .into_iter()
             .filter_map(|step| Some(format!("{step} {:.1} s", report.steps.get(step)?)))
             .collect();
         let (lab, seconds) = (report.lab, report.seconds);
-        let verdict = match (report.passed, report.verify.report.totals.unseen()) {
-            (true, 0) => format!("{GOOD}everybody reaches whom they should, and nobody else{GOOD:#}"),
-            (true, unseen) => format!("{GOOD}all is as expected{GOOD:#} but for {unseen} unknown or not tried"),
-            (false, _) => format!("{BAD}not everybody reaches whom they should{BAD:#}"),
-        };
+        let verdict = verdict(&report.verify.report);
         text + &format!(
-            "{BOLD}lab {lab}{BOLD:#} rebuilt on {hosts} in {seconds:.1} s ({}): {} on the network; {verdict}\n",
+            "{BOLD}lab {lab}{BOLD:#} rebuilt on {hosts} in {seconds:.1} s ({}): {}{verdict}\n",
             steps.join(", "),
-            count(guests, "guest")
+            if guests > 0 { format!("{} on the network; ", count(guests, "guest")) } else { String::new() }
         )
     }
 }

@@ -91,7 +91,7 @@ fn asked(command: &Command) -> Result<Asked<'_>, Failure> {
             let source = if hosts.here.is_some() { None } else { with_hosts(&file.file, file.named.as_ref(), hosts)? };
             Some((hosts, source))
         }
-        Command::Image(Image::Pull { lab, .. }) if lab.hosts.here.is_none() => {
+        Command::Image(Image::Pull { lab, .. }) if lab.hosts.here.is_none() && lookup::is_file(&lab.lab) => {
             Some((&lab.hosts, with_hosts(Path::new(&lab.lab), lab.named.as_ref(), &lab.hosts)?))
         }
         Command::Destroy { lab, .. }
@@ -160,8 +160,9 @@ fn made_here(path: &Path, named: Option<&LabName>) -> bool {
 /// The definition of guests: that of `--of`, or `./net.toml` where it has all of them.
 fn of_guests(guests: &cli::Guests) -> Result<Option<Source>, Failure> {
     let file = guests.of.as_deref().unwrap_or(DEFAULT_FILE);
-    // `other/vm1` is in the lab of that name, under which the file may run, too.
+    // `other/vm1` is in the lab of that name, under which the file may run, too; but where a file is said, it says which.
     let mut labs: BTreeSet<LabName> = names(guests)?.into_iter().filter_map(|name| name.lab).collect();
+    let said = if guests.of.is_some() { std::mem::take(&mut labs) } else { BTreeSet::new() };
     labs.extend(guests.named.clone());
     let lab = labs.pop_first();
     // Of several labs: told by whoever looks for guests here.
@@ -174,6 +175,12 @@ fn of_guests(guests: &cli::Guests) -> Result<Option<Source>, Failure> {
     let Some(source) = source.filter(|source| is_meant && (guests.named.is_some() || is_elsewhere(source))) else {
         return Ok(None);
     };
+    if let Some(other) = said.iter().find(|lab| *lab != source.whole.lab()) {
+        let own = source.whole.lab();
+        return Err(Failure::Usage(format!(
+            "{file} is lab {own}, and a guest of lab {other} is named: say one of them"
+        )));
+    }
     let named = named(guests)?;
     let unknown = named.iter().flatten().find(|vm| !source.whole.vms().contains_key(*vm));
     match (unknown, &guests.of) {
@@ -206,7 +213,7 @@ fn enter_guest(
 ) -> Result<Option<ExitCode>, Failure> {
     let file = Path::new(DEFAULT_FILE);
     let Ok(GuestName { lab, vm }) = name.parse() else { return Ok(None) };
-    if !file.exists() || made_here(file, None) {
+    if !file.exists() || made_here(file, lab.as_ref()) {
         return Ok(None);
     }
     // One that was not made here is the file's, under its own name or another.

@@ -19,7 +19,7 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 pub(super) struct Seen {
     pub(super) machine: String,
     labs: Vec<LabSeen>,
-    memory: Option<u64>,
+    room: Option<u64>,
 }
 
 /// A lab there.
@@ -30,7 +30,7 @@ pub(super) struct LabSeen {
     pub(super) here: Option<String>,
     pub(super) fingerprint: Option<String>,
     pub(super) guests: Vec<String>,
-    memory: u64,
+    room_without: Option<u64>,
     pub(super) disks: Vec<String>,
     pub(super) confirm_until: Option<u64>,
 }
@@ -51,8 +51,8 @@ impl LabSeen {
 #[derive(Default)]
 pub(super) struct Survey {
     labs: BTreeMap<String, Option<LabSeen>>,
-    /// Bytes for guests that start now.
-    memory: BTreeMap<String, u64>,
+    /// Bytes of memory for guests that start once the lab's own have ended.
+    room: BTreeMap<String, u64>,
 }
 
 impl Survey {
@@ -65,10 +65,9 @@ impl Survey {
         self.labs.iter().filter_map(|(host, lab)| Some((host, lab.as_ref()?)))
     }
 
-    /// Bytes for guests on a host once the lab's own are gone; `None` where that is not known.
-    pub(super) fn memory_without(&self, host: &str) -> Option<u64> {
-        let freed = self.lab(host).map(|lab| lab.memory).unwrap_or_default();
-        Some(self.memory.get(host)?.saturating_add(freed))
+    /// Bytes of memory for guests on a host once the lab's own have ended; `None` where that is not known.
+    pub(super) fn room(&self, host: &str) -> Option<u64> {
+        self.room.get(host).copied()
     }
 }
 
@@ -109,8 +108,9 @@ impl Fleet {
             if let (Some(member), Some(lab)) = (self.member(host), &lab) {
                 problems.extend(self.stranger(member, lab).map(|problem| (host.clone(), problem)));
             }
+            let room = lab.as_ref().map_or(seen.room, |lab| lab.room_without);
+            survey.room.extend(room.map(|room| (host.clone(), room)));
             survey.labs.insert(host.clone(), lab);
-            survey.memory.extend(seen.memory.map(|memory| (host.clone(), memory)));
         }
         match problems.is_empty() {
             true => Ok(survey),

@@ -110,7 +110,10 @@ impl Fleet {
         let removed = self.remove(destroy::Options { stop: true, purge: true, force: false }).await;
         let lab = self.lab();
         if removed.values().all(Outcome::is_done) {
-            let is_gone = removed.values().all(|outcome| outcome.field("changes") == 0);
+            let nothing = |outcome: &Outcome| {
+                outcome.field("changes") == 0 && outcome.field("purged").as_array().is_none_or(Vec::is_empty)
+            };
+            let is_gone = removed.values().all(nothing);
             let how = if is_gone { "somebody has removed it already" } else { "removed" };
             self.output.say(format_args!("lab {lab}: {GOOD}{how}{GOOD:#}"));
             return Ok(());

@@ -33,7 +33,7 @@ struct ImageReport {
     /// Bytes.
     size: Option<u64>,
     used_by: Vec<UseReport>,
-    /// Guests whose disks were made of it, as `lab/guest`.
+    /// Guests whose disks were made of it, as `lab/guest`, or `lab/by-hand/…`.
     disks: Vec<String>,
 }
 

@@ -217,15 +217,16 @@ fn guests_that_do_not_fit_cost_no_lab() {
     sandbox::with_qemu("hosts::bad::guests_that_do_not_fit_cost_no_lab", || {
         let lab = Lab::from_text(&with_empty_guest("full"));
         sh("qemu-img create -q -f qcow2 /run/lab/empty.qcow2 1M");
-        let usable = json(&lab, &["list"]).0["memory"].as_u64().unwrap();
+        let usable = json(&lab, &["list"]).0["room"].as_u64().unwrap();
         // It fits once, and not twice.
         let text = with_empty_guest("full").replace("64MiB", &format!("{}MiB", (usable / 3 * 2) >> 20));
         fs::write("/run/lab/net.toml", &text).unwrap();
         lab.ok(&["create"]);
         lab.ok(&["boot", "vm1"]);
         let process = || json(&lab, &["ps"]).0["vms"][0]["pid"].as_i64().unwrap();
-        let (before, listed) = (process(), json(&lab, &["list"]).0["labs"][0]["memory"].as_u64().unwrap());
-        assert_eq!(listed >> 20, (usable / 3 * 2) >> 20);
+        let (before, (list, _)) = (process(), json(&lab, &["list"]));
+        let room = [&list["room"], &list["labs"][0]["room_without"]].map(|room| room.as_u64().unwrap());
+        assert!(room[0] < usable / 2 && room[1] > usable / 4 * 3, "{room:?} of {usable}");
         let second = text.split_once("[vm.vm1]").unwrap().1;
         fs::write("/run/lab/net.toml", format!("{text}[vm.vm2]{second}")).unwrap();
         let (said_of_two, code) = said(&lab, &["rebuild", "--yes"]);
