@@ -56,6 +56,18 @@ pub enum ProbeError {
     },
 }
 
+impl ProbeError {
+    /// Whether a link or a namespace that the sender has is not there.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Place { source, .. } => source.is_gone(),
+            Self::Sockets { source, .. } => {
+                source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(libc::ENODEV)
+            }
+        }
+    }
+}
+
 /// The guests of a lab, as far as it is known whether they run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guests {
@@ -153,7 +165,17 @@ fn from_all<'a>(
         let join = |(numbers, thread): (&'a [usize], std::thread::ScopedJoinHandle<'_, _>)| {
             let outcome: Result<Vec<Seen>, ProbeError> =
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            outcome.map(|seen| (numbers, seen))
+            match outcome {
+                // One that is not as it was made says nothing of the others.
+                Err(error) if error.is_gone() => {
+                    let reason = format!(
+                        "{error}: {}",
+                        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+                    );
+                    Ok((numbers, vec![Seen::Broken { reason }; numbers.len()]))
+                }
+                outcome => outcome.map(|seen| (numbers, seen)),
+            }
         };
         threads.into_iter().map(join).collect()
     })

@@ -61,9 +61,9 @@ struct Subject {
 }
 
 impl Subject {
-    fn open(domain: &str, network: &str, verb: &str) -> Result<Self, Failure> {
+    fn open(domain: &str, network: &str, verb: &str, output: &Output) -> Result<Self, Failure> {
         let (lab, network) = lookup::network(network)?;
-        let mut session = Session::change_of(&lab, verb)?;
+        let mut session = Session::change_of(&lab, verb, output)?;
         let source = session.applied()?;
         let Some(network) = source.model.networks().get(&network).cloned() else {
             return Err(Failure::because(format!("lab {lab} has no network {network} any more")));
@@ -168,7 +168,7 @@ impl Subject {
 
 /// `vmnet attach`
 pub(super) fn attach(domain: &str, network: &str, model: NicModel, output: &Output) -> Result<ExitCode, Failure> {
-    let mut subject = Subject::open(domain, network, "attach")?;
+    let mut subject = Subject::open(domain, network, "attach", output)?;
     let by_network = subject.is_there()?;
     let found = subject.find(subject.domain());
     let places = plug::places(subject.domain());
@@ -206,7 +206,7 @@ pub(super) fn attach(domain: &str, network: &str, model: NicModel, output: &Outp
 
 /// `vmnet detach`
 pub(super) fn detach(domain: &str, network: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let subject = Subject::open(domain, network, "detach")?;
+    let subject = Subject::open(domain, network, "detach", output)?;
     let found = subject.find(subject.domain());
     if let Some(plug) = &found {
         let xml = written(interface(plug.mac, &subject.socket(plug.by_network), None))?;

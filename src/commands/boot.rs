@@ -56,7 +56,7 @@ pub(super) async fn run(
         lookup::guests(names, of).map_err(|failure| time_as_guest(names, wait).unwrap_or(failure))?;
     // Before the lock: others need not wait for a download.
     image::ready(&before, &vms, output)?;
-    let mut session = Session::change_of(&lab, "boot")?;
+    let mut session = Session::change_of(&lab, "boot", output)?;
     let source = session.applied()?;
     if let Some(vm) = vms.iter().find(|vm| !source.model.vms().contains_key(*vm)) {
         return Err(gone(&source, vm));
@@ -127,7 +127,7 @@ fn at_once(claims: &[Claim], options: Options) -> Result<usize, Failure> {
     match capacity.carries(claims) {
         Err(shortage) if !options.overcommit => {
             let who = if let [only] = claims { format!("vm {}: ", only.vm) } else { String::new() };
-            let help = "start fewer of them, write a smaller memory = in the definition, or say --overcommit if they \
+            let help = "start fewer of them, write a smaller memory = in the definition, or say vmnet boot --overcommit if they \
                         will not use all of it";
             Err(Failure::lacks(format!("{who}{shortage}; nothing was started; {help}")))
         }

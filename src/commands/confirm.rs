@@ -24,7 +24,7 @@ pub(super) fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> 
     let lab = lookup::lab_with_change(argument)?;
     // Whoever comes in time does not lose by waiting for the lock.
     let in_time = is_in_time(&lab)?;
-    let session = Session::ending(&lab, "confirm")?;
+    let session = Session::ending(&lab, "confirm", output)?;
     let Some((Standing::Unconfirmed, change)) = &session.pending else { return Err(nothing(&lab)) };
     let is_late = !in_time && change.confirm.is_some_and(|deadline| deadline.has_passed());
     if !session.is_whole() || is_late {

@@ -96,7 +96,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let source = Source::read(&file.file, file.named.as_ref(), here)?;
-    let mut session = Session::change_of(source.model.lab(), "create")?;
+    let mut session = Session::change_of(source.model.lab(), "create", output)?;
     session.confirm = to_be_confirmed(&session, options.confirm)?;
     if options.new {
         is_new(&session)?;
@@ -138,7 +138,8 @@ pub(super) async fn run(
     let said = Said {
         is_new,
         outdated: &outdated,
-        stopped: source.model.vms().len() - guests.len(),
+        // Nothing is started before it is confirmed.
+        stopped: if session.confirm.is_some() { 0 } else { source.model.vms().len() - guests.len() },
         reminder: &reminder.unwrap_or_default(),
     };
     output.result(&report, || said.text(&report))?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::list;
 use super::lookup;
-use super::output::{GOOD, Output, WARN, foreign, shown};
+use super::output::{GOOD, Output, WARN, count, foreign, shown};
 use super::privilege;
 use super::session::{Session, kept, silent, unobservable};
 use super::source::remove_if_there;
@@ -48,7 +48,7 @@ pub(super) const SETTINGS_UNKNOWN: &str = "settings of the host that it changed 
 pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let lab = lookup::lab(argument)?;
-    let mut session = Session::ending(&lab, "destroy")?;
+    let mut session = Session::ending(&lab, "destroy", output)?;
     session.may_be_silent = true;
     let observation = session.look(None)?;
     answers(&mut session, &observation, options, output)?;
@@ -60,18 +60,24 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         ));
     }
     let purged = if options.purge { disks(&session.paths, &lab) } else { Vec::new() };
+    // While it is known whose they may be.
+    let before = doubts(&session.paths, |doubt| doubt.lab.as_ref() == Some(&lab));
     let (changes, kept) = remove(&mut session, &observation, options, output).await?;
     let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
     // Told beside what was done, which does not depend on it.
-    let mut unproven = list::everything(&session.paths).map(|(_, marks)| marks.unproven).unwrap_or_default();
-    unproven.retain(|doubt| doubt.lab.as_ref() == Some(&lab));
+    let unproven = doubts(&session.paths, |doubt| {
+        doubt.lab.as_ref() == Some(&lab) || before.iter().any(|before| before.thing == doubt.thing)
+    });
     let seconds = begun.elapsed().as_secs_f64();
     let report = Report { lab: lab.as_str(), changes, seconds, kept, purged, settings_unknown, unproven };
     output.result(&report, || {
         let mut text = match report.changes {
+            0 if !report.purged.is_empty() => String::new(),
             0 if others.is_empty() => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#}\n"),
             0 => format!("lab {lab}: {GOOD}nothing to remove{GOOD:#} (labs of this host: {})\n", others.join(", ")),
-            changes => format!("lab {lab}: {GOOD}removed{GOOD:#}, {changes} changes in {:.2} s\n", report.seconds),
+            changes => {
+                format!("lab {lab}: {GOOD}removed{GOOD:#}, {} in {:.2} s\n", count(changes, "change"), report.seconds)
+            }
         };
         for disk in &report.purged {
             text.push_str(&format!("removed {}\n", shown(disk)));
@@ -83,6 +89,13 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         text
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What looks like a lab's, and is not proven to be.
+fn doubts(paths: &Paths, is_meant: impl Fn(&Doubt) -> bool) -> Vec<Doubt> {
+    let mut unproven = list::everything(paths).map(|(_, marks)| marks.unproven).unwrap_or_default();
+    unproven.retain(is_meant);
+    unproven
 }
 
 /// Refuses where libvirt says nothing and may have guests or networks of the lab; with force it goes on, and says so.
@@ -125,7 +138,8 @@ pub(super) fn may_go(
         return Ok(());
     }
     let names = running.join(", ");
-    let help = format!("stop them first, or say vmnet {verb} --stop");
+    let whose = if verb == "destroy" { format!(" {lab}") } else { String::new() };
+    let help = format!("stop them first, or say vmnet {verb} --stop{whose}");
     Err(Failure::advised(format!("guests of lab {lab} run: {names}"), help))
 }
 

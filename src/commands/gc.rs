@@ -78,7 +78,7 @@ async fn clean(
     output: &Output,
     report: &mut LabReport,
 ) -> Result<(), Failure> {
-    let mut session = if dry_run { Session::look_at(lab)? } else { Session::change_of(lab, "gc")? };
+    let mut session = if dry_run { Session::look_at(lab)? } else { Session::change_of(lab, "gc", output)? };
     // Asked under the lock: somebody may have created it meanwhile.
     if session.is_known && !session.ledger.is_of_leftovers() {
         return Err(Failure::because("it was created meanwhile; nothing was changed"));

@@ -186,12 +186,14 @@ fn text(report: &Report) -> String {
         }
         text.push_str(&format!("{rows}\n"));
     }
-    for LabReport { lab, confirm_until, .. } in &report.labs {
+    for LabReport { lab, state, confirm_until, .. } in &report.labs {
         if let Some(until) = confirm_until {
             let until = clock(*until);
-            text.push_str(&format!(
-                "{WARN}lab {lab} is undone at {until}{WARN:#} unless you say vmnet confirm {lab}\n"
-            ));
+            let what_else = match state {
+                State::Applied => format!("unless you say vmnet confirm {lab}"),
+                _ => format!("or now by vmnet undo {lab}"),
+            };
+            text.push_str(&format!("{WARN}lab {lab} is undone at {until}{WARN:#} {what_else}\n"));
         }
     }
     if report.labs.iter().any(|lab| lab.state == State::Leftovers) {

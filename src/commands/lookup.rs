@@ -313,7 +313,11 @@ fn no_guest(
 }
 
 fn lacks(source: &Source, vm: &VmName) -> Failure {
-    Failure::because(format!("lab {} has no guest {vm}; it has {}", source.model.lab(), guests_of(source)))
+    let message = format!("lab {} has no guest {vm}; it has {}", source.model.lab(), guests_of(source));
+    match source.file_changed() {
+        true => Failure::advised(message, format!("{} was edited since: run vmnet create", shown(&source.path))),
+        false => Failure::because(message),
+    }
 }
 
 /// The first dozen of a lab's guests.

@@ -113,6 +113,11 @@ impl Output {
         }
     }
 
+    /// Says who keeps this command from its work.
+    pub(super) fn waits_for(&self, holder: &str) {
+        self.say(format_args!("waiting for {holder}, which is changing this host's labs"));
+    }
+
     /// Says what an administrator wants to know although it is no error.
     pub(super) fn notes(&self, notes: &[Note]) {
         for note in notes {
@@ -283,7 +288,7 @@ pub(super) fn count(number: usize, thing: &str) -> String {
 
 /// Text of a foreign origin, fit for a terminal.
 pub(super) fn foreign(text: &str) -> String {
-    text.escape_debug().to_string()
+    text.escape_debug().to_string().replace("\\'", "'")
 }
 
 /// A path, fit for a terminal.

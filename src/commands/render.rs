@@ -53,7 +53,7 @@ async fn own_domain(before: &Source, name: &VmName, output: &Output) -> Result<E
     image::ready(before, std::slice::from_ref(name), output)?;
     privilege::require_to_prepare()?;
     // With the lock: what it makes is what `boot` and `reset` work on.
-    let mut session = Session::ending(before.model.lab(), "xml")?;
+    let mut session = Session::ending(before.model.lab(), "xml", output)?;
     let source = &session.applied()?;
     let vm = source.model.vms().get(name).ok_or_else(|| super::boot::gone(source, name))?;
     session.host.scope.guest_devices = true;

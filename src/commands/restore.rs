@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: &[String], output: &Output) -> Result<ExitCod
 /// One lab. What is there already stays, so it can be run at any time.
 async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Result<(), Failure> {
     let was_known = ledger::labs(&paths()?)?.contains(lab);
-    let mut session = Session::ending(lab, RESTORE)?;
+    let mut session = Session::ending(lab, RESTORE, output)?;
     match session.pending.take() {
         Some((Standing::Unconfirmed, change)) => return Err(unconfirmed(&change, &session)),
         Some((_, change)) => {
@@ -71,7 +71,7 @@ async fn restore(lab: &LabName, report: &mut LabReport, output: &Output) -> Resu
             session.go_back(&change, output).await?;
             // Its lock goes before the next one is taken.
             drop(session);
-            session = Session::ending(lab, RESTORE)?;
+            session = Session::ending(lab, RESTORE, output)?;
         }
         None => {}
     }

@@ -114,8 +114,8 @@ impl Session {
 
     /// Opens a lab for changing: waits for the lock. A change that is not confirmed comes first; where only guests are
     /// started or stopped, one of the network that was interrupted, too.
-    pub(super) fn change_of(lab: &LabName, verb: &str) -> Result<Self, Failure> {
-        let session = Self::ending(lab, verb)?;
+    pub(super) fn change_of(lab: &LabName, verb: &str, output: &Output) -> Result<Self, Failure> {
+        let session = Self::ending(lab, verb, output)?;
         let of_guests = |verb: &str| OF_GUESTS.contains(&verb);
         match &session.pending {
             Some((Standing::Unconfirmed, change)) => Err(unconfirmed(change, &session)),
@@ -135,10 +135,11 @@ impl Session {
     }
 
     /// Opens a lab for what may end a change that is not confirmed: waits for the lock.
-    pub(super) fn ending(lab: &LabName, verb: &str) -> Result<Self, Failure> {
+    pub(super) fn ending(lab: &LabName, verb: &str, output: &Output) -> Result<Self, Failure> {
         let paths = paths()?;
         ledger::check_folders(&paths, lab)?;
-        let lock = ChangeLock::take(&paths, &format!("{verb} {lab}"), LOCK_LIMIT)?;
+        let who = format!("{verb} {lab}");
+        let lock = ChangeLock::take(&paths, &who, LOCK_LIMIT, |holder| output.waits_for(holder))?;
         Ok(Self { signals: Some(Signals::catch()), ..Self::open(lab, verb, Some(lock))? })
     }
 
@@ -175,8 +176,8 @@ impl Session {
         scope.libvirt = asks_libvirt && libvirt::may_be_used(&ledger, is_known);
         let host = KernelHost::new(scope);
         let (others, others_unknown) = match found::held_by_others(&paths, &ledger) {
-            // Nor may it keep the host from being reachable again.
-            Err(_) if verb == GO_BACK => (Found::new(), true),
+            // Nor may it keep the host from being reachable again, or anybody from their guests.
+            Err(_) if verb == GO_BACK || verb == "undo" || OF_GUESTS.contains(&verb) => (Found::new(), true),
             // Looking takes nothing from anybody, nor does a lab that comes back after a reboot: a damaged ledger of
             // another one must not keep it from that.
             Err(_) if lock.is_none() || (stale.is_some() && verb == RESTORE) => (Found::new(), false),
@@ -277,7 +278,8 @@ impl Session {
 
     /// What goes back to what it was when this lab does not need it any more: not what another lab needs.
     pub(super) fn to_restore(&self) -> Found {
-        let found = self.ledger.found.clone().into_iter();
+        // What one may need of which nothing is known stays.
+        let found = self.ledger.found.clone().into_iter().filter(|_| !self.others_unknown);
         found.filter(|(key, _)| !self.others.contains_key(key) && !self.stays_up.contains(key)).collect()
     }
 

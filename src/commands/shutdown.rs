@@ -82,7 +82,7 @@ pub(super) async fn run(output: &Output) -> Result<ExitCode, Failure> {
 /// The lock; none where another command holds on to it. What would be changed beside it, a guest that is being stopped
 /// twice, harms nobody; and whoever shuts the host down ends every guest soon, in order or not.
 fn turn(paths: &Paths, output: &Output) -> Result<Option<ChangeLock>, Failure> {
-    match ChangeLock::take(paths, "shutdown", LOCK_LIMIT) {
+    match ChangeLock::take(paths, "shutdown", LOCK_LIMIT, |_| ()) {
         Ok(lock) => Ok(Some(lock)),
         Err(held @ LockError::Held { .. }) => {
             output.say(format_args!("{WARN}note{WARN:#}: {held}; guests are shut down all the same"));

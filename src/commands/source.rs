@@ -208,6 +208,17 @@ impl Source {
         ledger::write_atomically_for(&self.lock_path(), text, 0o644, owner)
     }
 
+    /// Whether the lock file is word for word this.
+    pub(super) fn lock_says(&self, text: &str) -> bool {
+        read_text(&self.lock_path()).is_ok_and(|found| found == text)
+    }
+
+    /// Gives the lock file another text.
+    pub(super) fn put_lock_back(&self, text: &str) -> Result<(), Failure> {
+        let failed = |error| Failure::failed(format!("{} can't be put back", self.lock_path().display()), error);
+        self.write_lock_text(text.as_bytes()).map_err(failed)
+    }
+
     /// Makes the lock file what it was before [`Source::write_lock`].
     pub(super) fn restore_lock(&self) -> Result<(), Failure> {
         let path = self.lock_path();

@@ -24,7 +24,7 @@ struct Report<'a> {
 pub(super) async fn run(names: &[String], of: Option<&str>, force: bool, output: &Output) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let (lab, _, vms) = lookup::guests(names, of)?;
-    let mut session = Session::change_of(&lab, "stop")?;
+    let mut session = Session::change_of(&lab, "stop", output)?;
     session.applied()?;
     session.force = force;
     let stopped = stop(&mut session, &vms, false, output).await?;
@@ -82,7 +82,7 @@ pub(super) async fn reset(
 ) -> Result<ExitCode, Failure> {
     let begun = std::time::Instant::now();
     let (lab, _, vms) = lookup::guests(names, of)?;
-    let mut session = Session::change_of(&lab, "reset")?;
+    let mut session = Session::change_of(&lab, "reset", output)?;
     let source = session.applied()?;
     if vms.iter().filter_map(|vm| source.model.vms().get(vm)).any(|vm| vm.engine().is_machine()) {
         privilege::require_folders()?;

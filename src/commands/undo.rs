@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::confirm::others_wait;
 use super::failure::Failure;
 use super::lookup;
-use super::output::{GOOD, Output};
+use super::output::{GOOD, Output, count};
 use super::session::Session;
 use super::standing::{clock, undone};
 
@@ -25,7 +25,7 @@ struct Report<'a> {
 pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
     let lab = lookup::lab_with_change(argument)?;
-    let mut session = Session::ending(&lab, "undo")?;
+    let mut session = Session::ending(&lab, "undo", output)?;
     let Some((_, change)) = session.pending.take() else {
         let undone = undone(&lab).map(|undone| format!(" (its last {undone})")).unwrap_or_default();
         let nothing = format!(
@@ -43,7 +43,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
             Some(_) => format!("it is as it was before {} of {}", change.verb, clock(change.begun)),
             None => "nothing of it is left".to_owned(),
         };
-        format!("lab {lab}: {GOOD}undone{GOOD:#}, {changes} changes in {seconds:.2} s; {since}\n")
+        format!("lab {lab}: {GOOD}undone{GOOD:#}, {} in {seconds:.2} s; {since}\n", count(changes, "change"))
     })?;
     Ok(ExitCode::SUCCESS)
 }

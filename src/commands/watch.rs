@@ -96,7 +96,7 @@ pub(super) async fn run(lab: &str, id: &str) -> Result<ExitCode, Failure> {
 /// Goes back, unless the change was confirmed or undone while the lock was waited for.
 async fn go_back(paths: &Paths, lab: &LabName, id: &str) -> Result<(), Failure> {
     let mut session = loop {
-        match Session::ending(lab, GO_BACK) {
+        match Session::ending(lab, GO_BACK, &Output::new(Form::Json, false)) {
             Err(failure) if failure.is_held() => {}
             session => break session?,
         }

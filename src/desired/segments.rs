@@ -91,7 +91,7 @@ pub(super) fn vlan_is_free(
 
 fn foreign(context: &mut Context<'_>, network: &Network, name: &IfName) {
     let problem = match context.facts().devices.get(name.as_str()) {
-        None => Some("does not exist; make it first, or remove bridge = and let vmnet make one".to_owned()),
+        None => Some("does not exist; make it first, or remove bridge = and let vmnet make one (a bridged network has a vlan = then)".to_owned()),
         Some(device) => match device.kind.as_deref() {
             Some("bridge") => {
                 let mtu = device.mtu;

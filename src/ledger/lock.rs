@@ -1,7 +1,7 @@
 //! [`ChangeLock`]: one change at a time on a host.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,29 +45,34 @@ impl LockError {
     }
 }
 
+/// How long nobody asks what is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl ChangeLock {
-    /// Takes the lock, waiting at most `limit`; `verb` tells others what the holder is doing.
+    /// Takes the lock, waiting at most `limit`; `verb` tells others what the holder is doing. Where it takes longer than a
+    /// second, `on_wait` gets the holder, once.
     ///
     /// # Errors
     /// [`LockError`], naming the holder.
-    pub fn take(paths: &Paths, verb: &str, limit: Duration) -> Result<Self, LockError> {
+    pub fn take(paths: &Paths, verb: &str, limit: Duration, on_wait: impl FnOnce(&str)) -> Result<Self, LockError> {
         let path = paths.run.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = open(&paths.run, &path).map_err(failed)?;
-        let end = Instant::now() + limit;
+        let begun = Instant::now();
+        let mut on_wait = Some(on_wait);
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                Err(fs::TryLockError::WouldBlock) if begun.elapsed() < limit => {
+                    if begun.elapsed() > PATIENCE
+                        && let Some(on_wait) = on_wait.take()
+                    {
+                        on_wait(&holder(&file));
+                    }
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(fs::TryLockError::WouldBlock) => {
-                    let mut holder = String::new();
-                    let read = (&file).take(200).read_to_string(&mut holder);
-                    let known = read.is_ok() && !holder.trim().is_empty();
-                    let holder =
-                        if known { holder.trim().escape_default().to_string() } else { "another vmnet".into() };
-                    return Err(LockError::Held { holder, path });
+                    return Err(LockError::Held { holder: holder(&file), path });
                 }
                 Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
             }
@@ -80,6 +85,15 @@ impl ChangeLock {
         }
         Ok(Self { _file: file })
     }
+}
+
+/// Who holds it, as they wrote it.
+fn holder(file: &File) -> String {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = [0; 200];
+    let length = file.read_at(&mut bytes, 0).unwrap_or_default();
+    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).trim().escape_default().to_string();
+    if text.is_empty() { "another vmnet".to_owned() } else { text }
 }
 
 fn open(folder: &Path, path: &Path) -> io::Result<File> {

@@ -29,7 +29,11 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// It is not what vmnet writes. It is never guessed at: a wrong guess would remove the wrong things.
-    #[error("the ledger {} is damaged; move it away, then `vmnet destroy` works from the marks on the objects", path.display())]
+    #[error(
+        "the ledger {} is damaged; move it away, then `vmnet destroy {}` works from the marks on the objects",
+        path.display(),
+        lab_of(path)
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -115,6 +119,12 @@ pub(super) fn parse_versioned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Un
         Some(found) if found != u64::from(VERSION) => Err(Unreadable::Version(found)),
         _ => serde_json::from_value(value).map_err(Unreadable::Damaged),
     }
+}
+
+/// The lab whose ledger stands at a path, for a message.
+fn lab_of(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::parent).and_then(Path::file_name).unwrap_or_default();
+    folder.to_string_lossy().escape_debug().to_string()
 }
 
 /// A ledger from the bytes of its file.

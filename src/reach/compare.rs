@@ -23,6 +23,11 @@ pub enum Seen {
         /// Why not.
         reason: String,
     },
+    /// It could not be tried, since the sender runs and is not as it was made: a link of its is gone.
+    Broken {
+        /// What is not there.
+        reason: String,
+    },
 }
 
 /// Expected and seen, compared.
@@ -64,6 +69,7 @@ impl Row {
         let verdict = match (expectation.expect, &seen) {
             (_, Seen::Untested { .. }) => Verdict::Untested,
             (Expect::Unknown, _) => Verdict::Open,
+            (_, Seen::Broken { .. }) => Verdict::Differs,
             // Who does not know what it was sent says nothing, as if it never came.
             (Expect::Reach, Seen::Silent) if expectation.how.silence_is_unclear() => Verdict::Open,
             (Expect::Reach, Seen::Reached) | (Expect::Deny, Seen::Silent) => Verdict::Met,
@@ -102,6 +108,7 @@ impl std::fmt::Display for Row {
             Seen::Refused => f.write_str("nobody listens there"),
             Seen::Silent => f.write_str("no answer"),
             Seen::Untested { reason } => write!(f, "not tried: {reason}"),
+            Seen::Broken { reason } => f.write_str(reason),
         }
     }
 }
@@ -192,7 +199,8 @@ impl Report {
     /// The numbers of the rows that differ, as many as are looked into.
     pub fn to_trace(&self) -> Vec<usize> {
         let differs = self.rows.iter().enumerate().filter(|(_, row)| row.verdict == Verdict::Differs);
-        let differs = differs.filter(|(_, row)| row.expectation.how.can_be_traced());
+        let is_sent = |row: &Row| !matches!(row.seen, Seen::Broken { .. });
+        let differs = differs.filter(|(_, row)| row.expectation.how.can_be_traced() && is_sent(row));
         differs.map(|(number, _)| number).take(super::trace::TRACES_MAX).collect()
     }
 
@@ -202,7 +210,8 @@ impl Report {
             Ok(found) => (found, None),
             Err(problem) => (BTreeMap::new(), Some(problem)),
         };
-        self.traces = Some(Traces { left_out: self.totals.differs.saturating_sub(self.to_trace().len()), problem });
+        let sent = self.differences().filter(|row| !matches!(row.seen, Seen::Broken { .. })).count();
+        self.traces = Some(Traces { left_out: sent.saturating_sub(self.to_trace().len()), problem });
         for (number, stopped) in found {
             if let Some(row) = self.rows.get_mut(number) {
                 row.stopped = Some(stopped);

@@ -35,8 +35,8 @@ impl Report {
                     text += &format!("  where they stopped is not known: {problem}\n");
                 } else if *left_out > 0 {
                     text += &format!(
-                        "  where {left_out} of them stopped was not looked for: of {TRACES_MAX} at most it is, and of no \
-                         TCP or UDP\n"
+                        "  {left_out} of them not traced: only echo requests and questions for addresses are, {TRACES_MAX} \
+                         at most\n"
                     );
                 }
             }

@@ -172,6 +172,11 @@ pub enum Trouble {
     },
 }
 
+/// What ssh compares with `Host` of its configuration: no login is part of it.
+fn without_user(destination: &str) -> &str {
+    destination.rsplit_once('@').map_or(destination, |(_, host)| host)
+}
+
 impl RemoteError {
     /// What to do about it, as a sentence without a full stop, where that is known.
     pub fn help(&self) -> Option<String> {
@@ -180,7 +185,10 @@ impl RemoteError {
             Trouble::Destination => format!("write ssh = \"NAME\" in [host.{host}], as you would write it after ssh"),
             Trouble::Start { program, .. } if program == "ssh" => "apt-get install openssh-client".into(),
             Trouble::Unresolved { .. } => {
-                format!("write ssh = \"ADDRESS\" in [host.{host}], or Host {destination} in ~/.ssh/config")
+                format!(
+                    "write ssh = \"ADDRESS\" in [host.{host}], or Host {} in ~/.ssh/config",
+                    without_user(destination)
+                )
             }
             Trouble::NoAnswer { .. } | Trouble::TooSlow { .. } => {
                 format!("see whether it is up and reachable: ssh -v {destination}")

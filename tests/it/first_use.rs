@@ -177,6 +177,36 @@ fn the_only_lab_is_found_from_anywhere() {
     });
 }
 
+/// What is not there any more is told where it is looked for, and hints name the lab.
+#[test]
+fn what_others_broke() {
+    sandbox::run("first_use::what_others_broke", || {
+        let lab = Lab::from_text(LAB);
+        lab.ok(&["create"]);
+        lab.ok(&["boot", "--all"]);
+        sh("ip -n vmnet-first.vm2 link del eth0");
+        // A report is written as any file is: into what a link leads to.
+        sh("echo old >/run/report; ln -s report /run/link");
+        let (code, out, err) = said(&lab, &["verify", "--junit", "/run/link"]);
+        assert_eq!(code, 1, "{out}{err}");
+        assert!(out.contains("vm2 -> ") && out.contains("cannot probe from vm2") && out.contains('✗'), "{out}");
+        let report = json(&lab, &["verify"]);
+        let rows = report["rows"].as_array().unwrap();
+        let of =
+            |vm: &str| rows.iter().filter(|row| row["from"] == vm).map(|row| row["seen"].clone()).collect::<Vec<_>>();
+        assert!(of("vm2").iter().all(|seen| seen == "broken"), "{report:#}");
+        assert!(of("vm1").contains(&"reached".into()), "{report:#}");
+        assert!(output("readlink /run/link; cat /run/report").starts_with("report\n<?xml"));
+        refuses(&lab, &["destroy"], 1, &["guests of lab first run: vm1, vm2", "say vmnet destroy --stop first\n"]);
+        lab.ok(&["stop", "--all"]);
+        // What lost its mark stays, and is told.
+        sh("ip link set br-web alias mine");
+        let (code, out, err) = said(&lab, &["destroy"]);
+        assert!(code == 0 && out.contains("not proven to be vmnet's: link br-web"), "{out}{err}");
+        sh("ip link del br-web");
+    });
+}
+
 /// A definition may have any ending, and a lab neither guests nor gateways.
 #[test]
 fn a_file_by_another_name_with_nothing_to_try() {

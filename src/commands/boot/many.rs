@@ -216,7 +216,7 @@ impl Order<'_> {
         let Opened { mut session, source, mut observation } = match opened {
             Some(opened) => opened,
             None => {
-                let mut session = Session::change_of(self.lab, "boot")?;
+                let mut session = Session::change_of(self.lab, "boot", self.output)?;
                 let source = session.applied()?;
                 session.host.scope.guest_devices = true;
                 let observation = session.look(Some(&source.model))?;

@@ -104,7 +104,11 @@ impl<'a> Report<'a> {
             (true, false) => String::new(),
         };
         for (vm, failed) in &self.failed {
-            let what = if failed.runs { "started, not on the network" } else { "not started" };
+            let what = match (failed.runs, self.running.contains(vm)) {
+                (true, true) => "runs, and is not on the network",
+                (true, false) => "started, not on the network",
+                (false, _) => "not started",
+            };
             text.push_str(&format!("{BAD}{vm} {what}{BAD:#}: {}\n", visible(&failed.line())));
         }
         if !self.failed.is_empty() {

@@ -43,7 +43,7 @@ pub(in crate::commands) fn prune(dry_run: bool, output: &Output) -> Result<ExitC
     // Nobody creates a lab meanwhile that needs what goes.
     let lock = match dry_run {
         true => None,
-        false => Some(ChangeLock::take(&paths, "image prune", LIMIT)?),
+        false => Some(ChangeLock::take(&paths, "image prune", LIMIT, |holder| output.waits_for(holder))?),
     };
     let usage = Usage::look(&paths)?;
     if let Some(lab) = usage.unknown.first() {

@@ -78,7 +78,11 @@ pub(super) fn kept_elsewhere(paths: &Paths, lab: &LabName) -> Result<(), Failure
 pub(super) fn held_by_others(paths: &Paths, own: &Ledger) -> Result<Found, Failure> {
     let mut found = Found::new();
     for lab in ledger::labs(paths)?.into_iter().filter(|lab| *lab != own.lab) {
-        if let Some(other) = ledger::read(paths, &lab)?.filter(|other| other.boot_id == own.boot_id) {
+        let read = ledger::read(paths, &lab).map_err(|error| {
+            let why = "so what it needs of the host's own settings is not known; nothing was changed";
+            Failure::failed(format!("the ledger of lab {lab}, another one of this host, can't be used, {why}"), error)
+        });
+        if let Some(other) = read?.filter(|other| other.boot_id == own.boot_id) {
             found.extend(other.found);
         }
     }

@@ -12,7 +12,7 @@ use crate::commands::signals::Signals;
 use crate::commands::source::Source;
 use crate::commands::watch;
 use crate::ledger::change::{self, Change, Deadline};
-use crate::ledger::{self, Ledger, Room, Undone};
+use crate::ledger::{self, Ledger, LedgerError, Room, Undone};
 use crate::plan::{Hurt, Plan};
 use crate::state::{HostState, SettingKey};
 
@@ -66,10 +66,11 @@ impl Session {
         ));
     }
 
-    fn unwritten(&self, error: impl Into<anyhow::Error>) -> Failure {
+    fn unwritten(&self, error: LedgerError) -> Failure {
         let folder = self.paths.state.display();
+        let remedy = if error.is_full() { "; make room there" } else { "" };
         let message = "nothing was changed: the change can't be written down below";
-        Failure::failed(format!("{message} {folder}; make room there"), error)
+        Failure::failed(format!("{message} {folder}{remedy}"), error)
     }
 
     fn write_down(
@@ -192,6 +193,7 @@ impl Session {
                 // Tables that were written again were recorded again.
                 let mut old = old.clone();
                 old.tables.clone_from(self.host.recorded());
+                lock_file_back(&self.ledger, &old)?;
                 ledger::write(&self.paths, &old)?;
                 change::end(&self.paths, &self.lab)?;
             }
@@ -202,5 +204,17 @@ impl Session {
             }
         }
         Ok((plan.len(), hurt))
+    }
+}
+
+/// What the change wrote into the lock file goes with it: addresses that were given up are kept again. A file that says
+/// anything else by now is the user's.
+fn lock_file_back(now: &Ledger, old: &Ledger) -> Result<(), Failure> {
+    if now.path != old.path || now.lock == old.lock || old.origin.sent {
+        return Ok(());
+    }
+    match Source::applied(old) {
+        Ok(source) if source.lock_says(&now.lock) => source.put_lock_back(&old.lock),
+        _ => Ok(()),
     }
 }

@@ -114,7 +114,7 @@ impl<'a> Trail<'a> {
             return why;
         }
         match (expectation.expect, outcome) {
-            (_, Seen::Untested { reason }) => format!("not looked into: {reason}"),
+            (_, Seen::Untested { reason } | Seen::Broken { reason }) => format!("not looked into: {reason}"),
             (Expect::Reach, Seen::Reached) => "it answered when it was tried again".to_owned(),
             (_, Seen::Reached) => self.passed(),
             (Expect::Reach, Seen::Silent | Seen::Refused) => self.stopped(),

@@ -1,6 +1,6 @@
 //! The way back of one lab beside the other labs of the host.
 
-use super::{definition, gone_back, until, watchers};
+use super::{definition, fails, gone_back, until, watchers};
 use crate::sandbox;
 use crate::snapshot::Snapshot;
 use crate::world::{Lab, sh, succeeds};
@@ -51,7 +51,19 @@ fn a_damaged_ledger_of_another_lab_is_no_obstacle() {
         std::fs::write(LEDGER, "{").unwrap();
         gone_back(&before);
         assert!(!lab.ok(&["list"]).contains("confirm"), "a lab that was undone is not left over");
+        // Nor are guests kept from anybody; a change of the network has to know what the other one needs.
+        std::fs::write(LEDGER, &ledger).unwrap();
+        lab.ok(&["create"]);
+        std::fs::write(LEDGER, "{").unwrap();
+        lab.ok(&["boot", "vm1"]);
+        lab.ok(&["stop", "vm1"]);
+        for verb in [&["create"][..], &["destroy", "confirm"]] {
+            let said = fails(&lab, verb);
+            assert!(said.contains("ledger of lab other, another one of this host"), "{said}");
+            assert!(said.contains("`vmnet destroy other`"), "{said}");
+        }
         std::fs::write(LEDGER, ledger).unwrap();
+        lab.ok(&["destroy"]);
         lab.ok(&["destroy", "other"]);
     });
 }

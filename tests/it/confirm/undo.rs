@@ -32,6 +32,31 @@ fn what_is_not_confirmed() {
     });
 }
 
+/// A guest that was only out of the definition for a while has its address again.
+#[test]
+fn the_lock_file_goes_back_too() {
+    sandbox::run("confirm::undo::the_lock_file_goes_back_too", || {
+        const LOCK: &str = "/run/lab/net.lock";
+        let without = definition(1, 1);
+        let more = without.clone() + "[vm.vm2]\nnic = \"net1\"\n";
+        let lab = Lab::from_text(&more);
+        lab.ok(&["create"]);
+        let before = std::fs::read_to_string(LOCK).unwrap();
+        assert!(before.contains("vm2"), "{before}");
+        Lab::from_text(&without).ok(&["create", "--confirm", "60s"]);
+        assert!(!std::fs::read_to_string(LOCK).unwrap().contains("vm2"));
+        lab.ok(&["undo"]);
+        assert_eq!(std::fs::read_to_string(LOCK).unwrap(), before);
+        // What somebody wrote since is theirs.
+        Lab::from_text(&without).ok(&["create", "--confirm", "60s"]);
+        let own = std::fs::read_to_string(LOCK).unwrap() + "# mine\n";
+        std::fs::write(LOCK, &own).unwrap();
+        lab.ok(&["undo"]);
+        assert_eq!(std::fs::read_to_string(LOCK).unwrap(), own);
+        lab.ok(&["destroy"]);
+    });
+}
+
 #[test]
 fn what_was_interrupted() {
     sandbox::run("confirm::undo::what_was_interrupted", || {

@@ -21,7 +21,7 @@ fn paths() -> Paths {
 }
 
 fn take(limit: Duration) -> Result<ChangeLock, LockError> {
-    ChangeLock::take(&paths(), "test locked", limit)
+    ChangeLock::take(&paths(), "test locked", limit, |_| ())
 }
 
 /// Puts a program in nft's place that never ends, so that a create stands still while it holds the lock.
@@ -63,7 +63,7 @@ fn row_10_holder_killed() {
     row!(|| {
         let before = Snapshot::when_settled();
         let lab = Lab::from_text(LAB);
-        for _ in 0..3 {
+        for round in 0..3 {
             hang_at_nft();
             let mut holder = hanging_create(&lab);
             let children = slow_children();
@@ -73,6 +73,13 @@ fn row_10_holder_killed() {
                     assert!(text.contains(&format!("vmnet create locked (process {})", holder.id())), "{text}");
                 }
                 other => panic!("the lock is held: {other:?}"),
+            }
+            if round == 0 {
+                // Whoever waits is told for whom.
+                let mut told = String::new();
+                let none =
+                    ChangeLock::take(&paths(), "test", Duration::from_millis(1200), |holder| told = holder.into());
+                assert!(none.is_err() && told == format!("vmnet create locked (process {})", holder.id()), "{told}");
             }
             holder.kill().unwrap();
             holder.wait().unwrap();
