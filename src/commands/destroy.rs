@@ -138,8 +138,11 @@ pub(super) fn may_go(
         return Ok(());
     }
     let names = running.join(", ");
-    let whose = if verb == "destroy" { format!(" {lab}") } else { String::new() };
-    let help = format!("stop them first, or say vmnet {verb} --stop{whose}");
+    // Of a lab without a ledger no guest can be stopped by its name.
+    let help = match verb {
+        "gc" => "say vmnet gc --stop".to_owned(),
+        _ => format!("stop them first, or say vmnet {verb} --stop {lab}"),
+    };
     Err(Failure::advised(format!("guests of lab {lab} run: {names}"), help))
 }
 

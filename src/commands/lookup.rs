@@ -53,20 +53,24 @@ fn under_name(argument: &str, named: Option<&LabName>) -> Result<String, Failure
     let is_said = argument != DEFAULT_FILE || path.exists();
     // One that can't be read is told by whoever needs it.
     let ledger = ledger::read(&paths()?, named).ok().flatten();
-    let is_others = |ledger: &Ledger| ledger.path != path || ledger.origin.sent;
-    match ledger.filter(|ledger| is_said && !ledger.is_of_leftovers() && is_others(ledger)) {
+    match ledger.filter(|_| is_said).and_then(|ledger| of_another(&ledger, &path)) {
         None => Ok(named.to_string()),
-        Some(ledger) if ledger.origin.sent => Err(Failure::Usage(format!(
-            "lab {named} was sent by another machine, and not created from {}: leave out --lab and say {named} instead of \
-             the file",
-            shown(&path)
-        ))),
-        Some(ledger) => Err(Failure::Usage(format!(
-            "lab {named} was created from {}, and not from {}: leave out --lab and say {named} instead of the file",
-            shown(&ledger.path),
-            shown(&path)
-        ))),
+        Some(failure) => Err(failure),
     }
+}
+
+/// That a lab is not this file's, though it has the name: it was created from another one that is still there, or by
+/// another machine. What is done to it has to be meant.
+fn of_another(ledger: &Ledger, path: &Path) -> Option<Failure> {
+    let (lab, own) = (&ledger.lab, shown(path));
+    let whose = match (ledger.is_of_leftovers(), ledger.origin.sent) {
+        (true, _) => return None,
+        (false, true) => "sent by another machine".to_owned(),
+        (false, false) if ledger.path == path || !ledger.path.exists() => return None,
+        (false, false) => format!("created from {}", shown(&ledger.path)),
+    };
+    let help = format!("where it is meant, say {lab} in the place of the file, and no --lab");
+    Some(Failure::advised(format!("lab {lab} was {whose}, and not from {own}"), help))
 }
 
 /// Whether an argument is a definition's path: no lab's name has a dot or a slash.
@@ -151,8 +155,10 @@ fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Option<LabName>) -> Res
         }));
     }
     let lab = Source::lab_in(Path::new(argument))?;
-    if others.is_empty() || ledger::read(&paths, &lab)?.is_some() {
-        return Ok(lab);
+    match ledger::read(&paths, &lab).ok().flatten() {
+        Some(ledger) => return of_another(&ledger, &path).map_or(Ok(lab), Err),
+        None if others.is_empty() => return Ok(lab),
+        None => {}
     }
     let (others, file) = (names(&labs_of(others)), path.display());
     Err(Failure::advised(
@@ -201,11 +207,12 @@ fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Resu
     }
     let found = those_with(|source| source.model.vms().contains_key(&vm))?;
     match found.as_slice() {
-        [lab] => match file_has(lab, |source| source.whole.vms().contains_key(&vm)) {
-            Some(own) => Err(Failure::Usage(format!(
+        [lab] => match file_means(lab, |source| source.whole.vms().contains_key(&vm)) {
+            Some(Ok(own)) => Err(Failure::Usage(format!(
                 "lab {own} of {DEFAULT_FILE} has no guest {vm} here yet, though the file does; that of lab {lab} is \
                  {lab}/{vm}"
             ))),
+            Some(Err(failure)) => Err(failure),
             None => Ok((lab.clone(), vm)),
         },
         [] => Err(no_guest(&vm, of_here(), of_lab)?),
@@ -217,15 +224,16 @@ fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Resu
 }
 
 /// The lab of the definition that is here, where that is another one than `found` and the definition has something: that
-/// is meant then, and not what another lab has by the same name.
-fn file_has(found: &LabName, has: impl Fn(&Source) -> bool) -> Option<LabName> {
+/// is meant then, and not what another lab has by the same name. An error where the lab of that name is not this file's.
+fn file_means(found: &LabName, has: impl Fn(&Source) -> bool) -> Option<Result<LabName, Failure>> {
     let path = Path::new(DEFAULT_FILE);
+    let here = path.exists().then(|| lab(DEFAULT_FILE))?;
     // A file that has been given another name since is still that lab's.
-    if !path.exists() || of_here().as_ref() == Some(found) {
+    if here.as_ref().is_ok_and(|here| here == found) {
         return None;
     }
-    let source = Source::read_whole(path, None).ok().filter(|source| has(source));
-    source.map(|source| source.whole.lab().clone()).filter(|own| own != found)
+    let own = Source::read_whole(path, None).ok().filter(|source| has(source))?.whole.lab().clone();
+    if own == *found { here.err().map(Err) } else { Some(Ok(own)) }
 }
 
 /// A network: `campus/web`, or `web` in the working directory's lab, else in the only lab that has one of that name.
@@ -245,11 +253,12 @@ pub(super) fn network(argument: &str) -> Result<(LabName, NetName), Failure> {
     }
     let found = those_with(|source| source.model.networks().contains_key(&network))?;
     match found.as_slice() {
-        [lab] => match file_has(lab, |source| source.whole.networks().contains_key(&network)) {
-            Some(own) => Err(Failure::Usage(format!(
+        [lab] => match file_means(lab, |source| source.whole.networks().contains_key(&network)) {
+            Some(Ok(own)) => Err(Failure::Usage(format!(
                 "lab {own} of {DEFAULT_FILE} has no network {network} here yet, though the file does; that of lab {lab} is \
                  {lab}/{network}"
             ))),
+            Some(Err(failure)) => Err(failure),
             None => Ok((lab.clone(), network)),
         },
         [] => Err(match ledger::labs(&paths()?)?.as_slice() {

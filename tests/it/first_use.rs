@@ -198,6 +198,18 @@ fn what_others_broke() {
         assert!(of("vm1").contains(&"reached".into()), "{report:#}");
         assert!(output("readlink /run/link; cat /run/report").starts_with("report\n<?xml"));
         refuses(&lab, &["destroy"], 1, &["guests of lab first run: vm1, vm2", "say vmnet destroy --stop first\n"]);
+        // A copy of the definition is not what the lab was created from.
+        sh("mkdir /run/copy; cp /run/lab/net.toml /run/copy");
+        for args in [&["destroy", "--stop"][..], &["status"], &["stop", "--all"], &["stop", "vm1"], &["ps"]] {
+            let Output { status, stderr, .. } = lab.command(args).current_dir("/run/copy").output().unwrap();
+            let text = String::from_utf8_lossy(&stderr);
+            assert_eq!(status.code(), Some(1), "{args:?}: {text}");
+            assert!(
+                text.contains("lab first was created from /run/lab/net.toml, and not from /run/copy/net.toml"),
+                "{text}"
+            );
+            assert!(text.contains("say first in the place of the file"), "{text}");
+        }
         lab.ok(&["stop", "--all"]);
         // What lost its mark stays, and is told.
         sh("ip link set br-web alias mine");

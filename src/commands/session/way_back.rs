@@ -92,7 +92,10 @@ impl Session {
                 Some(deadline) => {
                     watch::start(&self.paths, &change)?;
                     self.deadline = Some(*deadline);
-                    output.say(watch::announcement(&self.lab, deadline));
+                    // Who coordinates several hosts tells it themselves, where it is the user's to know.
+                    if output.is_text() {
+                        output.say(watch::announcement(&self.lab, deadline));
+                    }
                 }
             }
         }

@@ -139,6 +139,9 @@ pub(crate) fn take_some(what: &str, jobs: Vec<Job>, most: usize, long: usize) {
 pub(crate) fn take(what: &str, jobs: Vec<Job>, most: usize) {
     let counted = jobs.len();
     let jobs = sample(jobs, most);
+    if is_long() {
+        say(&format!("POINTS {}: {} {what} to try", test(), jobs.len()));
+    }
     let Tried { points, missed, wrong } = all(&jobs);
     tally(what, points, wrong.len());
     if is_long() {
