@@ -61,12 +61,7 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     let file = file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     let read = if guests { Source::read_whole } else { Source::read_rehearsed };
     let source = read(file, named.as_ref())?;
-    let names_hosts = !source.whole.hosts().is_empty();
-    // Without hosts it is one by that name, and so all of it.
-    let only: BTreeSet<HostName> = only.into_iter().filter(|host| names_hosts || host.as_str() != HERE).collect();
-    if let Some(unknown) = only.iter().find(|host| !source.whole.hosts().contains_key(*host)) {
-        return Err(Failure::Usage(format!("there is no host {unknown} in {}", shown(file))));
-    }
+    let only = parts(&source, only, file)?;
     let junit = junit.map(std::path::absolute).transpose();
     let junit = junit.map_err(|error| Failure::failed("the working directory is gone", error))?;
     let stage = stage(&source.whole, &only);
@@ -113,6 +108,17 @@ pub(super) fn run(arguments: Rehearse, output: &Output) -> Result<ExitCode, Fail
     }
     output.result(&report, || text + &report.text())?;
     Ok(ExitCode::from(code))
+}
+
+/// The hosts that are meant, all where none is named.
+fn parts(source: &Source, only: Vec<HostName>, file: &Path) -> Result<BTreeSet<HostName>, Failure> {
+    let hosts = source.whole.hosts();
+    // Without hosts it is one by that name, and so all of it.
+    let only: BTreeSet<HostName> = only.into_iter().filter(|host| !hosts.is_empty() || host.as_str() != HERE).collect();
+    match only.iter().find(|host| !hosts.contains_key(*host)) {
+        Some(unknown) => Err(Failure::Usage(format!("there is no host {unknown} in {}", shown(file)))),
+        None => Ok(only),
+    }
 }
 
 /// What real guests boot, before the machines are there: these have no way outside.

@@ -32,6 +32,40 @@ fn means(lab: &Lab, args: &[&str], name: &str) {
     assert_eq!(json(lab, args)["lab"], name, "{args:?}");
 }
 
+/// Lab a alone runs from the file, which is lab row.
+fn the_file_is_not_meant(lab: &Lab) {
+    // The file is not the one that runs from it under another name, for no verb.
+    for verb in [&["status"][..], &["destroy"], &["stop", "--all"], &["boot", "--all"], &["ps"], &["verify"]] {
+        let refused = lab.vmnet(verb);
+        let said = said(&refused);
+        assert!(refused.status.code() == Some(1) && said.contains("under another name: a\n"), "{verb:?}: {said}");
+        assert!(said.contains("--lab NAME"), "{said}");
+    }
+}
+
+/// Labs a, b and row run from the file; it is edited.
+fn what_the_file_says_by_now(lab: &Lab) {
+    // A file that says another name by now is still its lab's.
+    fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"renamed\"")).unwrap();
+    means(lab, &["status"], "row");
+    assert!(said(&lab.vmnet(&["boot", "vm1"])).contains("vm vm1 runs already"));
+    // It may say that of another one which runs from it: that one is meant then.
+    fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"b\"")).unwrap();
+    means(lab, &["status"], "b");
+    // A guest that its lab has not got yet is not another lab's.
+    let more = "[vm.vm9]\nengine = \"netns\"\nnic = \"quiet\"\n";
+    fs::write("/run/lab/more.toml", file() + more).unwrap();
+    lab.ok(&["create", "more.toml", "--lab", "c"]);
+    fs::write("/run/lab/net.toml", file() + more + "[network.late]\nmode = \"isolated\"\n").unwrap();
+    let refused = lab.vmnet(&["boot", "vm9"]);
+    assert!(refused.status.code() == Some(2) && said(&refused).contains("of lab c is c/vm9"), "{}", said(&refused));
+    lab.ok(&["boot", "c/vm9"]);
+    lab.ok(&["destroy", "--stop", "c"]);
+    fs::write("/run/lab/net.toml", file()).unwrap();
+    fs::remove_file("/run/lab/more.toml").unwrap();
+    sh("rm -f /run/lab/more.lock");
+}
+
 #[test]
 fn labs_of_one_file_live_side_by_side() {
     sandbox::run("as_another::labs_of_one_file_live_side_by_side", || {
@@ -41,13 +75,7 @@ fn labs_of_one_file_live_side_by_side() {
         assert_eq!(json(&lab, &["check", "--lab", "a"])["lab"], "a");
         assert_eq!(json(&lab, &["plan", "--lab", "a"])["lab"], "a");
         lab.ok(&["create", "--lab", "a"]);
-        // The file is not the one that runs from it under another name, for no verb.
-        for verb in [&["status"][..], &["destroy"], &["stop", "--all"], &["boot", "--all"], &["ps"], &["verify"]] {
-            let refused = lab.vmnet(verb);
-            let said = said(&refused);
-            assert!(refused.status.code() == Some(1) && said.contains("under another name: a\n"), "{verb:?}: {said}");
-            assert!(said.contains("--lab NAME"), "{said}");
-        }
+        the_file_is_not_meant(&lab);
         means(&lab, &["status", "--lab", "a"], "a");
         lab.ok(&["boot", "--all", "--lab", "a"]);
         // Nor are its guests.
@@ -83,25 +111,7 @@ fn labs_of_one_file_live_side_by_side() {
             assert_eq!(verify["totals"]["differs"], 0, "{verify:#}");
             assert_eq!(json(&lab, &["plan", "--lab", name, "--check"])["changes"], 0);
         }
-        // A file that says another name by now is still its lab's.
-        fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"renamed\"")).unwrap();
-        means(&lab, &["status"], "row");
-        assert!(said(&lab.vmnet(&["boot", "vm1"])).contains("vm vm1 runs already"));
-        // It may say that of another one which runs from it: that one is meant then.
-        fs::write("/run/lab/net.toml", file().replace("lab = \"row\"", "lab = \"b\"")).unwrap();
-        means(&lab, &["status"], "b");
-        // A guest that its lab has not got yet is not another lab's.
-        let more = "[vm.vm9]\nengine = \"netns\"\nnic = \"quiet\"\n";
-        fs::write("/run/lab/more.toml", file() + more).unwrap();
-        lab.ok(&["create", "more.toml", "--lab", "c"]);
-        fs::write("/run/lab/net.toml", file() + more + "[network.late]\nmode = \"isolated\"\n").unwrap();
-        let refused = lab.vmnet(&["boot", "vm9"]);
-        assert!(refused.status.code() == Some(2) && said(&refused).contains("of lab c is c/vm9"), "{}", said(&refused));
-        lab.ok(&["boot", "c/vm9"]);
-        lab.ok(&["destroy", "--stop", "c"]);
-        fs::write("/run/lab/net.toml", file()).unwrap();
-        fs::remove_file("/run/lab/more.toml").unwrap();
-        sh("rm -f /run/lab/more.lock");
+        what_the_file_says_by_now(&lab);
         // One lock file for all of them: addresses don't hang on names.
         let locks = output("ls /run/lab");
         assert_eq!(locks.split_whitespace().collect::<Vec<_>>(), ["net.lock", "net.toml"]);

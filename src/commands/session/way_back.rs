@@ -191,6 +191,12 @@ impl Session {
                 "the way back is not complete{restored}\ntry vmnet undo {lab} again"
             )));
         }
+        self.end_as_before(change)?;
+        Ok((plan.len(), hurt))
+    }
+
+    /// What is remembered is what was, once the host is.
+    fn end_as_before(&self, change: &Change) -> Result<(), Failure> {
         match &change.old {
             Some(old) => {
                 // Tables that were written again were recorded again.
@@ -206,7 +212,7 @@ impl Session {
                 ledger::remove(&self.paths, &self.lab)?;
             }
         }
-        Ok((plan.len(), hurt))
+        Ok(())
     }
 }
 
