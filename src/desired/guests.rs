@@ -15,7 +15,8 @@ pub(super) fn guests(context: &mut Context<'_>) {
     for (name, guest) in context.host.guests {
         let Some(vm) = context.model.vms().get(name) else {
             let problem = "is not in the definition any more".to_owned();
-            context.refuse(Refusal::GuestInTheWay { vm: name.clone(), problem });
+            let lab = context.model.lab().clone();
+            context.refuse(Refusal::GuestInTheWay { lab, vm: name.clone(), problem });
             continue;
         };
         match guest {
@@ -97,7 +98,8 @@ fn taps(context: &mut Context<'_>, vm: &Vm, taps: &[(IfName, Link)]) {
         });
         if !bridge_stays {
             let problem = format!("its bridge {} would go", bridge.escape_default());
-            context.refuse(Refusal::GuestInTheWay { vm: vm.name().clone(), problem });
+            let lab = context.model.lab().clone();
+            context.refuse(Refusal::GuestInTheWay { lab, vm: vm.name().clone(), problem });
         }
         context.add_link(LinkId::host(name.clone()), link);
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::collisions::owner;
 use super::context::Context;
 use super::router::{default_route, has_ipv6, outside};
 use super::{Refusal, across};
@@ -104,7 +105,11 @@ fn subnets_elsewhere(context: &Context<'_>) -> Vec<(String, IpNet)> {
 /// The host's own route that overlaps a subnet, and its device in words.
 fn route_of_the_host(context: &Context<'_>, subnet: &IpNet) -> Option<(IpNet, String)> {
     let overlaps = |to: &IpNet| to.prefix_len() > 0 && (to.contains(subnet) || subnet.contains(to));
-    let route = context.facts().routes.iter().find(|route| overlaps(&route.to))?;
-    let dev = route.dev.as_ref().map_or_else(String::new, |dev| format!(" on {}", dev.escape_default()));
+    let facts = context.facts();
+    let route = facts.routes.iter().find(|route| overlaps(&route.to))?;
+    let dev = route.dev.as_ref().map_or_else(String::new, |dev| {
+        let alias = facts.devices.get(dev).and_then(|device| device.alias.as_deref());
+        format!(" on {}{}", dev.escape_default(), owner(alias))
+    });
     Some((route.to, dev))
 }

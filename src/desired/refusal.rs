@@ -218,8 +218,10 @@ pub enum Refusal {
         problem: String,
     },
     /// A guest runs whose network would go.
-    #[error("vm {vm} runs and {problem}; stop it first (vmnet stop), or put it back into the definition")]
+    #[error("vm {vm} runs and {problem}; stop it first (vmnet stop {lab}/{vm}), or put it back into the definition")]
     GuestInTheWay {
+        /// Its lab.
+        lab: LabName,
         /// The guest.
         vm: VmName,
         /// What would happen to it.

@@ -172,7 +172,7 @@ fn what_is_one_labs_is_refused_to_the_other() {
         for (text, words) in [
             (ifname, vec!["br-mine", "(lab a's)"]),
             (tap, vec!["mine", "(lab a's)"]),
-            (through_host(), vec!["10.2.0.0/24"]),
+            (through_host(), vec!["10.2.0.0/24", "(lab a's)"]),
             (LAB.to_owned(), vec!["192.0.2.109", "the router of lab a"]),
             (vlan, vec!["VLAN 7", "(lab a's)"]),
         ] {

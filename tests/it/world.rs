@@ -91,7 +91,7 @@ impl Lab {
             let console = format!("/run/vmnet/{}/guests/{vm}/console.sock", self.name);
             return on_console(&console, command).unwrap_or_else(|error| panic!("console of {vm}: {error}"));
         }
-        let output = self.vmnet(&["exec", vm, "--", "sh", "-c", command]);
+        let output = self.vmnet(&["exec", &format!("{}/{vm}", self.name), "--", "sh", "-c", command]);
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (text.into_owned(), output.status.code().unwrap_or(-1))
     }
