@@ -40,7 +40,7 @@ const LOCK_LIMIT: Duration = Duration::from_secs(120);
 pub(super) const RESTORE: &str = "restore";
 
 /// Verbs that leave the definition as it was applied.
-const OF_GUESTS: [&str; 5] = ["boot", "stop", "reset", "attach", "detach"];
+const OF_GUESTS: [&str; 6] = ["boot", "stop", "reset", "attach", "detach", "xml"];
 
 /// What the watcher of an unconfirmed change does when its time has passed.
 pub(super) const GO_BACK: &str = "undo, since nobody confirmed it, of";

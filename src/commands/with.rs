@@ -1,6 +1,7 @@
 //! The command of `vmnet with`: the caller's own program, on the caller's own streams.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,21 +23,27 @@ const LOOK: Duration = Duration::from_millis(50);
 const NOT_THERE: u8 = 127;
 const NOT_RUN: u8 = 126;
 
-/// Tells that a program is not there; its exit code then.
+/// Tells that a program is not there, or none that can be run; its exit code then.
 pub(super) fn missing(program: &str, output: &Output) -> Option<ExitCode> {
+    let runs = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let path = Path::new(program);
     let is_there = match program.contains('/') {
-        true => Path::new(program).exists(),
+        true => runs(path),
         false => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).any(|folder| folder.join(program).exists())
+            let folders = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&folders).any(|folder| runs(&folder.join(program)))
         }
     };
     if is_there {
         return None;
     }
     let help = "name a program, and its arguments as words of their own: vmnet with net.toml -- make test";
-    output.failure(&Failure::advised(format!("there is no program {}; nothing was done", foreign(program)), help));
-    Some(ExitCode::from(NOT_THERE))
+    let (message, code) = match program.contains('/') && path.exists() {
+        true => (format!("{} can't be run; nothing was done", foreign(program)), NOT_RUN),
+        false => (format!("there is no program {}; nothing was done", foreign(program)), NOT_THERE),
+    };
+    output.failure(&Failure::advised(message, help));
+    Some(ExitCode::from(code))
 }
 
 /// Runs a command with the caller's environment and standard streams, and gives its exit code as a shell would: 128 and

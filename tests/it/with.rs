@@ -84,9 +84,13 @@ fn its_code_is_the_commands() {
         assert_eq!(output.status.code(), Some(7), "{}", said(&output));
         let output = with(lab, &[], "kill -KILL $$");
         assert_eq!(output.status.code(), Some(128 + 9), "{}", said(&output));
-        for (program, code, word) in
-            [("no-such-program", 127, "nothing was done"), ("/run/lab/net.toml", 126, "removed")]
-        {
+        // What only the kernel sees is found out when the lab is there.
+        sh("printf '#!/nowhere\n' >/run/bad; chmod 755 /run/bad");
+        for (program, code, word) in [
+            ("no-such-program", 127, "nothing was done"),
+            ("/run/lab/net.toml", 126, "can't be run; nothing was done"),
+            ("/run/bad", 127, "removed"),
+        ] {
             let output = lab.vmnet(&["with", "net.toml", "--", program]);
             assert_eq!(output.status.code(), Some(code), "{}", said(&output));
             assert!(said(&output).contains(program) && said(&output).contains(word), "{}", said(&output));
