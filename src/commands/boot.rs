@@ -126,10 +126,9 @@ fn at_once(claims: &[Claim], options: Options) -> Result<usize, Failure> {
     let capacity = capacity()?;
     match capacity.carries(claims) {
         Err(shortage) if !options.overcommit => {
-            let who = if let [only] = claims { format!("vm {}: ", only.vm) } else { String::new() };
-            let help = "start fewer of them, write a smaller memory = in the definition, or say vmnet boot --overcommit if they \
-                        will not use all of it";
-            Err(Failure::lacks(format!("{who}{shortage}; nothing was started; {help}")))
+            let help = "start fewer of them, write a smaller memory = in the definition, or say vmnet boot \
+                        --overcommit if they will not use all of it";
+            Err(Failure::lacks(format!("{}; nothing was started; {help}", shortage.told(claims))))
         }
         _ => Ok(options.jobs.map_or_else(|| capacity.at_once(claims), NonZeroUsize::get)),
     }

@@ -44,10 +44,14 @@ fn is_in_time(lab: &LabName) -> Result<bool, Failure> {
     Ok(change.and_then(|(_, change)| change.confirm).is_some_and(|deadline| !deadline.has_passed()))
 }
 
-/// What to say where another lab is meant.
-pub(super) fn others_wait(verb: &str, labs: &[LabName]) -> String {
+/// That there is nothing to be done, and which labs may be meant.
+pub(super) fn unless_another(nothing: String, verb: &str, is_meant: impl Fn(Standing) -> bool) -> Failure {
+    let labs = lookup::labs_with_change(is_meant).unwrap_or_default();
+    if labs.is_empty() {
+        return Failure::because(nothing);
+    }
     let each: Vec<String> = labs.iter().map(|lab| format!("vmnet {verb} {lab}")).collect();
-    format!("where another lab is meant: {}", each.join(", "))
+    Failure::advised(nothing, format!("where another lab is meant: {}", each.join(", ")))
 }
 
 fn nothing(lab: &LabName) -> Failure {
@@ -56,9 +60,5 @@ fn nothing(lab: &LabName) -> Failure {
         return Failure::advised(format!("{nothing}: its last {undone}"), "run it again");
     }
     let nothing = format!("{nothing}: no change of it waits for that");
-    let waiting = lookup::labs_with_change(|standing| standing == Standing::Unconfirmed).unwrap_or_default();
-    match waiting.as_slice() {
-        [] => Failure::because(nothing),
-        others => Failure::advised(nothing, others_wait("confirm", others)),
-    }
+    unless_another(nothing, "confirm", |standing| standing == Standing::Unconfirmed)
 }

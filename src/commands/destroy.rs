@@ -60,14 +60,11 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         ));
     }
     let purged = if options.purge { disks(&session.paths, &lab) } else { Vec::new() };
-    // While it is known whose they may be.
-    let before = doubts(&session.paths, |doubt| doubt.lab.as_ref() == Some(&lab));
     let (changes, kept) = remove(&mut session, &observation, options, output).await?;
     let others: Vec<String> = ledger::labs(&session.paths)?.iter().map(ToString::to_string).collect();
-    // Told beside what was done, which does not depend on it.
-    let unproven = doubts(&session.paths, |doubt| {
-        doubt.lab.as_ref() == Some(&lab) || before.iter().any(|before| before.thing == doubt.thing)
-    });
+    // Told beside what was done, which does not depend on it. By its group a link without its mark may be this lab's.
+    let marks = observe::marks(&session.paths, std::slice::from_ref(&lab)).map(|marks| marks.unproven);
+    let unproven = marks.unwrap_or_default().into_iter().filter(|doubt| doubt.lab.as_ref() == Some(&lab)).collect();
     let seconds = begun.elapsed().as_secs_f64();
     let report = Report { lab: lab.as_str(), changes, seconds, kept, purged, settings_unknown, unproven };
     output.result(&report, || {
@@ -89,13 +86,6 @@ pub(super) async fn run(argument: &str, options: Options, output: &Output) -> Re
         text
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What looks like a lab's, and is not proven to be.
-fn doubts(paths: &Paths, is_meant: impl Fn(&Doubt) -> bool) -> Vec<Doubt> {
-    let mut unproven = list::everything(paths).map(|(_, marks)| marks.unproven).unwrap_or_default();
-    unproven.retain(is_meant);
-    unproven
 }
 
 /// Refuses where libvirt says nothing and may have guests or networks of the lab; with force it goes on, and says so.

@@ -166,11 +166,11 @@ fn source(meant: &cli::Lab) -> Result<Source, Failure> {
         (true, None) => Source::read_whole(path, named.as_ref()),
         (false, _) => {
             let lab = lookup::lab(&lookup::meant(meant)?)?;
-            if ledger::read(&paths()?, &lab)?.is_none() {
+            let ledger = ledger::read(&paths()?, &lab)?.ok_or_else(|| {
                 let help = format!("an image of a definition is named behind its file: vmnet image pull FILE {lab}");
-                return Err(Failure::advised(format!("lab {lab} is not created on this host"), help));
-            }
-            Ok(lookup::applied(&lab)?.1)
+                Failure::advised(format!("lab {lab} is not created on this host"), help)
+            })?;
+            Source::applied(&ledger)
         }
     }
 }

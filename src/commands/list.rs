@@ -91,9 +91,9 @@ pub(super) fn run(output: &Output) -> Result<ExitCode, Failure> {
     let nothing = Marked::default();
     // Who starts a guest is told where it can't be found out.
     let capacity = boot::capacity().ok();
-    let describe = |lab| LabReport {
-        room_without: capacity.as_ref().map(|capacity| capacity.usable_without(lab)),
-        ..describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id)
+    let describe = |lab| {
+        let room = capacity.as_ref().map(|capacity| capacity.usable_without(lab));
+        describe(&paths, lab, marks.labs.get(lab).unwrap_or(&nothing), &boot_id, room)
     };
     let report = Report {
         machine: machine(&boot_id)?,
@@ -132,7 +132,7 @@ pub(super) fn state(read: &Result<Option<ledger::Ledger>, LedgerError>, marked: 
     }
 }
 
-fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> LabReport {
+fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str, room_without: Option<u64>) -> LabReport {
     let read = ledger::read(paths, lab);
     let state = state(&read, marked, boot_id);
     let on_disk = read.ok().flatten();
@@ -163,7 +163,7 @@ fn describe(paths: &Paths, lab: &LabName, marked: &Marked, boot_id: &str) -> Lab
             None => None,
         },
         guests: guests.into_iter().collect(),
-        room_without: None,
+        room_without,
         disks: marked.disks.iter().cloned().collect(),
         confirm_until: unconfirmed.and_then(|(_, change)| change.confirm).map(|deadline| deadline.until),
     }

@@ -11,6 +11,7 @@ use super::standing::undone;
 use crate::cli::{self, GuestName};
 use crate::ledger::change::Standing;
 use crate::ledger::{self, Ledger, change};
+use crate::model::Model;
 use crate::names::{LabName, NetName, VmName};
 
 /// The definition that is meant where none is named.
@@ -83,39 +84,35 @@ pub(super) fn is_file(argument: &str) -> bool {
 /// A definition that was applied is known by its path, so that an edited or broken or deleted file still names its
 /// lab. One that runs under another name (`--lab`) is not the file's: it is meant where it is said.
 pub(super) fn lab(argument: &str) -> Result<LabName, Failure> {
-    lab_or(argument, |_| None)
+    lab_or(argument, |_| Ok(None))
 }
 
 /// As [`lab`]; where no definition is here and none is said, the only lab of the host. For what changes nothing.
 pub(super) fn lab_or_only(argument: &str) -> Result<LabName, Failure> {
-    lab_or(argument, |labs| match labs {
-        [only] => Some(only.clone()),
-        _ => None,
-    })
+    lab_or(argument, |labs| Ok(the_only(labs)))
 }
 
 /// As [`lab`]; where no definition is here and none is said, the only lab with a change that is not confirmed or not
 /// done. Whoever is in a hurry need not know its name.
 pub(super) fn lab_with_change(argument: &str) -> Result<LabName, Failure> {
-    let found = labs_with_change(|_| true)?;
-    lab_or(argument, |_| match found.as_slice() {
-        [only] => Some(only.clone()),
-        _ => None,
-    })
+    lab_or(argument, |_| Ok(the_only(&labs_with_change(|_| true)?)))
+}
+
+fn the_only(labs: &[LabName]) -> Option<LabName> {
+    if let [only] = labs { Some(only.clone()) } else { None }
 }
 
 /// Labs whose change is not confirmed or not done. Of one whose files can't be read it is not known.
 pub(super) fn labs_with_change(is_meant: impl Fn(Standing) -> bool) -> Result<Vec<LabName>, Failure> {
     let (paths, boot_id) = (paths()?, boot_id()?);
-    let stands = |lab: &LabName| {
+    let standing = |lab: &LabName| {
         let ledger = ledger::read(&paths, lab).ok()?;
-        let (standing, _) = change::read(&paths, lab, ledger.as_ref(), &boot_id).ok()??;
-        is_meant(standing).then_some(())
+        Some(change::read(&paths, lab, ledger.as_ref(), &boot_id).ok()??.0)
     };
-    Ok(ledger::labs(&paths)?.into_iter().filter(|lab| stands(lab).is_some()).collect())
+    Ok(ledger::labs(&paths)?.into_iter().filter(|lab| standing(lab).is_some_and(&is_meant)).collect())
 }
 
-fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Option<LabName>) -> Result<LabName, Failure> {
+fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Result<Option<LabName>, Failure>) -> Result<LabName, Failure> {
     if !is_file(argument) {
         let file = "a definition's file is said with its ending, or as ./FILE";
         return argument.parse().map_err(|error| Failure::Usage(format!("{error}; {file}")));
@@ -146,7 +143,7 @@ fn lab_or(argument: &str, choose: impl Fn(&[LabName]) -> Option<LabName>) -> Res
     }
     if argument == DEFAULT_FILE && !path.exists() {
         let labs = ledger::labs(&paths)?;
-        if let Some(lab) = choose(&labs) {
+        if let Some(lab) = choose(&labs)? {
             return Ok(lab);
         }
         return Err(Failure::Usage(match labs.is_empty() {
@@ -205,35 +202,11 @@ fn guest_or(argument: &str, of_lab: impl Fn(&LabName, String) -> String) -> Resu
         let (_, source) = applied(&lab)?;
         return has(&source, &vm).map(|()| (lab, vm));
     }
-    let found = those_with(|source| source.model.vms().contains_key(&vm))?;
-    match found.as_slice() {
-        [lab] => match file_means(lab, |source| source.whole.vms().contains_key(&vm)) {
-            Some(Ok(own)) => Err(Failure::Usage(format!(
-                "lab {own} of {DEFAULT_FILE} has no guest {vm} here yet, though the file does; that of lab {lab} is \
-                 {lab}/{vm}"
-            ))),
-            Some(Err(failure)) => Err(failure),
-            None => Ok((lab.clone(), vm)),
-        },
-        [] => Err(no_guest(&vm, of_here(), of_lab)?),
-        labs => {
-            let names: Vec<String> = labs.iter().map(|lab| format!("{lab}/{vm}")).collect();
-            Err(Failure::Usage(format!("several labs have a guest {vm}: say {}", names.join(" or "))))
-        }
+    let here = of_here();
+    match the_one_with(&here, "guest", vm.as_str(), |model| model.vms().contains_key(&vm))? {
+        Some(lab) => Ok((lab, vm)),
+        None => Err(no_guest(&vm, here.and_then(Result::ok), of_lab)?),
     }
-}
-
-/// The lab of the definition that is here, where that is another one than `found` and the definition has something: that
-/// is meant then, and not what another lab has by the same name. An error where the lab of that name is not this file's.
-fn file_means(found: &LabName, has: impl Fn(&Source) -> bool) -> Option<Result<LabName, Failure>> {
-    let path = Path::new(DEFAULT_FILE);
-    let here = path.exists().then(|| lab(DEFAULT_FILE))?;
-    // A file that has been given another name since is still that lab's.
-    if here.as_ref().is_ok_and(|here| here == found) {
-        return None;
-    }
-    let own = Source::read_whole(path, None).ok().filter(|source| has(source))?.whole.lab().clone();
-    if own == *found { here.err().map(Err) } else { Some(Ok(own)) }
 }
 
 /// A network: `campus/web`, or `web` in the working directory's lab, else in the only lab that has one of that name.
@@ -251,25 +224,13 @@ pub(super) fn network(argument: &str) -> Result<(LabName, NetName), Failure> {
             false => Err(lacks_network(&source, &network)),
         };
     }
-    let found = those_with(|source| source.model.networks().contains_key(&network))?;
-    match found.as_slice() {
-        [lab] => match file_means(lab, |source| source.whole.networks().contains_key(&network)) {
-            Some(Ok(own)) => Err(Failure::Usage(format!(
-                "lab {own} of {DEFAULT_FILE} has no network {network} here yet, though the file does; that of lab {lab} is \
-                 {lab}/{network}"
-            ))),
-            Some(Err(failure)) => Err(failure),
-            None => Ok((lab.clone(), network)),
-        },
-        [] => Err(match ledger::labs(&paths()?)?.as_slice() {
+    match the_one_with(&of_here(), "network", network.as_str(), |model| model.networks().contains_key(&network))? {
+        Some(lab) => Ok((lab, network)),
+        None => Err(match ledger::labs(&paths()?)?.as_slice() {
             [only] => lacks_network(&applied(only)?.1, &network),
             [] => Failure::because(format!("no lab on this host has a network {network}: none is created")),
             labs => Failure::because(format!("no lab on this host has a network {network} (labs: {})", names(labs))),
         }),
-        labs => {
-            let said: Vec<String> = labs.iter().map(|lab| format!("{lab}/{network}")).collect();
-            Err(Failure::Usage(format!("several labs have a network {network}: say {}", said.join(" or "))))
-        }
     }
 }
 
@@ -280,20 +241,45 @@ fn lacks_network(source: &Source, network: &NetName) -> Failure {
     Failure::because(format!("lab {lab} has no network {network}{here}; it has {}", all.join(", ")))
 }
 
-/// The lab of the working directory, where there is one.
-fn of_here() -> Option<LabName> {
-    Path::new(DEFAULT_FILE).exists().then(|| lab(DEFAULT_FILE).ok()).flatten()
+/// The lab of the definition that is here, where there is one.
+fn of_here() -> Option<Result<LabName, Failure>> {
+    Path::new(DEFAULT_FILE).exists().then(|| lab(DEFAULT_FILE))
 }
 
-/// The labs of this host that have something; that of the working directory alone, where it is one of them. One that
-/// can't be read is told by whoever names it.
-fn those_with(has: impl Fn(&Source) -> bool) -> Result<Vec<LabName>, Failure> {
+/// The lab of this host that has something of a name: that of the definition that is here, or else the only one. Where
+/// that definition has it and its lab has not got it yet, none is meant. A lab that can't be read is told by whoever
+/// names it.
+fn the_one_with(
+    here: &Option<Result<LabName, Failure>>,
+    what: &str,
+    name: &str,
+    has: impl Fn(&Model) -> bool,
+) -> Result<Option<LabName>, Failure> {
     let labs = ledger::labs(&paths()?)?.into_iter();
-    let found: Vec<LabName> = labs.filter(|lab| applied(lab).is_ok_and(|(_, source)| has(&source))).collect();
-    Ok(match of_here().filter(|here| found.contains(here)) {
-        Some(here) => vec![here],
-        None => found,
-    })
+    let found: Vec<LabName> = labs.filter(|lab| applied(lab).is_ok_and(|(_, source)| has(&source.model))).collect();
+    // A file that has been given another name since is still that lab's.
+    if let Some(here) = here.iter().flatten().find(|here| found.contains(here)) {
+        return Ok(Some(here.clone()));
+    }
+    match found.as_slice() {
+        [] => Ok(None),
+        [only] => match here.as_ref().and_then(|_| Source::read_whole(Path::new(DEFAULT_FILE), None).ok()) {
+            Some(source) if has(&source.whole) && source.whole.lab() == only => {
+                // Of another file by that name it is none.
+                lab(DEFAULT_FILE).map(|_| Some(only.clone()))
+            }
+            Some(source) if has(&source.whole) => Err(Failure::Usage(format!(
+                "lab {} of {DEFAULT_FILE} has no {what} {name} here yet, though the file does; that of lab {only} is \
+                 {only}/{name}",
+                source.whole.lab()
+            ))),
+            _ => Ok(Some(only.clone())),
+        },
+        labs => {
+            let said: Vec<String> = labs.iter().map(|lab| format!("{lab}/{name}")).collect();
+            Err(Failure::Usage(format!("several labs have a {what} {name}: say {}", said.join(" or "))))
+        }
+    }
 }
 
 /// That no lab has a guest of this name, and which there are. `here` is the lab of the working directory.

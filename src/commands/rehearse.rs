@@ -136,7 +136,7 @@ async fn came(signals: &Signals) {
 
 impl Report {
     fn text(&self) -> String {
-        let Self { lab, hosts, verify, outside, machines, passed: _, seconds } = self;
+        let Self { lab, hosts, verify, outside, machines, seconds, .. } = self;
         let names = hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let verdict = verdict(&verify.report);
         let mut text = format!("{BOLD}lab {lab}{BOLD:#} rehearsed on {names} in {seconds:.1} s: {verdict}\n");

@@ -213,21 +213,19 @@ impl Source {
         read_text(&self.lock_path()).is_ok_and(|found| found == text)
     }
 
-    /// Gives the lock file another text.
-    pub(super) fn put_lock_back(&self, text: &str) -> Result<(), Failure> {
-        let failed = |error| Failure::failed(format!("{} can't be put back", self.lock_path().display()), error);
-        self.write_lock_text(text.as_bytes()).map_err(failed)
+    /// Gives the lock file the text that it had; `None`: there was none.
+    pub(super) fn put_lock_back(&self, text: Option<&str>) -> Result<(), Failure> {
+        let path = self.lock_path();
+        let done = text.map_or_else(|| remove_if_there(&path), |text| self.write_lock_text(text.as_bytes()));
+        done.map_err(|error| Failure::failed(format!("{} can't be put back", path.display()), error))
     }
 
     /// Makes the lock file what it was before [`Source::write_lock`].
     pub(super) fn restore_lock(&self) -> Result<(), Failure> {
-        let path = self.lock_path();
-        let done = match &self.old_lock_text {
+        match &self.old_lock_text {
             _ if self.lock == self.old_lock || self.origin.sent => Ok(()),
-            Some(text) => self.write_lock_text(text.as_bytes()),
-            None => remove_if_there(&path),
-        };
-        done.map_err(|error| Failure::failed(format!("{} can't be put back", path.display()), error))
+            text => self.put_lock_back(text.as_deref()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::confirm::others_wait;
+use super::confirm::unless_another;
 use super::failure::Failure;
 use super::lookup;
 use super::output::{GOOD, Output, count};
@@ -31,10 +31,7 @@ pub(super) async fn run(argument: &str, output: &Output) -> Result<ExitCode, Fai
         let nothing = format!(
             "there is nothing to undo for lab {lab}: no change of it is unconfirmed or was interrupted{undone}"
         );
-        return Err(match lookup::labs_with_change(|_| true)?.as_slice() {
-            [] => Failure::because(nothing),
-            others => Failure::advised(nothing, others_wait("undo", others)),
-        });
+        return Err(unless_another(nothing, "undo", |_| true));
     };
     let (changes, _) = session.go_back(&change, output).await?;
     let seconds = begun.elapsed().as_secs_f64();

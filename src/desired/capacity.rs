@@ -122,6 +122,13 @@ pub fn fits(claims: &[Claim], usable: u64) -> Result<(), Shortage> {
     if needed <= usable { Ok(()) } else { Err(Shortage { guests: claims.len(), needed, usable, promised: 0 }) }
 }
 
+impl Shortage {
+    /// In words, for those who claim.
+    pub fn told(&self, claims: &[Claim]) -> String {
+        if let [only] = claims { format!("vm {}: {self}", only.vm) } else { self.to_string() }
+    }
+}
+
 impl Claim {
     fn bytes(&self) -> u64 {
         self.memory.saturating_add(OVERHEAD)

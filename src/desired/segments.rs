@@ -91,7 +91,10 @@ pub(super) fn vlan_is_free(
 
 fn foreign(context: &mut Context<'_>, network: &Network, name: &IfName) {
     let problem = match context.facts().devices.get(name.as_str()) {
-        None => Some("does not exist; make it first, or remove bridge = and let vmnet make one (a bridged network has a vlan = then)".to_owned()),
+        None => {
+            let remedy = "remove bridge = and let vmnet make one (a bridged network has a vlan = then)";
+            Some(format!("does not exist; make it first, or {remedy}"))
+        }
         Some(device) => match device.kind.as_deref() {
             Some("bridge") => {
                 let mtu = device.mtu;

@@ -21,16 +21,18 @@ pub fn capacity(paths: &Paths, labs: &[LabName], domains: &[(LabName, String, u6
     let memory = field(&text, "MemTotal:").ok_or_else(missing)?;
     let available = field(&text, "MemAvailable:").ok_or_else(missing)?;
     // A lab whose records can't be read says so where they matter.
-    let records = labs
-        .iter()
-        .flat_map(|lab| record::running(paths, lab).unwrap_or_default().into_iter().map(move |record| (lab, record)));
-    let by_us = records.filter_map(|(lab, record)| Some((lab, memory_in(&record.guest.args)?, record.pid)));
-    // libvirt's file may have outlived the process.
-    let of_domain =
-        |(lab, name, memory): &'_ (LabName, String, u64)| Some((lab.clone(), *memory, libvirt::process(name)?.0));
-    let by_us = by_us.map(|(lab, memory, pid)| (lab.clone(), memory, pid));
-    let all = by_us.chain(domains.iter().filter_map(of_domain));
-    let running = all.map(|(lab, memory, pid)| Running { lab, memory, resident: resident(pid) }).collect();
+    let mut running = Vec::new();
+    let mut add =
+        |lab: &LabName, memory, pid| running.push(Running { lab: lab.clone(), memory, resident: resident(pid) });
+    for lab in labs {
+        for record in record::running(paths, lab).unwrap_or_default() {
+            memory_in(&record.guest.args).into_iter().for_each(|memory| add(lab, memory, record.pid));
+        }
+    }
+    for (lab, name, memory) in domains {
+        // libvirt's file may have outlived the process.
+        libvirt::process(name).into_iter().for_each(|(pid, _)| add(lab, *memory, pid));
+    }
     let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     Ok(Capacity { cpus, memory, available, running })
 }

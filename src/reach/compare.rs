@@ -80,6 +80,11 @@ impl Row {
         Self { expectation, seen, verdict, host: None, stopped: None }
     }
 
+    /// Whether there was somebody to try it.
+    fn was_sent(&self) -> bool {
+        !matches!(self.seen, Seen::Broken { .. })
+    }
+
     /// Why it is open, where it is.
     pub fn open(&self) -> &'static str {
         match self.expectation.expect {
@@ -199,8 +204,7 @@ impl Report {
     /// The numbers of the rows that differ, as many as are looked into.
     pub fn to_trace(&self) -> Vec<usize> {
         let differs = self.rows.iter().enumerate().filter(|(_, row)| row.verdict == Verdict::Differs);
-        let is_sent = |row: &Row| !matches!(row.seen, Seen::Broken { .. });
-        let differs = differs.filter(|(_, row)| row.expectation.how.can_be_traced() && is_sent(row));
+        let differs = differs.filter(|(_, row)| row.expectation.how.can_be_traced() && row.was_sent());
         differs.map(|(number, _)| number).take(super::trace::TRACES_MAX).collect()
     }
 
@@ -210,7 +214,7 @@ impl Report {
             Ok(found) => (found, None),
             Err(problem) => (BTreeMap::new(), Some(problem)),
         };
-        let sent = self.differences().filter(|row| !matches!(row.seen, Seen::Broken { .. })).count();
+        let sent = self.differences().filter(|row| row.was_sent()).count();
         self.traces = Some(Traces { left_out: sent.saturating_sub(self.to_trace().len()), problem });
         for (number, stopped) in found {
             if let Some(row) = self.rows.get_mut(number) {

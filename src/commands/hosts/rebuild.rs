@@ -144,8 +144,7 @@ impl Fleet {
             let claims = boot::claims(&member.model, member.model.vms().keys());
             let Some(usable) = survey.room(&member.name) else { continue };
             if let Err(shortage) = fits(&claims, usable) {
-                let who = if let [only] = claims.as_slice() { format!("vm {}: ", only.vm) } else { String::new() };
-                hosts.insert(member.name.clone(), json!({ "error": format!("{who}{shortage}") }));
+                hosts.insert(member.name.clone(), json!({ "error": shortage.told(&claims) }));
             }
         }
         match hosts.is_empty() {

@@ -96,20 +96,17 @@ impl Usage {
     }
 }
 
-/// Where disks are that `xml` and `qemu-args` made, for people who start the guest themselves.
-const BY_HAND: &str = "by-hand";
-
 /// What every guest's disk was made of, those of labs that are gone among them.
 fn disks(paths: &Paths) -> Result<BTreeMap<FileDigest, BTreeSet<String>>, Failure> {
     let mut all = BTreeMap::<_, BTreeSet<String>>::new();
     for lab in folders(&paths.state) {
-        for part in ["guests", BY_HAND] {
+        // The second holds those that `xml` and `qemu-args` made, for people who start the guest themselves.
+        for (part, shown) in [("guests", ""), ("by-hand", "by-hand/")] {
             for guest in folders(&lab.join(part)) {
                 let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let failed = |error| Failure::failed(format!("{} can't be looked at", guest.display()), error);
                 if let Some(digest) = engine::base_of(&guest).map_err(failed)? {
-                    let part = if part == BY_HAND { format!("{BY_HAND}/") } else { String::new() };
-                    all.entry(digest).or_default().insert(format!("{}/{part}{}", name(&lab), name(&guest)));
+                    all.entry(digest).or_default().insert(format!("{}/{shown}{}", name(&lab), name(&guest)));
                 }
             }
         }

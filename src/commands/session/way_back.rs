@@ -146,7 +146,7 @@ impl Session {
         // What the change took from libvirt is in libvirt's files no more, and comes back.
         self.host.scope.libvirt |= self.asks_libvirt && change.before.uses_libvirt();
         let observation = self.look(None)?;
-        let mut found = self.to_restore();
+        let found = self.to_restore();
         let mut before = change.before.clone();
         if let Some(silence) = observation.facts.libvirt.silence() {
             // A host that is cut off does not wait for libvirt. Its guests stay as they are, their ports, too.
@@ -162,9 +162,6 @@ impl Session {
         let is_others =
             |key: &SettingKey| self.others.contains_key(key) || (self.others_unknown && mine.contains_key(key));
         before.settings.retain(|key, _| !is_others(key) && !self.stays_up.contains(key));
-        if self.others_unknown {
-            found.clear();
-        }
         let way = WayBack { to: &before, found: &found, guests: change.guests.clone() };
         let plan = way.from(&observation.state);
         self.refuse_hurt(&observation, &plan)?;
@@ -223,7 +220,7 @@ fn lock_file_back(now: &Ledger, old: &Ledger) -> Result<(), Failure> {
         return Ok(());
     }
     match Source::applied(old) {
-        Ok(source) if source.lock_says(&now.lock) => source.put_lock_back(&old.lock),
+        Ok(source) if source.lock_says(&now.lock) => source.put_lock_back(Some(&old.lock)),
         _ => Ok(()),
     }
 }
